@@ -1,0 +1,88 @@
+//! Which KEKs are in memory now.
+
+use crate::kek::Kek;
+use std::collections::BTreeMap;
+use std::sync::{Arc, RwLock};
+use uuid::Uuid;
+
+/// The KEKs in this process, by SVM and version. Cheap to share; a reader holds an [`Arc`] to a KEK only for the moment of its use, so that
+/// [`Keyring::forget`] leaves none behind.
+#[derive(Default)]
+pub struct Keyring {
+    keks: RwLock<BTreeMap<(Uuid, u32), Arc<Kek>>>,
+}
+
+impl Keyring {
+    /// An empty keyring.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Puts a KEK in, in place of one of the same SVM and version.
+    pub fn insert(&self, kek: Kek) -> Arc<Kek> {
+        let kek = Arc::new(kek);
+        self.write().insert((kek.svm(), kek.version()), Arc::clone(&kek));
+        kek
+    }
+
+    /// The KEK of that version, where it is in memory.
+    pub fn get(&self, svm: Uuid, version: u32) -> Option<Arc<Kek>> {
+        self.read().get(&(svm, version)).cloned()
+    }
+
+    /// The versions of an SVM's KEK that are in memory, ascending.
+    pub fn versions(&self, svm: Uuid) -> Vec<u32> {
+        self.read().range((svm, 0)..=(svm, u32::MAX)).map(|((_, version), _)| *version).collect()
+    }
+
+    /// Drops, and so wipes, every version of the SVM's KEK. Returns how many there were.
+    pub fn forget(&self, svm: Uuid) -> usize {
+        let mut keks = self.write();
+        let before = keks.len();
+        keks.retain(|(owner, _), _| *owner != svm);
+        before - keks.len()
+    }
+
+    /// Drops every version of the SVM's KEK but those in `keep`.
+    pub fn retain(&self, svm: Uuid, keep: &[u32]) {
+        self.write().retain(|(owner, version), _| *owner != svm || keep.contains(version));
+    }
+
+    // A panic while the lock is held cannot leave the map half changed, so a poisoned lock is as good as any.
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<(Uuid, u32), Arc<Kek>>> {
+        self.keks.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<(Uuid, u32), Arc<Kek>>> {
+        self.keks.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forgetting_one_svm_leaves_the_others() {
+        let (a, b) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let ring = Keyring::new();
+        ring.insert(Kek::generate(a, 1));
+        ring.insert(Kek::generate(a, 2));
+        ring.insert(Kek::generate(b, 1));
+        assert_eq!(ring.versions(a), [1, 2]);
+        assert_eq!(ring.forget(a), 2);
+        assert!(ring.get(a, 1).is_none());
+        assert!(ring.get(b, 1).is_some());
+    }
+
+    #[test]
+    fn retain_retires_old_versions() {
+        let a = Uuid::from_u128(1);
+        let ring = Keyring::new();
+        for version in 1..=3 {
+            ring.insert(Kek::generate(a, version));
+        }
+        ring.retain(a, &[3]);
+        assert_eq!(ring.versions(a), [3]);
+    }
+}
