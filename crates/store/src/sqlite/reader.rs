@@ -1,0 +1,97 @@
+//! Reading: a few connections, each used by one caller at a time.
+//!
+//! In WAL mode a read that starts after a commit sees that commit, and readers never wait for the writer.
+
+use super::{blocking, closed, connect, schema};
+use crate::error::{Error, Result};
+use crate::types::{Entry, LeaseId, Page, Range, Revision};
+use bytes::Bytes;
+use rusqlite::{Connection, OpenFlags, Row};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::Semaphore;
+
+/// How many reads run at a time. A small machine has no use for more.
+const CONNECTIONS: usize = 4;
+
+pub(super) struct Readers {
+    path: PathBuf,
+    slots: Arc<Semaphore>,
+    idle: Arc<Mutex<Vec<Connection>>>,
+}
+
+impl Readers {
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let connections: rusqlite::Result<Vec<Connection>> = (0..CONNECTIONS).map(|_| connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)).collect();
+        let connections = connections.map_err(|error| schema::classify(path, &error))?;
+        Ok(Self { path: path.to_owned(), slots: Arc::new(Semaphore::new(CONNECTIONS)), idle: Arc::new(Mutex::new(connections)) })
+    }
+
+    /// Runs a read on a connection of its own.
+    pub(super) async fn run<T: Send + 'static>(&self, read: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static) -> Result<T> {
+        let slot = Arc::clone(&self.slots).acquire_owned().await.map_err(|_| closed())?;
+        let idle = Arc::clone(&self.idle);
+        let path = self.path.clone();
+        blocking(move || {
+            let mut connection = idle.lock().unwrap_or_else(PoisonError::into_inner).pop().ok_or_else(closed)?;
+            let result = read(&mut connection);
+            idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+            drop(slot);
+            result.map_err(|error| match schema::classify(&path, &error) {
+                // A read writes nothing that could be refused.
+                Error::Refused(why) => Error::Unavailable(why),
+                other => other,
+            })
+        })
+        .await
+    }
+
+    pub(super) fn close(&self) {
+        self.slots.close();
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+pub(super) fn get(connection: &Connection, key: &str) -> rusqlite::Result<Option<Entry>> {
+    let mut statement = connection.prepare_cached("SELECT key, value, created, revision, lease FROM record WHERE key = ?1")?;
+    let mut rows = statement.query([key])?;
+    rows.next()?.map(entry).transpose()
+}
+
+pub(super) fn range(connection: &mut Connection, range: &Range) -> rusqlite::Result<Page> {
+    // One transaction, so that the revision and the entries are of one moment.
+    let transaction = connection.transaction()?;
+    let revision = Revision(schema::counter(&transaction, "revision")?);
+    let mut entries = Vec::new();
+    let mut more = false;
+    {
+        // Keys are compared byte by byte (BINARY collation of UTF-8), which is the order of Rust's strings.
+        let mut statement =
+            transaction.prepare_cached("SELECT key, value, created, revision, lease FROM record WHERE key >= ?1 AND key > ?2 ORDER BY key LIMIT ?3")?;
+        let limit = i64::try_from(range.limit.saturating_add(1)).unwrap_or(i64::MAX);
+        let mut rows = statement.query((&range.prefix, range.after.as_deref().unwrap_or_default(), limit))?;
+        while let Some(row) = rows.next()? {
+            let found = entry(row)?;
+            if !found.key.starts_with(&range.prefix) {
+                break;
+            }
+            if entries.len() == range.limit {
+                more = true;
+                break;
+            }
+            entries.push(found);
+        }
+    }
+    transaction.commit()?;
+    Ok(Page { entries, revision, more })
+}
+
+pub(super) fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
+    Ok(Entry {
+        key: row.get(0)?,
+        value: Bytes::from(row.get::<_, Vec<u8>>(1)?),
+        created: Revision(row.get(2)?),
+        revision: Revision(row.get(3)?),
+        lease: row.get::<_, Option<u64>>(4)?.map(LeaseId),
+    })
+}
