@@ -1,0 +1,214 @@
+//! The client: the three operations that Keystead needs of AWS KMS.
+
+use crate::context::EncryptionContext;
+use crate::endpoint::Endpoint;
+use crate::environment::Environment;
+use crate::error::{Error, from_sdk};
+use crate::http::Connector;
+use crate::tls::TlsPolicy;
+use aws_sdk_kms::config::retry::RetryConfig;
+use aws_sdk_kms::config::timeout::TimeoutConfig;
+use aws_sdk_kms::config::{BehaviorVersion, Credentials as SdkCredentials, Region, StalledStreamProtectionConfig};
+use aws_sdk_kms::operation::RequestId;
+use aws_sdk_kms::primitives::Blob;
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use secrecy::{ExposeSecret, SecretString};
+use std::net::IpAddr;
+use std::time::Duration;
+use zeroize::{Zeroize, Zeroizing};
+
+/// How often one operation is sent at the most. Only what AWS or the network may do better the next time is sent again.
+const ATTEMPTS: u32 = 3;
+/// The first back-off; it doubles, with jitter.
+const FIRST_BACKOFF: Duration = Duration::from_millis(250);
+/// The longest back-off.
+const MAX_BACKOFF: Duration = Duration::from_secs(2);
+
+/// An AWS access key.
+pub struct Credentials {
+    /// The identifier, no secret.
+    pub access_key_id: String,
+    /// The secret.
+    pub secret_access_key: SecretString,
+}
+
+/// How a proxy itself is spoken to. Either way it is asked to `CONNECT`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyKind {
+    /// In the clear.
+    Http,
+    /// Over TLS; the certificate is checked by the proxy's own name, whatever the policy for AWS is.
+    Https,
+}
+
+/// A proxy on the way.
+pub struct Proxy {
+    /// How it is spoken to.
+    pub kind: ProxyKind,
+    /// Host name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Basic login.
+    pub username: Option<String>,
+    /// Its password.
+    pub password: Option<SecretString>,
+}
+
+/// What a client is made from.
+pub struct ClientConfig {
+    /// Where AWS KMS is.
+    pub endpoint: Endpoint,
+    /// How much of its certificate is checked.
+    pub tls: TlsPolicy,
+    /// What is on the way.
+    pub proxy: Option<Proxy>,
+    /// Who asks.
+    pub credentials: Credentials,
+    /// The limit for connecting, and for each attempt as a whole.
+    pub timeout: Duration,
+    /// PEM certificates that vouch for this endpoint alone.
+    pub ca_certificates: Option<String>,
+}
+
+/// What DescribeKey says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyDescription {
+    /// The key's ARN.
+    pub arn: String,
+    /// Whether it can be used now.
+    pub enabled: bool,
+    /// The key state, for example `Enabled`, `PendingDeletion`.
+    pub state: String,
+    /// The key usage, for example `ENCRYPT_DECRYPT`.
+    pub usage: Option<String>,
+    /// The current key material, where AWS names it.
+    pub key_material_id: Option<String>,
+    /// Whether it is a multi-region key.
+    pub multi_region: bool,
+}
+
+/// What Encrypt answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encrypted {
+    /// The ciphertext blob, 1 to 6144 bytes.
+    pub blob: Vec<u8>,
+    /// The ARN of the key that was really used: aliases move.
+    pub key_arn: String,
+}
+
+/// What Decrypt answers.
+pub struct Decrypted {
+    /// The plaintext.
+    pub plaintext: Zeroizing<Vec<u8>>,
+    /// The ARN of the key that was used.
+    pub key_arn: String,
+    /// The key material that had encrypted it, where AWS names it.
+    pub key_material_id: Option<String>,
+}
+
+/// A client of AWS KMS for one configuration. Cheap to clone; connections are kept and shared.
+#[derive(Clone)]
+pub struct Client {
+    sdk: aws_sdk_kms::Client,
+    blank: Error,
+}
+
+impl Client {
+    /// Makes a client. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`Hop::Settings`](crate::Hop::Settings): the settings make no client.
+    pub fn new(environment: &Environment, config: ClientConfig) -> Result<Self, Error> {
+        let settings = |text: String| Error::settings("AWS KMS".to_owned(), text);
+        let host = config.endpoint.host_name().map_err(|error| settings(error.to_string()))?;
+        let url = config.endpoint.url().map_err(|error| settings(error.to_string()))?;
+        let mut place = format!("{}:{}", crate::endpoint::bracketed(&host), config.endpoint.port);
+        if let Some(proxy) = &config.proxy {
+            place = format!("{place} through the proxy {}:{}", crate::endpoint::bracketed(&proxy.host), proxy.port);
+        }
+        let blank = Error { proven: config.tls.proves(host.parse::<IpAddr>().is_ok()), proxied: config.proxy.is_some(), ..Error::blank(place.clone()) };
+        let connector = Connector::new(environment, &config, host).map_err(|text| Error::settings(place, text))?;
+        let secret = config.credentials.secret_access_key.expose_secret();
+        let credentials = SdkCredentials::new(config.credentials.access_key_id.clone(), secret, None, None, "keystead");
+        let overall = config.timeout * ATTEMPTS + MAX_BACKOFF * (ATTEMPTS - 1) + Duration::from_secs(1);
+        let sdk = aws_sdk_kms::Config::builder()
+            .behavior_version(BehaviorVersion::v2026_01_12())
+            .region(Region::new(config.endpoint.region.clone()))
+            .endpoint_url(url)
+            .credentials_provider(credentials)
+            .http_client(connector)
+            .sleep_impl(aws_smithy_async::rt::sleep::TokioSleep::new())
+            .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS).with_initial_backoff(FIRST_BACKOFF).with_max_backoff(MAX_BACKOFF))
+            .timeout_config(TimeoutConfig::builder().operation_timeout(overall).build())
+            // The whole answer is read under the limit of the attempt.
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .build();
+        Ok(Self { sdk: aws_sdk_kms::Client::from_conf(sdk), blank })
+    }
+
+    /// DescribeKey (`kms:DescribeKey`). It works on disabled keys and proves nothing about Encrypt and Decrypt.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn describe_key(&self, key_id: &str) -> Result<KeyDescription, Error> {
+        let answer = self.sdk.describe_key().key_id(key_id).send().await.map_err(|error| self.error(error))?;
+        let key = answer.key_metadata.ok_or_else(|| self.unexpected("DescribeKey has answered without a key"))?;
+        Ok(KeyDescription {
+            enabled: key.enabled,
+            state: key.key_state.map_or_else(|| if key.enabled { "Enabled" } else { "not Enabled" }.to_owned(), |state| state.as_str().to_owned()),
+            usage: key.key_usage.map(|usage| usage.as_str().to_owned()),
+            key_material_id: key.current_key_material_id,
+            multi_region: key.multi_region.unwrap_or_default(),
+            arn: key.arn.unwrap_or(key.key_id),
+        })
+    }
+
+    /// Encrypt (`kms:Encrypt`) of 1 to 4096 bytes.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn encrypt(&self, key_id: &str, plaintext: &[u8], context: &EncryptionContext) -> Result<Encrypted, Error> {
+        let request = self.sdk.encrypt().key_id(key_id).plaintext(Blob::new(plaintext)).set_encryption_context(context.pairs());
+        let answer = request.send().await.map_err(|error| self.error(error))?;
+        let blob = answer.ciphertext_blob.map(Blob::into_inner).filter(|blob| !blob.is_empty() && blob.len() <= 6_144);
+        let blob = blob.ok_or_else(|| self.unexpected("Encrypt has answered without a ciphertext"))?;
+        let key_arn = answer.key_id.ok_or_else(|| self.unexpected("Encrypt has answered without the key that it used"))?;
+        Ok(Encrypted { blob, key_arn })
+    }
+
+    /// Decrypt (`kms:Decrypt`) of a blob of 1 to 6144 bytes. The key is always named, so that a blob of another key is refused.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn decrypt(&self, key_id: &str, blob: &[u8], context: &EncryptionContext) -> Result<Decrypted, Error> {
+        let request = self.sdk.decrypt().key_id(key_id).ciphertext_blob(Blob::new(blob)).set_encryption_context(context.pairs());
+        let mut answer = request.send().await.map_err(|error| self.error(error))?;
+        let plaintext = answer.plaintext.take().map(Blob::into_inner).ok_or_else(|| self.unexpected("Decrypt has answered without a plaintext"))?;
+        let mut plaintext = Zeroizing::new(plaintext);
+        match answer.key_id.take() {
+            Some(key_arn) => Ok(Decrypted { plaintext, key_arn, key_material_id: answer.key_material_id.take() }),
+            None => {
+                plaintext.zeroize();
+                Err(self.unexpected("Decrypt has answered without the key that it used"))
+            }
+        }
+    }
+
+    fn error<E: ProvideErrorMetadata + RequestId>(&self, error: SdkError<E, HttpResponse>) -> Error {
+        from_sdk(&error, self.blank.clone())
+    }
+
+    /// An answer with the status 200 that is not what AWS answers.
+    fn unexpected(&self, text: &str) -> Error {
+        Error { text: text.to_owned(), ..self.blank.clone() }
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Client({})", self.blank.endpoint)
+    }
+}

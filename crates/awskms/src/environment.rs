@@ -1,0 +1,121 @@
+//! What all clients of a process share: roots of trust, the egress rule, names, the rate.
+
+use crate::egress::{Egress, EgressError};
+use crate::limiter::Limiter;
+use crate::tls;
+use async_trait::async_trait;
+use rustls::RootCertStore;
+use std::net::IpAddr;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+/// How long a name may take to resolve when it is only looked at beforehand.
+const LOOKUP_LIMIT: Duration = Duration::from_secs(5);
+
+/// Turns names into addresses.
+#[async_trait]
+pub trait Resolver: Send + Sync + 'static {
+    /// All addresses of a name. The error says what the resolver said.
+    async fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, String>;
+}
+
+/// The machine's resolver.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemResolver;
+
+#[async_trait]
+impl Resolver for SystemResolver {
+    async fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, String> {
+        let found = tokio::net::lookup_host((name, 0)).await.map_err(|error| error.to_string())?;
+        Ok(found.map(|address| address.ip()).collect())
+    }
+}
+
+/// What an [`Environment`] is made from.
+pub struct EnvironmentOptions {
+    /// PEM certificates that vouch for AWS endpoints and proxies beside the machine's own roots.
+    pub extra_ca: Option<String>,
+    /// The egress rule at the start.
+    pub egress: Egress,
+    /// The rate at the start.
+    pub requests_per_second: u32,
+    /// Turns names into addresses.
+    pub resolver: Arc<dyn Resolver>,
+}
+
+/// What all clients of a process share. Cheap to clone.
+#[derive(Clone)]
+pub struct Environment {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    roots: RootCertStore,
+    egress: RwLock<Arc<Egress>>,
+    limiter: Limiter,
+    resolver: Arc<dyn Resolver>,
+}
+
+impl Environment {
+    /// Reads the machine's roots and the further ones.
+    ///
+    /// # Errors
+    /// A text for the operator: the further ones cannot be read.
+    pub fn new(options: EnvironmentOptions) -> Result<Self, String> {
+        let roots = tls::roots(&tls::machine_roots(), options.extra_ca.as_deref())?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                roots,
+                egress: RwLock::new(Arc::new(options.egress)),
+                limiter: Limiter::new(options.requests_per_second),
+                resolver: options.resolver,
+            }),
+        })
+    }
+
+    /// Sets the egress rule for every connection from now on.
+    pub fn set_egress(&self, egress: Egress) {
+        *self.shared.egress.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(egress);
+    }
+
+    /// Sets the most requests a second to one account and region.
+    pub fn set_requests_per_second(&self, rate: u32) {
+        self.shared.limiter.set(rate);
+    }
+
+    /// Whether the operator has named this host, or its address, in `allow_endpoints`.
+    pub fn allows(&self, host: &str, port: u16) -> bool {
+        self.egress().allows(host, port)
+    }
+
+    /// Looks at a host before anything connects to it. A name that does not resolve here, or not in time, passes: a proxy may know it, and every connection checks again.
+    ///
+    /// # Errors
+    /// [`EgressError::Inside`]: one of its addresses leads inside, and is not allowed.
+    pub async fn check_host(&self, host: &str, port: u16) -> Result<(), EgressError> {
+        let egress = self.egress();
+        if let Ok(address) = host.parse::<IpAddr>() {
+            return egress.check(host, address, port);
+        }
+        match tokio::time::timeout(LOOKUP_LIMIT, self.shared.resolver.resolve(host)).await {
+            Ok(Ok(addresses)) => addresses.into_iter().try_for_each(|address| egress.check(host, address, port)),
+            Ok(Err(_)) | Err(_) => Ok(()),
+        }
+    }
+
+    pub(crate) fn egress(&self) -> Arc<Egress> {
+        Arc::clone(&self.shared.egress.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn resolver(&self) -> Arc<dyn Resolver> {
+        Arc::clone(&self.shared.resolver)
+    }
+
+    pub(crate) fn limiter(&self) -> &Limiter {
+        &self.shared.limiter
+    }
+
+    pub(crate) fn roots(&self) -> &RootCertStore {
+        &self.shared.roots
+    }
+}

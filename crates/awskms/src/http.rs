@@ -1,0 +1,268 @@
+//! The HTTP client under the SDK: one for each SVM's client, with its TLS policy, proxy and limits.
+
+use crate::client::{ClientConfig, ProxyKind};
+use crate::egress::EgressError;
+use crate::endpoint::bracketed;
+use crate::environment::Environment;
+use crate::error::{Failure, Hop};
+use crate::tls;
+use aws_smithy_runtime_api::client::http::{HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::body::SdkBody;
+use bytes::{Bytes, BytesMut};
+use reqwest::dns::{Name, Resolve, Resolving};
+use rustls_pki_types::ServerName;
+use secrecy::ExposeSecret;
+use std::error::Error as StdError;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+/// The longest answer that is read. AWS's are some 10 KiB at the most (blobs are at most 6144 bytes, in base64).
+const MAX_ANSWER: usize = 64 * 1024;
+
+/// Sends the SDK's requests. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Connector {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    client: reqwest::Client,
+    environment: Environment,
+    host: String,
+    port: u16,
+    proxied: bool,
+    access_key_id: String,
+    region: String,
+}
+
+impl std::fmt::Debug for Connector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Connector({}:{})", self.inner.host, self.inner.port)
+    }
+}
+
+impl Connector {
+    /// # Errors
+    /// A text for the operator: the CA certificates, the proxy or the TLS settings cannot be used.
+    pub(crate) fn new(environment: &Environment, config: &ClientConfig, host: String) -> Result<Self, String> {
+        let roots = tls::roots(environment.roots(), config.ca_certificates.as_deref())?;
+        let proxy_name = match &config.proxy {
+            Some(proxy) if proxy.kind == ProxyKind::Https => {
+                let name = ServerName::try_from(proxy.host.clone()).map_err(|_| format!("{:?} is not a host name", proxy.host))?;
+                Some((name, environment.roots().clone()))
+            }
+            _ => None,
+        };
+        let tls = tls::client_config(config.tls, roots, proxy_name)?;
+        // With a proxy, only the proxy's name is resolved here.
+        let port = config.proxy.as_ref().map_or(config.endpoint.port, |proxy| proxy.port);
+        let mut builder = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            .https_only(true)
+            .http1_only()
+            .redirect(reqwest::redirect::Policy::none())
+            .referer(false)
+            // reqwest reads HTTP_PROXY and the like by itself.
+            .no_proxy()
+            .connect_timeout(config.timeout)
+            .timeout(config.timeout)
+            .pool_max_idle_per_host(2)
+            .dns_resolver(Guarded { environment: environment.clone(), port });
+        if let Some(proxy) = &config.proxy {
+            builder = builder.proxy(self::proxy(proxy)?);
+        }
+        let client = builder.build().map_err(|error| error.without_url().to_string())?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                client,
+                environment: environment.clone(),
+                host,
+                port: config.endpoint.port,
+                proxied: config.proxy.is_some(),
+                access_key_id: config.credentials.access_key_id.clone(),
+                region: config.endpoint.region.clone(),
+            }),
+        })
+    }
+}
+
+fn proxy(proxy: &crate::client::Proxy) -> Result<reqwest::Proxy, String> {
+    let scheme = match proxy.kind {
+        ProxyKind::Http => "http",
+        ProxyKind::Https => "https",
+    };
+    let url = format!("{scheme}://{}:{}", bracketed(&proxy.host), proxy.port);
+    let made = reqwest::Proxy::https(url).map_err(|_| format!("{:?} is not a host name", proxy.host))?;
+    Ok(match &proxy.username {
+        Some(username) => made.basic_auth(username, proxy.password.as_ref().map_or("", |password| password.expose_secret())),
+        None => made,
+    })
+}
+
+impl HttpClient for Connector {
+    fn http_connector(&self, _settings: &HttpConnectorSettings, _components: &RuntimeComponents) -> SharedHttpConnector {
+        SharedHttpConnector::new(self.clone())
+    }
+}
+
+impl HttpConnector for Connector {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let inner = Arc::clone(&self.inner);
+        HttpConnectorFuture::new(async move { inner.send(request).await.map_err(Trouble::into_connector_error) })
+    }
+}
+
+impl Inner {
+    async fn send(&self, request: HttpRequest) -> Result<HttpResponse, Trouble> {
+        self.environment.limiter().acquire(&self.access_key_id, &self.region).await;
+        self.check_target().await?;
+        let request = request.try_into_http1x().map_err(|error| Trouble::fatal(Hop::Settings, error.to_string()))?;
+        let request = request.map(|body| body.bytes().map(Bytes::copy_from_slice).unwrap_or_default());
+        let request = reqwest::Request::try_from(request).map_err(|error| Trouble::fatal(Hop::Settings, error.without_url().to_string()))?;
+        let mut answer = self.client.execute(request).await.map_err(|error| self.trouble(error))?;
+
+        let mut head = aws_smithy_runtime_api::http::Response::new(answer.status().as_u16().try_into().map_err(|_| unreadable())?, SdkBody::empty());
+        for (name, value) in answer.headers() {
+            if let Ok(value) = value.to_str() {
+                head.headers_mut().try_append(name.as_str().to_owned(), value.to_owned()).map_err(|_| unreadable())?;
+            }
+        }
+        let mut body = BytesMut::new();
+        while let Some(chunk) = answer.chunk().await.map_err(|error| self.trouble(error))? {
+            if body.len() + chunk.len() > MAX_ANSWER {
+                return Err(Trouble::fatal(Hop::Http, format!("the answer is longer than {MAX_ANSWER} bytes, so it is not AWS's")));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        *head.body_mut() = SdkBody::from(body.freeze());
+        Ok(head)
+    }
+
+    /// Addresses never pass through the resolver, and a proxy resolves names by itself: both are looked at here, each time.
+    async fn check_target(&self) -> Result<(), Trouble> {
+        let egress = |error: EgressError| Trouble::fatal(Hop::Egress, error.to_string());
+        if self.proxied || self.host.parse::<IpAddr>().is_ok() {
+            self.environment.check_host(&self.host, self.port).await.map_err(egress)?;
+        }
+        Ok(())
+    }
+
+    fn trouble(&self, error: reqwest::Error) -> Trouble {
+        let (timeout, connect) = (error.is_timeout(), error.is_connect());
+        let error = error.without_url();
+        let mut tunnel = None;
+        let mut deepest = error.to_string();
+        let mut cause: Option<&(dyn StdError + 'static)> = error.source();
+        while let Some(error) = cause {
+            if let Some(EgressError::Inside { .. }) = error.downcast_ref::<EgressError>() {
+                return Trouble::fatal(Hop::Egress, error.to_string());
+            }
+            if let Some(failure) = error.downcast_ref::<Failure>() {
+                return Trouble { hop: failure.hop, text: failure.text.clone(), kind: Kind::Io };
+            }
+            if let Some(tls) = tls_error(error) {
+                let hop = if tunnel.is_some() { Hop::Proxy } else { Hop::Tls };
+                return Trouble::fatal(hop, format!("TLS: {tls}"));
+            }
+            deepest = error.to_string();
+            if deepest.starts_with("tunnel error") {
+                tunnel = Some(deepest.clone());
+            }
+            cause = error.source();
+        }
+        let kind = if timeout { Kind::Timeout } else { Kind::Io };
+        match tunnel {
+            // An answer of the proxy does not change by asking again.
+            Some(text) if text.contains("authorization required") => Trouble::fatal(Hop::Proxy, "the proxy refuses the login (407)".to_owned()),
+            Some(text) if text.ends_with("unsuccessful") => {
+                Trouble::fatal(Hop::Proxy, "the proxy refuses to connect to this endpoint, or refuses the login".to_owned())
+            }
+            Some(_) => Trouble { hop: Hop::Proxy, text: deepest, kind },
+            None if timeout => {
+                let hop = if connect { if self.proxied { Hop::Proxy } else { Hop::Connect } } else { Hop::Http };
+                Trouble { hop, text: "no answer in time".to_owned(), kind }
+            }
+            None if connect => Trouble { hop: if self.proxied { Hop::Proxy } else { Hop::Connect }, text: deepest, kind },
+            None => Trouble { hop: Hop::Http, text: deepest, kind },
+        }
+    }
+}
+
+/// The TLS error inside an I/O error.
+fn tls_error(error: &(dyn StdError + 'static)) -> Option<String> {
+    if let Some(tls) = error.downcast_ref::<rustls::Error>() {
+        return Some(tls.to_string());
+    }
+    let inner = error.downcast_ref::<std::io::Error>()?.get_ref()?;
+    inner.downcast_ref::<rustls::Error>().map(ToString::to_string)
+}
+
+fn unreadable() -> Trouble {
+    Trouble::fatal(Hop::Http, "the answer is not HTTP".to_owned())
+}
+
+/// A failure, and whether the SDK may try again.
+struct Trouble {
+    hop: Hop,
+    text: String,
+    kind: Kind,
+}
+
+enum Kind {
+    Io,
+    Timeout,
+    /// Trying again changes nothing.
+    Fatal,
+}
+
+impl Trouble {
+    fn fatal(hop: Hop, text: String) -> Self {
+        Self { hop, text, kind: Kind::Fatal }
+    }
+
+    fn into_connector_error(self) -> ConnectorError {
+        let failure = Box::new(Failure { hop: self.hop, text: self.text });
+        match self.kind {
+            Kind::Io => ConnectorError::io(failure),
+            Kind::Timeout => ConnectorError::timeout(failure),
+            Kind::Fatal => ConnectorError::user(failure),
+        }
+    }
+}
+
+/// The resolver of a client's connections: only addresses that the egress rule lets through come out of it, and those are the ones that are connected to.
+struct Guarded {
+    environment: Environment,
+    port: u16,
+}
+
+impl Resolve for Guarded {
+    fn resolve(&self, name: Name) -> Resolving {
+        let environment = self.environment.clone();
+        let port = self.port;
+        Box::pin(async move {
+            let host = name.as_str().to_owned();
+            let found = environment.resolver().resolve(&host).await;
+            let addresses = found.map_err(|why| Failure { hop: Hop::Resolve, text: format!("{host} does not resolve: {why}") })?;
+            if addresses.is_empty() {
+                return Err(Box::new(Failure { hop: Hop::Resolve, text: format!("{host} has no address") }) as Box<dyn StdError + Send + Sync>);
+            }
+            let egress = environment.egress();
+            let mut refused = None;
+            let mut passed = Vec::new();
+            for address in addresses {
+                match egress.check(&host, address, port) {
+                    Ok(()) => passed.push(SocketAddr::new(address, 0)),
+                    Err(error) => refused = Some(error),
+                }
+            }
+            match refused {
+                Some(error) if passed.is_empty() => Err(Box::new(error) as Box<dyn StdError + Send + Sync>),
+                _ => Ok(Box::new(passed.into_iter()) as Box<dyn Iterator<Item = SocketAddr> + Send>),
+            }
+        })
+    }
+}

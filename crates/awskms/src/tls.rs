@@ -1,0 +1,133 @@
+//! How much of AWS's certificate is believed.
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use std::sync::Arc;
+
+/// Which checks of AWS's certificate are on. A proxy's certificate is always checked in full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TlsPolicy {
+    /// Off: any certificate is accepted.
+    pub verify: bool,
+    /// Off: a certificate for another DNS name is accepted, where the host is a DNS name.
+    pub verify_host: bool,
+    /// Off: a certificate without the address is accepted, where the host is an IP address.
+    pub verify_ip: bool,
+}
+
+impl TlsPolicy {
+    /// Everything is checked.
+    pub const STRICT: Self = Self { verify: true, verify_host: true, verify_ip: true };
+
+    /// Whether chain and name of this host's certificate are really checked: without that, who sits on the path could forge an answer.
+    pub fn proves(self, host_is_address: bool) -> bool {
+        self.verify && if host_is_address { self.verify_ip } else { self.verify_host }
+    }
+}
+
+/// The roots of trust of the machine, and further ones in PEM.
+///
+/// # Errors
+/// A text for the operator: the PEM holds no certificate, or one that cannot be read.
+pub(crate) fn roots(machine: &RootCertStore, further: Option<&str>) -> Result<RootCertStore, String> {
+    let mut roots = machine.clone();
+    let Some(pem) = further else { return Ok(roots) };
+    let mut count = 0;
+    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+        let certificate = certificate.map_err(|error| format!("the PEM of the CA certificates cannot be read: {error}"))?;
+        roots.add(certificate).map_err(|error| format!("CA certificate {} cannot be used: {error}", count + 1))?;
+        count += 1;
+    }
+    if count == 0 {
+        return Err("the PEM of the CA certificates holds no certificate".to_owned());
+    }
+    Ok(roots)
+}
+
+/// The machine's own roots. What cannot be read is logged; without any root every handshake fails with a clear reason.
+pub(crate) fn machine_roots() -> RootCertStore {
+    let loaded = rustls_native_certs::load_native_certs();
+    for error in &loaded.errors {
+        tracing::warn!(%error, "a root certificate of this machine cannot be read");
+    }
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(loaded.certs);
+    roots
+}
+
+/// The TLS configuration of a client: `roots` vouch for AWS under `policy`, `proxy_roots` for the proxy of this name, if any.
+///
+/// # Errors
+/// A text for the operator: no root at all.
+pub(crate) fn client_config(policy: TlsPolicy, roots: RootCertStore, proxy: Option<(ServerName<'static>, RootCertStore)>) -> Result<ClientConfig, String> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let target = verifier(roots, &provider)?;
+    let proxy = proxy.map(|(name, roots)| verifier(roots, &provider).map(|verifier| (name, verifier))).transpose()?;
+    let verifier = PolicyVerifier { policy, target, proxy };
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    Ok(config)
+}
+
+fn verifier(roots: RootCertStore, provider: &Arc<CryptoProvider>) -> Result<Arc<WebPkiServerVerifier>, String> {
+    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+        .build()
+        .map_err(|_| "this machine has no root certificates; install ca-certificates, or set [aws_kms] extra_ca".to_owned())
+}
+
+/// Checks as the policy says. Everything but the checks that the policy names stays an error.
+#[derive(Debug)]
+struct PolicyVerifier {
+    policy: TlsPolicy,
+    target: Arc<WebPkiServerVerifier>,
+    /// Where a proxy has the same name as AWS's host, that name is checked strictly for both: it cannot be told which of them speaks.
+    proxy: Option<(ServerName<'static>, Arc<WebPkiServerVerifier>)>,
+}
+
+impl ServerCertVerifier for PolicyVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if let Some((_, proxy)) = self.proxy.as_ref().filter(|(name, _)| name == server_name) {
+            return proxy.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        }
+        if !self.policy.verify {
+            return Ok(ServerCertVerified::assertion());
+        }
+        let forgiven = match server_name {
+            ServerName::IpAddress(_) => !self.policy.verify_ip,
+            _ => !self.policy.verify_host,
+        };
+        match self.target.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+            Err(rustls::Error::InvalidCertificate(CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. })) if forgiven => {
+                Ok(ServerCertVerified::assertion())
+            }
+            other => other,
+        }
+    }
+
+    fn verify_tls12_signature(&self, message: &[u8], cert: &CertificateDer<'_>, dss: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.target.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(&self, message: &[u8], cert: &CertificateDer<'_>, dss: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.target.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.target.supported_verify_schemes()
+    }
+}
