@@ -1,1 +1,190 @@
-//! To come.
+//! The key manager: SVMs, AWS KMS configurations, jobs, and what keeps them true.
+//!
+//! One file a resource ([`svms`](Manager::create_svm), [`aws_kms`](Manager::enable_aws_kms), cluster, accounts), one file a job (`jobs/`), one file a reconciler (`poll`). Nothing
+//! here knows HTTP, KMIP or SQL.
+//!
+//! [`Manager`] is a cheap handle. [`Manager::start`] makes or opens the cluster and starts the background tasks; [`Manager::stop`] ends them.
+
+mod accounts;
+mod aws;
+mod aws_kms;
+pub mod certificates;
+pub mod clock;
+mod cluster;
+mod error;
+mod inner;
+mod jobs;
+pub mod model;
+pub mod passwords;
+mod poll;
+pub mod random;
+mod records;
+pub mod revocation;
+mod seal;
+pub mod settings;
+pub mod steps;
+mod svms;
+mod view;
+
+pub use accounts::{ADMIN, Login};
+pub use cluster::{AWS_KMS_FEATURE_LEVEL, FEATURE_LEVEL, Founding, ServerIdentity, check as check_settings};
+pub use error::{Code, Error, Result};
+pub use jobs::table::JobAction;
+pub use seal::{Seal, SealSource};
+
+use crate::clock::Clock;
+use crate::inner::Inner;
+use crate::jobs::runner::{self, Runner};
+use crate::model::NodeRef;
+use crate::passwords::Gate;
+use crate::poll::Polls;
+use crate::random::Random;
+use crate::records::{ClusterRecord, NodeRecord};
+use crate::settings::Settings;
+use crate::steps::Steps;
+use crate::view::View;
+use keystead_awskms::Environment;
+use keystead_keyring::Keyring;
+use keystead_store::Store;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+/// What a key manager is made from.
+pub struct Options {
+    /// Where records live.
+    pub store: Arc<dyn Store>,
+    /// Where the seal key comes from.
+    pub seal: Arc<dyn SealSource>,
+    /// The way to AWS.
+    pub aws: Environment,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Identifiers and jitter.
+    pub random: Arc<dyn Random>,
+    /// Who is told of named steps.
+    pub steps: Arc<dyn Steps>,
+    /// Checks and makes passwords.
+    pub gate: Gate,
+    /// This node.
+    pub node: NodeOptions,
+    /// The settings of the configuration file: they count when the cluster is made.
+    pub settings: Settings,
+    /// How many jobs run at a time on this node.
+    pub job_concurrency: usize,
+}
+
+/// What a node says of itself.
+#[derive(Debug, Clone)]
+pub struct NodeOptions {
+    /// The identifier, the same at every start.
+    pub uuid: Uuid,
+    /// The name.
+    pub name: String,
+    /// The program's version.
+    pub version: String,
+    /// The cluster-network address, `host:port`.
+    pub address: Option<String>,
+    /// Where EKMIP clients reach it, `host:port`.
+    pub ekmip_address: Option<String>,
+}
+
+/// The key manager of this node. Cheap to clone.
+#[derive(Clone)]
+pub struct Manager {
+    inner: Arc<Inner>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Manager {
+    /// Opens the cluster of the store, or makes it in an empty one; then starts to run jobs and to poll AWS. AWS is not waited for.
+    ///
+    /// `admin_password_hash` is called once, when the cluster is made, for the account `admin`.
+    ///
+    /// # Errors
+    /// A text for the operator: the seal key cannot be had or is another one, the store is damaged or refuses.
+    pub async fn start(
+        options: Options,
+        admin_password_hash: impl AsyncFnOnce(&Gate) -> std::result::Result<String, String>,
+    ) -> std::result::Result<Self, String> {
+        let text = |error: Error| error.detail.unwrap_or(error.message);
+        let seal = Seal::open(Arc::clone(&options.seal)).await?;
+        let founding = async || {
+            cluster::check(&options.settings)?;
+            let admin_password_hash = admin_password_hash(&options.gate).await.map_err(Error::unexpected)?;
+            Ok(Founding { settings: options.settings.clone(), admin_password_hash })
+        };
+        let made = cluster::found(&*options.store, &seal, options.clock.utc(), founding).await.map_err(text)?;
+        let view = View::load(Arc::clone(&options.store)).await.map_err(text)?;
+        let cluster = view.only::<ClusterRecord>().map_err(text)?;
+        cluster::check_seal(&cluster.record, &seal)?;
+        let stored = view.only::<Settings>().map_err(text)?.record;
+        for name in stored.differences(&options.settings) {
+            tracing::warn!(
+                setting = name,
+                "the configuration file differs from the cluster; the cluster's value counts (PATCH /security/ekmip/settings changes it)"
+            );
+        }
+        if made {
+            tracing::info!(cluster = %cluster.record.uuid, name = stored.cluster_name, "made a new cluster");
+        }
+
+        let node = NodeRecord {
+            uuid: options.node.uuid,
+            name: options.node.name.clone(),
+            version: options.node.version,
+            feature_level: FEATURE_LEVEL,
+            address: options.node.address,
+            ekmip_address: options.node.ekmip_address,
+            started: options.clock.utc(),
+        };
+        let inner = Arc::new(Inner {
+            store: options.store,
+            view,
+            keyring: Keyring::new(),
+            seal,
+            clock: options.clock,
+            random: options.random,
+            steps: options.steps,
+            node: NodeRef { uuid: node.uuid, name: options.node.name },
+            aws: aws::Aws::new(options.aws),
+            runner: Runner::new(options.job_concurrency),
+            polls: Polls::default(),
+            gate: options.gate,
+            admin_password_changed: tokio::sync::Notify::new(),
+        });
+        let manager = Self { inner: Arc::clone(&inner), stop: CancellationToken::new(), tasks: TaskTracker::new() };
+        manager.tasks.spawn(Arc::clone(&inner.view).follow(manager.stop.clone()));
+        cluster::register(&inner, &node).await.map_err(text)?;
+        inner.configure_aws();
+        manager.tasks.spawn(runner::run(Arc::clone(&inner), manager.stop.clone()));
+        manager.tasks.spawn(poll::run(inner, manager.stop.clone()));
+        Ok(manager)
+    }
+
+    /// Ends the background tasks: running jobs are waited for, within a limit. What they have not finished goes on after the next start.
+    pub async fn stop(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        for svm in self.svms() {
+            self.inner.keyring.forget(svm.uuid);
+        }
+    }
+
+    /// This node.
+    pub fn node(&self) -> &NodeRef {
+        &self.inner.node
+    }
+
+    /// Returns when the password of `admin` has been changed.
+    pub async fn admin_password_changed(&self) {
+        self.inner.admin_password_changed.notified().await;
+    }
+
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
+        &self.inner
+    }
+}

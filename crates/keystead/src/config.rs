@@ -1,0 +1,289 @@
+//! The configuration: flags, `KEYSTEAD_…` variables and the TOML file, in this order of weight.
+//!
+//! A variable is named after its section and key: `KEYSTEAD_AWS_KMS_EXTRA_CA` is `extra_ca` of `[aws_kms]`. Variables and file go through the same declaration and the same checks; an unknown key or a bad value
+//! stops the start with its name, and with its line where it stands in the file.
+
+use crate::cli::ServeArguments;
+use keystead_manager::settings::{CertificateTemplate, Settings};
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The prefix of all variables.
+const PREFIX: &str = "KEYSTEAD_";
+/// Variables with that prefix that are no keys of the file.
+const NOT_KEYS: &[&str] = &["KEYSTEAD_CONFIG", "KEYSTEAD_ADMIN_PASSWORD", "KEYSTEAD_ADMIN_PASSWORD_FILE", "KEYSTEAD_BIN"];
+
+/// The whole configuration of a node.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// `--data-dir`.
+    pub data_dir: Option<PathBuf>,
+    /// `--listen`; default `127.0.0.1:8443`.
+    pub listen: Option<String>,
+    /// `--ekmip-listen`; default `127.0.0.1:5696`.
+    pub ekmip_listen: Option<String>,
+    /// `--node-name`.
+    pub node_name: Option<String>,
+    /// `[aws_kms]`.
+    pub aws_kms: AwsKms,
+    /// `[cluster]`.
+    pub cluster: Cluster,
+    /// `[ekmip]`.
+    pub ekmip: Ekmip,
+    /// `[store]`.
+    pub store: StoreSection,
+    /// `[seal]`.
+    pub seal: SealSection,
+    /// `[jobs]`.
+    pub jobs: Jobs,
+    /// `[log]`.
+    pub log: Log,
+}
+
+/// `[aws_kms]`: AWS KMS for the whole cluster, and for this node.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs)] // Described in `manager::settings::Settings`.
+pub struct AwsKms {
+    pub enabled: Option<bool>,
+    #[serde(deserialize_with = "duration")]
+    pub access_error_grace: Option<Duration>,
+    #[serde(deserialize_with = "duration")]
+    pub min_poll_interval: Option<Duration>,
+    pub requests_per_second: Option<u32>,
+    pub allow_endpoints: Option<Vec<String>>,
+    /// A PEM file of certificates that vouch for AWS endpoints and proxies, beside the machine's own.
+    pub extra_ca: Option<PathBuf>,
+    pub migrate_on_enable: Option<bool>,
+}
+
+/// `[cluster]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs)] // Described in `manager::settings::Settings`.
+pub struct Cluster {
+    pub name: Option<String>,
+    pub metrocluster: Option<bool>,
+    pub fips: Option<bool>,
+    /// This node's cluster-network address, `host:port`; the listen address by default, unless that is a wildcard.
+    pub address: Option<String>,
+    #[serde(deserialize_with = "duration")]
+    pub max_view_age: Option<Duration>,
+}
+
+/// `[ekmip]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ekmip {
+    /// Where clients reach the EKMIP server, `host:port`; its listen address by default.
+    pub address: Option<String>,
+    /// `[ekmip.certificate]`: the template.
+    pub certificate: Certificate,
+}
+
+/// `[ekmip.certificate]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs)] // Described in `manager::settings::CertificateTemplate`.
+pub struct Certificate {
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    pub key_type: Option<String>,
+    pub key_size: Option<u32>,
+    pub hash_function: Option<String>,
+    pub expiry_time: Option<String>,
+    pub subtype: Option<String>,
+    pub serial_number: Option<String>,
+}
+
+/// `[store]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StoreSection {
+    /// `sqlite`.
+    pub backend: Option<String>,
+}
+
+/// `[seal]`: where the seal key comes from; at most one of the three. By default `seal.key` in the data folder.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SealSection {
+    /// A file with 64 hexadecimal digits, mode 0600. Made where there is none.
+    pub file: Option<PathBuf>,
+    /// The name of a systemd credential with 64 hexadecimal digits.
+    pub credential: Option<String>,
+    /// A command, run by `/bin/sh -c`, that prints 64 hexadecimal digits.
+    pub command: Option<String>,
+}
+
+/// `[jobs]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Jobs {
+    /// How long a finished job is kept.
+    #[serde(deserialize_with = "duration")]
+    pub retention: Option<Duration>,
+    /// How many jobs run at a time on this node; 16 by default.
+    pub concurrency: Option<usize>,
+}
+
+/// `[log]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// `error`, `warn`, `info` (the default) or `debug`.
+    pub level: Option<String>,
+    /// `text` (the default) or `json`.
+    pub format: Option<String>,
+}
+
+impl Config {
+    /// Reads file and variables, and lays the flags over them.
+    ///
+    /// # Errors
+    /// One line for the operator.
+    pub fn load(arguments: &ServeArguments, variables: impl Iterator<Item = (String, String)>) -> Result<Self, String> {
+        let text = match &arguments.config {
+            Some(path) => std::fs::read_to_string(path).map_err(|error| format!("the configuration file {} cannot be read: {error}", path.display()))?,
+            None => String::new(),
+        };
+        let name = arguments.config.as_deref().unwrap_or(Path::new("configuration"));
+        // First by itself: its errors then have lines.
+        toml::from_str::<Self>(&text).map_err(|error| in_file(name, &text, &error))?;
+        let mut table: toml::Table = toml::from_str(&text).map_err(|error| in_file(name, &text, &error))?;
+        for (variable, value) in variables {
+            if let Some(key) = variable.strip_prefix(PREFIX).filter(|_| !NOT_KEYS.contains(&variable.as_str())) {
+                lay_over(&mut table, &key.to_lowercase(), &value).map_err(|why| format!("the variable {variable}: {why}"))?;
+            }
+        }
+        let mut config = Self::deserialize(toml::Value::Table(table)).map_err(|error| format!("a variable {PREFIX}…: {}", error.message()))?;
+        config.data_dir = arguments.data_dir.clone().or(config.data_dir);
+        config.listen = arguments.listen.clone().or(config.listen);
+        config.ekmip_listen = arguments.ekmip_listen.clone().or(config.ekmip_listen);
+        config.node_name = arguments.node_name.clone().or(config.node_name);
+        Ok(config)
+    }
+
+    /// The settings of the cluster, as the file has them.
+    pub fn settings(&self) -> Settings {
+        let default = Settings::default();
+        let template = CertificateTemplate::default();
+        let certificate = &self.ekmip.certificate;
+        Settings {
+            cluster_name: self.cluster.name.clone().unwrap_or(default.cluster_name),
+            metrocluster: self.cluster.metrocluster.unwrap_or(default.metrocluster),
+            fips: self.cluster.fips.unwrap_or(default.fips),
+            max_view_age: self.cluster.max_view_age.or(default.max_view_age),
+            aws_kms_enabled: self.aws_kms.enabled.unwrap_or(default.aws_kms_enabled),
+            access_error_grace: self.aws_kms.access_error_grace.unwrap_or(default.access_error_grace),
+            min_poll_interval: self.aws_kms.min_poll_interval.unwrap_or(default.min_poll_interval),
+            requests_per_second: self.aws_kms.requests_per_second.unwrap_or(default.requests_per_second),
+            allow_endpoints: self.aws_kms.allow_endpoints.clone().unwrap_or(default.allow_endpoints),
+            migrate_on_enable: self.aws_kms.migrate_on_enable.unwrap_or(default.migrate_on_enable),
+            certificate: CertificateTemplate {
+                kind: certificate.kind.clone().unwrap_or(template.kind),
+                key_type: certificate.key_type.clone().unwrap_or(template.key_type),
+                key_size: certificate.key_size.unwrap_or(template.key_size),
+                hash_function: certificate.hash_function.clone().unwrap_or(template.hash_function),
+                expiry_time: certificate.expiry_time.clone().unwrap_or(template.expiry_time),
+                subtype: certificate.subtype.clone(),
+                serial_number: certificate.serial_number.clone(),
+            },
+            job_retention: self.jobs.retention.unwrap_or(default.job_retention),
+        }
+    }
+}
+
+/// The sections, the longest name first where one starts with another.
+const SECTIONS: &[&[&str]] = &[&["ekmip", "certificate"], &["aws_kms"], &["cluster"], &["ekmip"], &["store"], &["seal"], &["jobs"], &["log"]];
+
+/// Lays the value of a variable over the table. Values are TOML where they read as TOML (`true`, `5`, `["a"]`), and text else; a key whose name starts like a section but is a flag stays a flag.
+fn lay_over(table: &mut toml::Table, key: &str, value: &str) -> Result<(), String> {
+    let value = toml::from_str::<toml::Table>(&format!("value = {value}"))
+        .ok()
+        .and_then(|mut parsed| parsed.remove("value"))
+        .unwrap_or_else(|| toml::Value::String(value.to_owned()));
+    let flags = ["data_dir", "listen", "ekmip_listen", "node_name"];
+    if flags.contains(&key) {
+        table.insert(key.to_owned(), toml::Value::String(value.as_str().map_or_else(|| value.to_string(), str::to_owned)));
+        return Ok(());
+    }
+    for section in SECTIONS {
+        let Some(name) = key.strip_prefix(&section.join("_")).and_then(|rest| rest.strip_prefix('_')) else { continue };
+        let mut at = table;
+        for part in *section {
+            let entry = at.entry((*part).to_owned()).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+            at = entry.as_table_mut().ok_or_else(|| format!("{part} is not a section of the file"))?;
+        }
+        at.insert(name.to_owned(), value);
+        return Ok(());
+    }
+    Err("no such setting".to_owned())
+}
+
+/// A duration as text: `"90s"`, `"60m"`, `"1h 30m"`, `"0s"`.
+fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let parsed = text.parse::<jiff::SignedDuration>().ok().and_then(|duration| Duration::try_from(duration).ok());
+    parsed.map(Some).ok_or_else(|| serde::de::Error::custom(format!("{text:?} is not a duration such as \"60m\" or \"3s\"")))
+}
+
+fn in_file(path: &Path, text: &str, error: &toml::de::Error) -> String {
+    let line = error.span().and_then(|span| text.get(..span.start)).map_or(1, |before| before.matches('\n').count() + 1);
+    format!("{} line {line}: {}", path.display(), error.message().lines().next().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    fn load(text: &str, variables: &[(&str, &str)]) -> Result<Config, String> {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        let arguments = ServeArguments { config: Some(file.path().to_owned()), ..ServeArguments::default() };
+        Config::load(&arguments, variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
+    }
+
+    #[test]
+    fn the_file_sets_the_clusters_settings() {
+        let config = load("[aws_kms]\naccess_error_grace = \"0s\"\nmin_poll_interval = \"5s\"\nallow_endpoints = [\"127.0.0.0/8\"]\n[cluster]\nmetrocluster = true\n", &[]).unwrap();
+        let settings = config.settings();
+        assert_eq!((settings.access_error_grace, settings.min_poll_interval), (Duration::ZERO, Duration::from_secs(5)));
+        assert!(settings.metrocluster);
+        assert_eq!(settings.allow_endpoints, ["127.0.0.0/8"]);
+    }
+
+    #[test]
+    fn an_unknown_key_and_a_bad_value_are_named_with_their_line() {
+        let error = load("[aws_kms]\n\nenable = true\n", &[]).unwrap_err();
+        assert!(error.contains("line 3") && error.contains("enable"), "{error}");
+        let error = load("[jobs]\nretention = \"soon\"\n", &[]).unwrap_err();
+        assert!(error.contains("line 2") && error.contains("soon"), "{error}");
+        assert!(load("listen = ", &[]).unwrap_err().contains("line 1"));
+    }
+
+    #[test]
+    fn a_variable_counts_before_the_file() {
+        let file = "listen = \"127.0.0.1:1\"\n[aws_kms]\nenabled = true\n";
+        let variables = [
+            ("KEYSTEAD_LISTEN", "127.0.0.1:2"), ("KEYSTEAD_AWS_KMS_ENABLED", "false"), ("KEYSTEAD_EKMIP_CERTIFICATE_KEY_SIZE", "384"), ("KEYSTEAD_EKMIP_ADDRESS", "h:1"),
+            ("KEYSTEAD_JOBS_RETENTION", "10s"), ("KEYSTEAD_AWS_KMS_ALLOW_ENDPOINTS", "[\"a\", \"b\"]"), ("KEYSTEAD_ADMIN_PASSWORD", "not a key"), ("HOME", "/"),
+        ];
+        let config = load(file, &variables).unwrap();
+        assert_eq!(config.listen.as_deref(), Some("127.0.0.1:2"));
+        let settings = config.settings();
+        assert!(!settings.aws_kms_enabled);
+        assert_eq!((settings.certificate.key_size, settings.job_retention), (384, Duration::from_secs(10)));
+        assert_eq!(config.ekmip.address.as_deref(), Some("h:1"));
+        assert_eq!(settings.allow_endpoints, ["a", "b"]);
+    }
+
+    #[test]
+    fn an_unknown_variable_is_named() {
+        assert!(load("", &[("KEYSTEAD_AWS_KMS_ENABLE", "true")]).unwrap_err().contains("enable"));
+        assert!(load("", &[("KEYSTEAD_NONSENSE", "1")]).unwrap_err().contains("KEYSTEAD_NONSENSE"));
+    }
+}

@@ -1,0 +1,133 @@
+//! The data folder: what a node keeps beside its store.
+//!
+//! | file | what |
+//! |---|---|
+//! | `store.db` | the store |
+//! | `seal.key` | the seal key, unless `[seal]` says otherwise; 0600 |
+//! | `ca.pem` | the certificate of the cluster's CA |
+//! | `node-uuid` | the identifier of this node |
+//! | `admin-password` | the generated password of `admin`, until it is first changed; 0600 |
+
+use fs4::FileExt;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use uuid::Uuid;
+
+/// The data folder of this process; no other process can have it meanwhile.
+pub struct Folder {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Folder {
+    /// Makes the folder where there is none (0700), and takes it.
+    ///
+    /// # Errors
+    /// One line: it cannot be made, or another process has it.
+    pub fn open(path: &Path) -> Result<Self, String> {
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| format!("the data folder {} cannot be made: {error}", path.display()))?;
+        let lock = private(&path.join("lock")).map_err(|error| format!("the data folder {} cannot be written: {error}", path.display()))?;
+        match FileExt::try_lock(&lock) {
+            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Err(fs4::TryLockError::WouldBlock) => Err(format!("the data folder {} is in use by another keystead process", path.display())),
+            Err(fs4::TryLockError::Error(error)) => Err(format!("the data folder {} cannot be locked: {error}", path.display())),
+        }
+    }
+
+    /// The path of a file in it.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// The identifier of this node, made at the first start.
+    ///
+    /// # Errors
+    /// One line.
+    pub fn node_uuid(&self) -> Result<Uuid, String> {
+        let path = self.file("node-uuid");
+        match std::fs::read_to_string(&path) {
+            Ok(text) => text.trim().parse().map_err(|_| format!("{} holds no UUID", path.display())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let uuid = Uuid::new_v4();
+                self.write("node-uuid", 0o644, format!("{uuid}\n").as_bytes())?;
+                Ok(uuid)
+            }
+            Err(error) => Err(format!("{} cannot be read: {error}", path.display())),
+        }
+    }
+
+    /// Writes a file whole, or not at all: under another name first, synced, then renamed.
+    ///
+    /// # Errors
+    /// One line.
+    pub fn write(&self, name: &str, mode: u32, content: &[u8]) -> Result<(), String> {
+        let path = self.file(name);
+        write_whole(&path, mode, content).map_err(|error| format!("{} cannot be written: {error}", path.display()))
+    }
+
+    /// Removes a file; one that is gone is no error.
+    ///
+    /// # Errors
+    /// One line.
+    pub fn remove(&self, name: &str) -> Result<(), String> {
+        let path = self.file(name);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(format!("{} cannot be removed: {error}", path.display())),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Writes a file whole, or not at all.
+///
+/// # Errors
+/// The file system's.
+pub fn write_whole(path: &Path, mode: u32, content: &[u8]) -> std::io::Result<()> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let new = PathBuf::from(name);
+    let _ = std::fs::remove_file(&new);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    std::fs::rename(&new, path)?;
+    // The name is only durable when the folder is.
+    match path.parent() {
+        Some(folder) => File::open(folder)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+fn private(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn a_folder_has_one_owner() {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = temporary.path().join("a/b");
+        let folder = Folder::open(&path).unwrap();
+        assert!(Folder::open(&path).err().unwrap().contains("in use"));
+        drop(folder);
+        assert!(Folder::open(&path).is_ok());
+    }
+
+    #[test]
+    fn files_have_their_mode_and_the_node_keeps_its_uuid() {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = Folder::open(temporary.path()).unwrap();
+        folder.write("secret", 0o600, b"x").unwrap();
+        assert_eq!(std::fs::metadata(folder.file("secret")).unwrap().permissions().mode() & 0o777, 0o600);
+        let uuid = folder.node_uuid().unwrap();
+        assert_eq!(folder.node_uuid().unwrap(), uuid);
+        std::fs::write(folder.file("node-uuid"), "nonsense").unwrap();
+        assert!(folder.node_uuid().unwrap_err().contains("node-uuid"));
+    }
+}

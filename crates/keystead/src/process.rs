@@ -1,0 +1,19 @@
+//! The process as such: no core dumps, since they would hold keys.
+
+/// Turns core dumps off, for this process and what it starts.
+///
+/// # Errors
+/// The system refuses.
+pub fn no_core_dumps() -> Result<(), String> {
+    rustix::process::setrlimit(rustix::process::Resource::Core, rustix::process::Rlimit { current: Some(0), maximum: Some(0) })
+        .map_err(|error| format!("core dumps cannot be switched off: {error}"))?;
+    // Also keeps other processes of the same user from reading our memory (prctl(2), PR_SET_DUMPABLE).
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .map_err(|error| format!("the process cannot be made undumpable: {error}"))
+}
+
+/// The machine's name, for a node that has none of its own.
+pub fn machine_name() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    if name.is_empty() { "node1".to_owned() } else { name }
+}

@@ -1,0 +1,184 @@
+//! Where the seal key comes from: a file, a systemd credential, a command.
+
+use crate::config::SealSection;
+use crate::folder::{Folder, write_whole};
+use async_trait::async_trait;
+use keystead_keyring::{KEY_BYTES, SealKey};
+use keystead_manager::SealSource;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::AsyncReadExt as _;
+use zeroize::Zeroizing;
+
+/// How long a command may take.
+const COMMAND_LIMIT: Duration = Duration::from_secs(10);
+/// The longest text that is read: the digits, and some white space around them.
+const MAX_TEXT: u64 = 256;
+
+/// The source that the configuration names.
+///
+/// # Errors
+/// One line: more than one is named, or a credential is asked for where systemd has given none.
+pub fn open(section: &SealSection, folder: &Folder, store_exists: bool) -> Result<Arc<dyn SealSource>, String> {
+    match (&section.file, &section.credential, &section.command) {
+        (None, None, None) => file(folder.file("seal.key"), store_exists),
+        (Some(path), None, None) => file(path.clone(), store_exists),
+        (None, Some(name), None) => {
+            let folder = std::env::var_os("CREDENTIALS_DIRECTORY")
+                .ok_or_else(|| format!("[seal] credential {name:?}: systemd has passed no credentials (CREDENTIALS_DIRECTORY is not set); see LoadCredential= of systemd.exec(5)"))?;
+            Ok(Arc::new(FileSource { path: Path::new(&folder).join(name), private: false }))
+        }
+        (None, None, Some(command)) => Ok(Arc::new(CommandSource { command: command.clone() })),
+        _ => Err("[seal] takes one of file, credential and command".to_owned()),
+    }
+}
+
+/// A key file; made at the first start. A store without its key file is not given a new key: that would only hide that the old one is missing.
+fn file(path: PathBuf, store_exists: bool) -> Result<Arc<dyn SealSource>, String> {
+    if !path.exists() {
+        if store_exists {
+            return Err(format!("the seal key {} is missing; put it back: without it, the AWS secrets in the store cannot be read", path.display()));
+        }
+        let key = SealKey::generate();
+        let text = Zeroizing::new(key.expose().iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n");
+        write_whole(&path, 0o600, text.as_bytes()).map_err(|error| format!("the seal key {} cannot be written: {error}", path.display()))?;
+    }
+    Ok(Arc::new(FileSource { path, private: true }))
+}
+
+struct FileSource {
+    path: PathBuf,
+    /// Whether others must not be able to read it. systemd guards its credentials by itself.
+    private: bool,
+}
+
+#[async_trait]
+impl SealSource for FileSource {
+    async fn fetch(&self) -> Result<Zeroizing<Vec<u8>>, String> {
+        let place = self.describe();
+        let failed = |error: std::io::Error| format!("{place} cannot be read: {error}");
+        let file = tokio::fs::File::open(&self.path).await.map_err(failed)?;
+        let mode = file.metadata().await.map_err(failed)?.mode();
+        if self.private && mode & 0o077 != 0 {
+            return Err(format!("{place} can be read by others (mode {:o}); set it to 600", mode & 0o777));
+        }
+        let mut text = Zeroizing::new(Vec::with_capacity(MAX_TEXT as usize));
+        file.take(MAX_TEXT).read_to_end(&mut text).await.map_err(failed)?;
+        decode(&text, &place)
+    }
+
+    fn describe(&self) -> String {
+        format!("the seal key {}", self.path.display())
+    }
+}
+
+struct CommandSource {
+    command: String,
+}
+
+#[async_trait]
+impl SealSource for CommandSource {
+    async fn fetch(&self) -> Result<Zeroizing<Vec<u8>>, String> {
+        let place = self.describe();
+        let mut child = tokio::process::Command::new("/bin/sh")
+            .args(["-c", &self.command])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|error| format!("{place} cannot be started: {error}"))?;
+        let output = child.stdout.take().ok_or_else(|| format!("{place} has no output"))?;
+        let mut text = Zeroizing::new(Vec::with_capacity(MAX_TEXT as usize));
+        let run = async {
+            output.take(MAX_TEXT).read_to_end(&mut text).await.map_err(|error| format!("the output of {place} cannot be read: {error}"))?;
+            child.wait().await.map_err(|error| format!("{place} cannot be waited for: {error}"))
+        };
+        let status = tokio::time::timeout(COMMAND_LIMIT, run).await.map_err(|_| format!("{place} has not ended in {} s", COMMAND_LIMIT.as_secs()))??;
+        if !status.success() {
+            return Err(format!("{place} has failed ({status})"));
+        }
+        decode(&text, &place)
+    }
+
+    fn describe(&self) -> String {
+        "the command of [seal]".to_owned()
+    }
+}
+
+/// 64 hexadecimal digits, white space around them.
+fn decode(text: &[u8], place: &str) -> Result<Zeroizing<Vec<u8>>, String> {
+    let text = text.trim_ascii();
+    let wrong = || format!("{place} is damaged: it must hold {} hexadecimal digits", KEY_BYTES * 2);
+    if text.len() != KEY_BYTES * 2 {
+        return Err(wrong());
+    }
+    let digit = |byte: u8| (byte as char).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let mut key = Zeroizing::new(Vec::with_capacity(KEY_BYTES));
+    for pair in text.chunks_exact(2) {
+        match pair {
+            [high, low] => key.push(digit(*high).zip(digit(*low)).map(|(high, low)| high << 4 | low).ok_or_else(wrong)?),
+            _ => return Err(wrong()),
+        }
+    }
+    Ok(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    fn section(command: &str) -> SealSection {
+        SealSection { command: Some(command.to_owned()), ..SealSection::default() }
+    }
+
+    async fn fetch(section: &SealSection, folder: &Folder) -> Result<Zeroizing<Vec<u8>>, String> {
+        open(section, folder, false)?.fetch().await
+    }
+
+    #[tokio::test]
+    async fn a_key_file_is_made_once_and_must_stay_private() {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = Folder::open(temporary.path()).unwrap();
+        let key = fetch(&SealSection::default(), &folder).await.unwrap();
+        assert_eq!(key.len(), KEY_BYTES);
+        assert_eq!(fetch(&SealSection::default(), &folder).await.unwrap(), key);
+        let path = folder.file("seal.key");
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(fetch(&SealSection::default(), &folder).await.unwrap_err().contains("600"));
+    }
+
+    #[tokio::test]
+    async fn a_damaged_or_missing_key_file_is_named() {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = Folder::open(temporary.path()).unwrap();
+        assert!(open(&SealSection::default(), &folder, true).err().unwrap().contains("missing"));
+        folder.write("seal.key", 0o600, b"12zz").unwrap();
+        assert!(fetch(&SealSection::default(), &folder).await.unwrap_err().contains("damaged"));
+    }
+
+    #[tokio::test]
+    async fn a_command_prints_the_key_or_fails_with_a_reason() {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = Folder::open(temporary.path()).unwrap();
+        let good = format!("echo {}", "0f".repeat(KEY_BYTES));
+        assert_eq!(*fetch(&section(&good), &folder).await.unwrap(), vec![0x0f; KEY_BYTES]);
+        assert!(fetch(&section("exit 3"), &folder).await.unwrap_err().contains("failed"));
+        assert!(fetch(&section("echo short"), &folder).await.unwrap_err().contains("damaged"));
+        let endless = fetch(&section("yes"), &folder).await.unwrap_err();
+        assert!(endless.contains("damaged") || endless.contains("failed"), "{endless}");
+    }
+
+    #[test]
+    fn one_source_at_a_time() {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = Folder::open(temporary.path()).unwrap();
+        let both = SealSection { file: Some("x".into()), command: Some("y".into()), credential: None };
+        assert!(open(&both, &folder, false).is_err());
+    }
+}

@@ -1,0 +1,243 @@
+//! `keystead serve`: one node.
+
+use crate::cli::ServeArguments;
+use crate::config::Config;
+use crate::folder::Folder;
+use crate::{logging, process, seal_source};
+use keystead_awskms::{Egress, Environment, EnvironmentOptions, Resolver, SystemResolver};
+use keystead_manager::clock::{Clock, SystemClock};
+use keystead_manager::passwords::{self, Gate};
+use keystead_manager::random::{Random, SystemRandom};
+use keystead_manager::steps::{NoSteps, Steps};
+use keystead_manager::{Manager, NodeOptions, Options};
+use keystead_store::Store;
+use keystead_store::sqlite::SqliteStore;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use secrecy::{ExposeSecret as _, SecretString};
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// Where the REST API listens when nothing is said.
+const LISTEN: &str = "127.0.0.1:8443";
+/// Where the EKMIP server listens when nothing is said. 5696 is KMIP's port (IANA).
+const EKMIP_LISTEN: &str = "127.0.0.1:5696";
+/// How many jobs run at a time when nothing is said.
+const JOBS: usize = 16;
+
+/// What a test can put in place of the real thing. In production all of it is the default.
+pub struct Hooks {
+    /// Is told of named steps.
+    pub steps: Arc<dyn Steps>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Identifiers and jitter.
+    pub random: Arc<dyn Random>,
+    /// Names.
+    pub resolver: Arc<dyn Resolver>,
+    /// Wraps the store, to make it fail.
+    pub store: Box<dyn FnOnce(Arc<dyn Store>) -> Arc<dyn Store> + Send>,
+}
+
+impl Default for Hooks {
+    fn default() -> Self {
+        Self {
+            steps: Arc::new(NoSteps),
+            clock: Arc::new(SystemClock::new()),
+            random: Arc::new(SystemRandom),
+            resolver: Arc::new(SystemResolver),
+            store: Box::new(|store| store),
+        }
+    }
+}
+
+/// Runs a node until SIGTERM or SIGINT.
+///
+/// # Errors
+/// One line for the operator.
+pub fn run(arguments: Box<ServeArguments>, hooks: Hooks) -> Result<(), String> {
+    process::no_core_dumps()?;
+    let config = Config::load(&arguments, std::env::vars())?;
+    logging::start(&config.log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| format!("no runtime: {error}"))?;
+    let result = runtime.block_on(serve(config, hooks));
+    // What blocks in a thread of its own (a resolver, say) must not hold up the end.
+    runtime.shutdown_background();
+    result
+}
+
+async fn serve(config: Config, hooks: Hooks) -> Result<(), String> {
+    let path = config.data_dir.clone().ok_or("--data-dir is missing (also data_dir of the configuration file, or KEYSTEAD_DATA_DIR)")?;
+    let folder = Folder::open(&path)?;
+    let listener = listen("--listen", config.listen.as_deref().unwrap_or(LISTEN)).await?;
+    let listen_address = listener.local_addr().map_err(|error| error.to_string())?;
+    // The EKMIP server itself comes with the data plane; its port is reserved (nobody else can take it) and refuses connections until then.
+    let ekmip = reserve("--ekmip-listen", config.ekmip_listen.as_deref().unwrap_or(EKMIP_LISTEN)).await?;
+    let ekmip_address = ekmip.local_addr().map_err(|error| error.to_string())?;
+
+    let database = folder.file("store.db");
+    let seal = seal_source::open(&config.seal, &folder, database.exists())?;
+    if let Some(backend) = config.store.backend.as_deref().filter(|backend| *backend != "sqlite") {
+        return Err(format!("[store] backend is {backend:?}, but this version has only sqlite"));
+    }
+    let sqlite = Arc::new(SqliteStore::open(&database).await.map_err(|error| error.to_string())?);
+    let store = (hooks.store)(Arc::clone(&sqlite) as Arc<dyn Store>);
+
+    let settings = config.settings();
+    let extra_ca = config.aws_kms.extra_ca.as_deref().map(read_ca).transpose()?;
+    let aws = Environment::new(EnvironmentOptions {
+        extra_ca,
+        egress: Egress::parse(&settings.allow_endpoints).map_err(|error| format!("[aws_kms] allow_endpoints: {error}"))?,
+        requests_per_second: settings.requests_per_second,
+        resolver: hooks.resolver,
+    })
+    .map_err(|error| format!("[aws_kms] extra_ca: {error}"))?;
+    keystead_manager::check_settings(&settings).map_err(|error| format!("{}: {error}", error.target.as_deref().unwrap_or("configuration")))?;
+
+    let name = config.node_name.clone().unwrap_or_else(process::machine_name);
+    let options = Options {
+        store,
+        seal,
+        aws,
+        clock: hooks.clock,
+        random: hooks.random,
+        steps: hooks.steps,
+        gate: Gate::new(),
+        node: NodeOptions {
+            uuid: folder.node_uuid()?,
+            name: name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            address: config.cluster.address.clone().or_else(|| reachable(listen_address)),
+            ekmip_address: config.ekmip.address.clone().or_else(|| reachable(ekmip_address)),
+        },
+        settings,
+        job_concurrency: config.jobs.concurrency.unwrap_or(JOBS),
+    };
+    let manager = Manager::start(options, async |gate: &Gate| first_password(&folder, gate).await).await?;
+    let text = |error: keystead_manager::Error| error.detail.unwrap_or(error.message);
+    folder.write("ca.pem", 0o644, manager.ca_certificate().map_err(text)?.as_bytes())?;
+
+    let (dns_names, addresses) = own_names(&name, listen_address.ip(), config.cluster.address.as_deref());
+    let identity = manager.server_identity(dns_names, addresses).map_err(text)?;
+    let tls = tls_config(&identity.certificate_chain, &identity.private_key)?;
+    let stop = CancellationToken::new();
+    tokio::spawn(remove_first_password(manager.clone(), path.clone(), stop.clone()));
+    tokio::spawn(stop_on_signal(stop.clone())?);
+    tracing::info!(%listen_address, node = name, store = sqlite.describe(), "the REST API is served");
+    keystead_rest::serve(listener, tls, manager.clone(), stop.clone()).await;
+    tracing::info!("stopping");
+    manager.stop().await;
+    sqlite.close().await;
+    Ok(())
+}
+
+async fn listen(flag: &str, address: &str) -> Result<TcpListener, String> {
+    TcpListener::bind(address).await.map_err(|error| format!("{flag} {address}: {error}"))
+}
+
+async fn reserve(flag: &str, address: &str) -> Result<TcpSocket, String> {
+    let failed = |error: std::io::Error| format!("{flag} {address}: {error}");
+    let resolved = tokio::net::lookup_host(address).await.map_err(failed)?.next().ok_or_else(|| format!("{flag} {address}: no such address"))?;
+    let socket = if resolved.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.map_err(failed)?;
+    socket.bind(resolved).map_err(failed)?;
+    Ok(socket)
+}
+
+/// The address as others reach it: none, where it is a wildcard.
+fn reachable(address: SocketAddr) -> Option<String> {
+    (!address.ip().is_unspecified()).then(|| address.to_string())
+}
+
+fn read_ca(path: &Path) -> Result<String, String> {
+    std::fs::read_to_string(path).map_err(|error| format!("[aws_kms] extra_ca {} cannot be read: {error}", path.display()))
+}
+
+/// The names and addresses that this node's certificate is for.
+fn own_names(name: &str, listen: IpAddr, address: Option<&str>) -> (Vec<String>, Vec<IpAddr>) {
+    let mut names = vec!["localhost".to_owned()];
+    let mut addresses = vec![IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])];
+    let host = address.and_then(|address| address.rsplit_once(':')).map(|(host, _)| host.trim_matches(['[', ']']).to_owned());
+    for candidate in [Some(name.to_owned()), host].into_iter().flatten() {
+        match candidate.parse::<IpAddr>() {
+            Ok(address) => addresses.push(address),
+            Err(_) => names.push(candidate),
+        }
+    }
+    if !listen.is_unspecified() {
+        addresses.push(listen);
+    }
+    names.dedup();
+    addresses.sort_unstable();
+    addresses.dedup();
+    (names, addresses)
+}
+
+fn tls_config(chain: &str, key: &SecretString) -> Result<Arc<rustls::ServerConfig>, String> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain.as_bytes()).collect();
+    let chain = chain.map_err(|error| format!("this node's own certificate cannot be read: {error}"))?;
+    let key = PrivateKeyDer::from_pem_slice(key.expose_secret().as_bytes()).map_err(|error| format!("this node's own key cannot be read: {error}"))?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
+        .map_err(|error| format!("TLS cannot be set up: {error}"))?;
+    Ok(Arc::new(config))
+}
+
+/// The password of `admin` at the first start, hashed: `KEYSTEAD_ADMIN_PASSWORD`, or the first line of the file that `KEYSTEAD_ADMIN_PASSWORD_FILE` names, or a new one in `admin-password`.
+async fn first_password(folder: &Folder, gate: &Gate) -> Result<String, String> {
+    let given = match (std::env::var("KEYSTEAD_ADMIN_PASSWORD"), std::env::var("KEYSTEAD_ADMIN_PASSWORD_FILE")) {
+        (Ok(password), _) => Some(password),
+        (_, Ok(path)) => {
+            let text = std::fs::read_to_string(&path).map_err(|error| format!("KEYSTEAD_ADMIN_PASSWORD_FILE {path}: {error}"))?;
+            Some(text.lines().next().unwrap_or_default().to_owned())
+        }
+        _ => None,
+    };
+    let password = match given {
+        Some(password) => {
+            let password = SecretString::from(password);
+            passwords::check_policy(&password).map_err(|error| format!("the password of admin: {error}"))?;
+            password
+        }
+        None => {
+            let password = passwords::generate();
+            folder.write("admin-password", 0o600, format!("{}\n", password.expose_secret()).as_bytes())?;
+            tracing::info!(file = %folder.file("admin-password").display(), "made a password for the account admin");
+            password
+        }
+    };
+    gate.hash(password).await.map_err(|error| format!("the password of admin cannot be hashed: {error}"))
+}
+
+/// A generated password is no longer true when it was changed.
+async fn remove_first_password(manager: Manager, folder: std::path::PathBuf, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = manager.admin_password_changed() => {}
+        }
+        let path = folder.join("admin-password");
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => tracing::error!(%error, file = %path.display(), "the old password's file cannot be removed; remove it"),
+            _ => {}
+        }
+    }
+}
+
+fn stop_on_signal(stop: CancellationToken) -> Result<impl Future<Output = ()> + Send, String> {
+    let failed = |error: std::io::Error| format!("signals cannot be caught: {error}");
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stop.cancel();
+    })
+}

@@ -1,0 +1,141 @@
+//! Clients of AWS KMS for stored configurations, and what their errors mean to an operator.
+
+use crate::inner::Inner;
+use crate::model::SvmRef;
+use crate::records::{AwsKmsRecord, KekRecord, NodeRecord, Stored, StoredProxy, StoredSettings, proxy_password_place, secret_place};
+use crate::{Code, Error, Result};
+use keystead_awskms::{Class, Client, ClientConfig, Credentials, Egress, EncryptionContext, Endpoint, Environment, Hop, Proxy, ProxyKind, TlsPolicy};
+use keystead_keyring::Kek;
+use keystead_store::Revision;
+use secrecy::SecretString;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use uuid::Uuid;
+
+/// The way to AWS of this node, and a client for each configuration in use.
+pub(crate) struct Aws {
+    environment: Environment,
+    clients: Mutex<HashMap<Uuid, (Revision, Client)>>,
+}
+
+/// Whether the credentials have worked before: the same answer of AWS means something else while enabling.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// They are new, for a new configuration.
+    Enabling,
+    /// A configuration exists.
+    InUse,
+}
+
+impl Aws {
+    pub fn new(environment: Environment) -> Self {
+        Self { environment, clients: Mutex::default() }
+    }
+
+    /// What is allowed inside.
+    pub fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
+    /// Drops the client of a configuration that is gone.
+    pub fn forget(&self, config: Uuid) {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner).remove(&config);
+    }
+}
+
+impl Inner {
+    /// Applies the cluster's settings, and the addresses of its nodes, to every connection to AWS from now on.
+    pub fn configure_aws(&self) {
+        let settings = self.settings();
+        self.aws.environment.set_requests_per_second(settings.requests_per_second);
+        let nodes = self.view.all::<NodeRecord>();
+        let addresses = nodes.iter().flat_map(|node| [&node.record.address, &node.record.ekmip_address]).flatten();
+        let own = addresses.filter_map(|address| address.parse::<SocketAddr>().ok().map(|address| address.ip())).collect();
+        match Egress::parse(&settings.allow_endpoints) {
+            Ok(egress) => self.aws.environment.set_egress(egress.with_own_addresses(own)),
+            Err(error) => tracing::error!(%error, "allow_endpoints of the store cannot be read; the rule stays as it was"),
+        }
+    }
+
+    /// The client of a stored configuration: made anew when the configuration has changed.
+    pub fn client(&self, config: &Stored<AwsKmsRecord>) -> Result<Client> {
+        let uuid = config.record.uuid;
+        let cached = self.aws.clients.lock().unwrap_or_else(PoisonError::into_inner).get(&uuid).cloned();
+        if let Some((_, client)) = cached.filter(|(revision, _)| *revision == config.revision) {
+            return Ok(client);
+        }
+        let client = self.client_for(&config.record)?;
+        self.aws.clients.lock().unwrap_or_else(PoisonError::into_inner).insert(uuid, (config.revision, client.clone()));
+        Ok(client)
+    }
+
+    /// A client of a configuration that is not stored, or not as it is.
+    pub fn client_for(&self, config: &AwsKmsRecord) -> Result<Client> {
+        let secret = self.seal.open_text(&secret_place(config.uuid), &config.secret_access_key)?;
+        let proxy_password = config.proxy_password.as_ref().map(|sealed| self.seal.open_text(&proxy_password_place(config.uuid), sealed)).transpose()?;
+        let client = Client::new(&self.aws.environment, client_config(&config.settings, secret, proxy_password));
+        client.map_err(|error| {
+            let target = if config.settings.ca_certificates.is_some() { "keystead.ca_certificates" } else { "host" };
+            Error::with(Code::InvalidValue, error).target(target)
+        })
+    }
+
+    /// What an error of AWS means to the user: which SVM, which node, which hop, AWS's own name for it, and what to look at.
+    pub fn aws_error(&self, phase: Phase, svm: &SvmRef, doing: &str, error: &keystead_awskms::Error) -> Error {
+        let code = match (error.hop(), error.class()) {
+            (Hop::Egress, _) => return Error::with(Code::OutOfBounds, error).target(if error.concerns_proxy() { "proxy_host" } else { "host" }),
+            (_, Class::Unreachable | Class::Transient) => Code::AmazonUnreachable,
+            _ if error.is_credentials() && phase == Phase::Enabling => Code::EnableCredentials,
+            _ if error.is_credentials() => Code::CannotConnect,
+            _ => Code::KeyUnusable,
+        };
+        Error::with(code, format!("{doing} for the SVM {} on node {}: {error}", svm.name, self.node.name))
+    }
+}
+
+/// The client's view of stored settings.
+fn client_config(settings: &StoredSettings, secret_access_key: SecretString, proxy_password: Option<SecretString>) -> ClientConfig {
+    ClientConfig {
+        endpoint: endpoint(settings),
+        tls: TlsPolicy { verify: settings.verify, verify_host: settings.verify_host, verify_ip: settings.verify_ip },
+        proxy: settings.proxy.as_ref().map(|proxy| Proxy {
+            kind: proxy_kind(proxy),
+            host: proxy.host.clone(),
+            port: proxy.port,
+            username: proxy.username.clone(),
+            password: proxy_password,
+        }),
+        credentials: Credentials { access_key_id: settings.access_key_id.clone(), secret_access_key },
+        timeout: Duration::from_secs(u64::from(settings.timeout)),
+        ca_certificates: settings.ca_certificates.clone(),
+    }
+}
+
+/// Where AWS KMS is for these settings.
+pub(crate) fn endpoint(settings: &StoredSettings) -> Endpoint {
+    Endpoint {
+        region: settings.region.clone(),
+        service: settings.service.clone(),
+        default_domain: settings.default_domain.clone(),
+        host: settings.host.clone(),
+        port: settings.port,
+    }
+}
+
+pub(crate) fn proxy_kind(proxy: &StoredProxy) -> ProxyKind {
+    if proxy.https { ProxyKind::Https } else { ProxyKind::Http }
+}
+
+/// The encryption context of a text that was accepted before.
+pub(crate) fn context(text: Option<&str>) -> Result<EncryptionContext> {
+    EncryptionContext::parse(text.unwrap_or_default()).map_err(|error| Error::with(Code::InvalidValue, error).target("encryption_context"))
+}
+
+/// Turns what AWS decrypted into the KEK of a record, if it is that KEK. An answer of AWS is not signed, so it is believed only where the check value says so.
+pub(crate) fn kek_from(record: &KekRecord, plaintext: &mut [u8]) -> Option<Kek> {
+    let kek = Kek::take(record.svm, record.version, plaintext)?;
+    let stored: [u8; 16] = record.check_value.0.as_slice().try_into().ok()?;
+    (kek.check_value() == keystead_keyring::CheckValue(stored)).then_some(kek)
+}

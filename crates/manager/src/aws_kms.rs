@@ -1,0 +1,445 @@
+//! The `aws_kms` resource: what is checked before a job starts, and what can be read.
+
+use crate::aws::{endpoint, proxy_kind};
+use crate::inner::{Inner, may_change};
+use crate::jobs::{JobKind, StoredChange};
+use crate::model::{
+    Accepted, AwsKms, AwsKmsChange, AwsKmsSettings, EnableRequest, Health, KeysteadMembers, Principal, Proxy, ProxyChange, RekeyExternalRequest, Role, SvmKind,
+    SvmSelector,
+};
+use crate::records::{
+    AwsKmsRecord, Base64, KeyStoreRecord, KeyStoreState, NodeRecord, Record, Stored, StoredProxy, StoredSettings, SvmNameRecord, SvmRecord, key, keys_prefix,
+    onboard_keys_prefix, proxy_password_place, secret_place, svm_name_key,
+};
+use crate::revocation;
+use crate::{Code, Error, Manager, Result};
+use keystead_awskms::ProxyKind;
+use keystead_store::{Compare, Range, Txn};
+use secrecy::{ExposeSecret, SecretString};
+use std::time::Duration;
+use uuid::Uuid;
+
+impl Manager {
+    /// All configurations, by uuid.
+    pub fn aws_kms_list(&self) -> Vec<AwsKms> {
+        self.inner().view.all::<AwsKmsRecord>().into_iter().map(|config| shown(self.inner(), config.record)).collect()
+    }
+
+    /// One configuration.
+    ///
+    /// # Errors
+    /// 4 where it does not exist; a configuration that is still being enabled does not exist yet.
+    pub fn aws_kms(&self, uuid: Uuid) -> Result<AwsKms> {
+        Ok(shown(self.inner(), stored(self.inner(), uuid)?.record))
+    }
+
+    /// Starts to enable AWS KMS for an SVM. On return the SVM is reserved: a second enable is refused (65537910).
+    ///
+    /// # Errors
+    /// In this order: 262245 an endpoint inside that is not allowed; the SVM (2621462, 2621706); 65537908; 65537907; 65537911; 65536600; 65537901; 65537910; 65537912; 262145 where
+    /// the store takes no job.
+    pub async fn enable_aws_kms(&self, who: &Principal, request: EnableRequest) -> Result<Accepted> {
+        let inner = self.inner();
+        let settings = stored_settings(request.settings);
+        egress(inner, who, &settings).await?;
+        let svm = select_svm(inner, &request.svm)?;
+        may_change(who, Some(svm.record.uuid))?;
+        grace_is_no_laxer(inner, &settings)?;
+        if svm.record.kind == SvmKind::Admin {
+            return Err(Error::new(Code::AdminSvm).target("svm"));
+        }
+        let cluster = inner.settings();
+        if !cluster.aws_kms_enabled {
+            return Err(Error::with(Code::AwsKmsDisabled, "an administrator can switch it on: aws_kms.enabled of /security/ekmip/settings"));
+        }
+        if cluster.metrocluster {
+            return Err(Error::new(Code::MetroCluster));
+        }
+        let taken = inner.fresh::<KeyStoreRecord>(svm.record.uuid).await?;
+        feature_levels(inner)?;
+        if taken.is_some() {
+            return Err(already(&svm.record.name));
+        }
+        crate::jobs::enable::refuse_onboard_keys(inner, svm.record.uuid).await?;
+
+        let config = inner.random.uuid();
+        let kind = JobKind::Enable {
+            config,
+            svm: svm.record.uuid,
+            settings: Box::new(settings),
+            secret_access_key: seal(inner, &secret_place(config), &request.secret_access_key),
+            proxy_password: request.proxy_password.as_ref().map(|password| seal(inner, &proxy_password_place(config), password)),
+            skip_verify: request.skip_verify,
+        };
+        let reservation = KeyStoreRecord { svm: svm.record.uuid, manager: config, state: KeyStoreState::Initializing, kek_version: 0 };
+        let reservation_key = key::<KeyStoreRecord>(svm.record.uuid);
+        let txn = Txn::new()
+            .when(Compare::Absent(reservation_key.clone()))
+            .when(Compare::Unchanged(svm.key.clone(), svm.revision))
+            .when(Compare::EmptyPrefix(onboard_keys_prefix(svm.record.uuid)))
+            .put(reservation_key.clone(), reservation.encode()?);
+        let job = inner.new_job(who, "POST /api/security/aws-kms", kind, Some((svm.record.uuid, svm.record.name.clone())));
+        inner
+            .accept(job, config, txn, |failed| {
+                if failed == reservation_key {
+                    already(&svm.record.name)
+                } else if failed == svm.key {
+                    Error::with(Code::SvmNotFound, "it was changed or deleted at this moment; look again").target("svm.name")
+                } else {
+                    Error::new(Code::KeysOnAdminSvm)
+                }
+            })
+            .await
+    }
+
+    /// Starts to change a configuration.
+    ///
+    /// # Errors
+    /// 4; 65537541 where nothing is to change; 262186 an incomplete proxy; 262245 an endpoint inside that is not allowed; 262247 settings that make no host name.
+    pub async fn modify_aws_kms(&self, who: &Principal, uuid: Uuid, change: AwsKmsChange) -> Result<Accepted> {
+        let inner = self.inner();
+        let config = stored(inner, uuid)?;
+        may_change(who, Some(config.record.svm))?;
+        let change = stored_change(inner, &config.record, change)?;
+        if change == StoredChange::default() {
+            return Err(Error::new(Code::NoInput));
+        }
+        let new = crate::jobs::modify::apply(&config.record, &change);
+        endpoint_is_possible(&new.settings)?;
+        grace_is_no_laxer(inner, &new.settings)?;
+        egress(inner, who, &new.settings).await?;
+        let kind = JobKind::Modify { config: uuid, change: Box::new(change) };
+        self.start_job(who, &config, format!("PATCH /api/security/aws-kms/{uuid}"), kind).await
+    }
+
+    /// Deletes a configuration, or ends the enabling of one.
+    ///
+    /// # Errors
+    /// 4; 65537106 while keys of the SVM are stored here; 65536817 to 65536884 internal.
+    pub async fn delete_aws_kms(&self, who: &Principal, uuid: Uuid) -> Result<Accepted> {
+        let inner = self.inner();
+        let description = format!("DELETE /api/security/aws-kms/{uuid}");
+        let Ok(config) = stored(inner, uuid) else {
+            return self.delete_reservation(who, uuid, description).await;
+        };
+        may_change(who, Some(config.record.svm))?;
+        crate::jobs::delete::refuse_live_keys(inner, config.record.svm).await?;
+        self.start_job(who, &config, description, JobKind::Delete { config: uuid }).await
+    }
+
+    /// Starts to load the KEKs that nodes lack.
+    ///
+    /// # Errors
+    /// 4; 65539436 while it is being enabled.
+    pub async fn restore_aws_kms(&self, who: &Principal, uuid: Uuid) -> Result<Accepted> {
+        let config = self.ready(who, uuid)?;
+        self.start_job(who, &config, format!("POST /api/security/aws-kms/{uuid}/restore"), JobKind::Restore { config: uuid }).await
+    }
+
+    /// Starts to replace the SVM's KEK by a new version, and to wrap every key again.
+    ///
+    /// # Errors
+    /// 4; 65539436; 65537556 while blocked or unavailable; 65537559 where the SVM has no keys, since then there is nothing that the KEK protects.
+    pub async fn rekey_internal(&self, who: &Principal, uuid: Uuid) -> Result<Accepted> {
+        let inner = self.inner();
+        let config = self.ready(who, uuid)?;
+        let state = inner.polls.state(config.record.svm);
+        if !state.serves() {
+            return Err(Error::with(Code::Blocked, state.describe()));
+        }
+        let page = inner.store.range(Range::prefix(keys_prefix(config.record.svm), 1)).await.map_err(Error::from)?;
+        if page.entries.is_empty() {
+            return Err(Error::with(
+                Code::NoKeys,
+                format!("the KEK of the SVM {} wraps nothing that could be wrapped again", inner.svm_ref(config.record.svm).name),
+            ));
+        }
+        Err(Error::unexpected("keys are stored, but this version of Keystead has no data plane that could have stored them"))
+    }
+
+    /// Starts to wrap the KEK under another customer key.
+    ///
+    /// # Errors
+    /// 4; 65539436; 262186, 262245 and 262247 for the new endpoint, as in PATCH.
+    pub async fn rekey_external(&self, who: &Principal, uuid: Uuid, request: RekeyExternalRequest) -> Result<Accepted> {
+        let inner = self.inner();
+        let config = self.ready(who, uuid)?;
+        let change = stored_change(inner, &config.record, request.new)?;
+        let new = crate::jobs::modify::apply(&config.record, &change);
+        endpoint_is_possible(&new.settings)?;
+        egress(inner, who, &new.settings).await?;
+        let kind = JobKind::RekeyExternal { config: uuid, key_id: request.key_id, change: Box::new(change) };
+        self.start_job(who, &config, format!("POST /api/security/aws-kms/{uuid}/rekey-external"), kind).await
+    }
+
+    /// Whether the SVM's KEK is usable on every node, and what is to be said about it.
+    ///
+    /// # Errors
+    /// 4.
+    pub async fn state(&self, uuid: Uuid) -> Result<Health> {
+        let inner = self.inner();
+        let config = stored(inner, uuid)?;
+        let state = inner.polls.state(config.record.svm);
+        let all_well = state.is_available();
+        let message = if all_well {
+            String::new()
+        } else {
+            format!("{} on the following nodes: {} - {}", Code::KeyProtectionUnavailable.text(), inner.node.name, state.describe())
+        };
+        let message = if state.serves() && !all_well {
+            format!("AWS KMS key protection is at risk on the following nodes: {} - {}", inner.node.name, state.describe())
+        } else {
+            message
+        };
+        Ok(Health { good: state.serves(), code: (!all_well).then_some(Code::KeyProtectionUnavailable), message })
+    }
+
+    /// Asks AWS KMS now, from every node. An answer that names a problem with the key or the credentials is an answer: AWS is reachable; the problem shows in the state.
+    ///
+    /// # Errors
+    /// 4.
+    pub async fn amazon_reachability(&self, uuid: Uuid) -> Result<Health> {
+        let inner = self.inner();
+        let config = stored(inner, uuid)?;
+        let reason = match inner.client(&config) {
+            Err(error) => Some(error.message),
+            Ok(client) => match client.describe_key(&config.record.settings.key_id).await {
+                Ok(_) => None,
+                Err(error) if error.came_from_aws() => None,
+                Err(error) => Some(error.to_string()),
+            },
+        };
+        Ok(match reason {
+            None => Health { good: true, code: None, message: String::new() },
+            Some(reason) => {
+                let message = format!("Amazon KMS is not reachable from all nodes - {}: {reason}", inner.node.name);
+                Health { good: false, code: Some(Code::AmazonUnreachable), message }
+            }
+        })
+    }
+
+    /// A configuration that an action can work on.
+    fn ready(&self, who: &Principal, uuid: Uuid) -> Result<Stored<AwsKmsRecord>> {
+        match stored(self.inner(), uuid) {
+            Ok(config) => may_change(who, Some(config.record.svm)).map(|()| config),
+            Err(error) => match reservation(self.inner(), uuid) {
+                Some(_) => Err(Error::new(Code::Initializing)),
+                None => Err(error),
+            },
+        }
+    }
+
+    async fn start_job(&self, who: &Principal, config: &Stored<AwsKmsRecord>, description: String, kind: JobKind) -> Result<Accepted> {
+        let inner = self.inner();
+        let svm = inner.svm_ref(config.record.svm);
+        let job = inner.new_job(who, description, kind, Some((svm.uuid, svm.name)));
+        let txn = Txn::new().when(Compare::Present(config.key.clone()));
+        inner.accept(job, config.record.uuid, txn, |_| Error::new(Code::NotFound).target("uuid")).await
+    }
+
+    /// DELETE of a configuration that is still being enabled: takes the reservation away, and the enabling ends with 65537926.
+    async fn delete_reservation(&self, who: &Principal, uuid: Uuid, description: String) -> Result<Accepted> {
+        let inner = self.inner();
+        let store = reservation(inner, uuid).ok_or_else(|| Error::new(Code::NotFound).target("uuid"))?;
+        may_change(who, Some(store.record.svm))?;
+        let svm = inner.svm_ref(store.record.svm);
+        let job = inner.new_job(who, description, JobKind::Done, Some((svm.uuid, svm.name)));
+        let txn = Txn::new().when(Compare::Unchanged(store.key.clone(), store.revision)).delete(store.key);
+        inner.accept(job, uuid, txn, |_| Error::with(Code::InUse, "the enabling has just ended; look again")).await
+    }
+}
+
+/// Finds the SVM that a request names.
+pub(crate) fn select_svm(inner: &Inner, selector: &SvmSelector) -> Result<Stored<SvmRecord>> {
+    let missing = |target: &str, value: String| Error::with(Code::SvmNotFound, value).target(target);
+    let by_uuid = match selector.uuid {
+        None => None,
+        Some(uuid) => Some(inner.view.get::<SvmRecord>(uuid)?.ok_or_else(|| missing("svm.uuid", uuid.to_string()))?),
+    };
+    let by_name = match &selector.name {
+        None => None,
+        Some(name) => {
+            let id = svm_name_key(name);
+            let id = id.strip_prefix(SvmNameRecord::PREFIX).unwrap_or(&id);
+            let svm = inner.view.get::<SvmNameRecord>(id)?.map(|found| inner.view.get::<SvmRecord>(found.record.svm)).transpose()?.flatten();
+            // With a uuid that fits another SVM, the mismatch is the better answer than "not found".
+            match (svm, &by_uuid) {
+                (None, Some(_)) => return Err(Error::new(Code::SvmMismatch).target("svm.name")),
+                (None, None) => return Err(missing("svm.name", name.clone())),
+                (Some(svm), _) => Some(svm),
+            }
+        }
+    };
+    match (by_uuid, by_name) {
+        (Some(one), Some(other)) if one.record.uuid != other.record.uuid => Err(Error::new(Code::SvmMismatch).target("svm.name")),
+        (Some(svm), _) | (None, Some(svm)) => Ok(svm),
+        (None, None) => Err(Error::new(Code::MissingField).target("svm.uuid")),
+    }
+}
+
+fn stored(inner: &Inner, uuid: Uuid) -> Result<Stored<AwsKmsRecord>> {
+    inner.view.get::<AwsKmsRecord>(uuid)?.ok_or_else(|| Error::new(Code::NotFound).target("uuid"))
+}
+
+fn reservation(inner: &Inner, config: Uuid) -> Option<Stored<KeyStoreRecord>> {
+    inner.view.all::<KeyStoreRecord>().into_iter().find(|store| store.record.manager == config && store.record.state == KeyStoreState::Initializing)
+}
+
+fn already(svm: &str) -> Error {
+    Error::with(Code::AlreadyConfigured, format!("the SVM {svm}")).target("svm")
+}
+
+/// 65537901.
+fn feature_levels(inner: &Inner) -> Result<()> {
+    let level = crate::cluster::AWS_KMS_FEATURE_LEVEL;
+    match inner.view.all::<NodeRecord>().into_iter().find(|node| node.record.feature_level < level) {
+        None => Ok(()),
+        Some(node) => {
+            let node = node.record;
+            Err(Error::with(
+                Code::FeatureLevel,
+                format!("node {} runs Keystead {} with feature level {}, and {level} is needed", node.name, node.version, node.feature_level),
+            ))
+        }
+    }
+}
+
+/// Refuses an endpoint or a proxy inside that the operator has not allowed. Names are resolved here once, to fail early; every connection checks again.
+async fn egress(inner: &Inner, who: &Principal, settings: &StoredSettings) -> Result<()> {
+    let environment = inner.aws.environment();
+    let restricted = matches!(who.role, Role::Vsadmin { .. });
+    let refuse = |error: &dyn std::fmt::Display, target: &str| Error::with(Code::OutOfBounds, error).target(target);
+    let host = endpoint(settings).host_name().map_err(|error| Error::with(Code::InvalidValue, error).target("host"))?;
+    let target = if settings.host.is_some() { "host" } else { "default_domain" };
+    if restricted && settings.host.is_some() && !environment.allows(&host, settings.port) {
+        return Err(refuse(&format!("{host} is not among the endpoints that the cluster's administrator allows"), target));
+    }
+    environment.check_host(&host, settings.port).await.map_err(|error| refuse(&error, target))?;
+    if let Some(proxy) = &settings.proxy {
+        if restricted && !environment.allows(&proxy.host, proxy.port) {
+            return Err(refuse(&format!("{} is not among the endpoints that the cluster's administrator allows", proxy.host), "proxy_host"));
+        }
+        environment.check_host(&proxy.host, proxy.port).await.map_err(|error| refuse(&error, "proxy_host"))?;
+    }
+    Ok(())
+}
+
+fn endpoint_is_possible(settings: &StoredSettings) -> Result<()> {
+    let target = if settings.host.is_some() { "host" } else { "service" };
+    endpoint(settings).host_name().map(|_| ()).map_err(|error| Error::with(Code::InvalidValue, error).target(target))
+}
+
+/// An SVM may be stricter than the cluster, never laxer.
+fn grace_is_no_laxer(inner: &Inner, settings: &StoredSettings) -> Result<()> {
+    let limit = inner.settings().access_error_grace;
+    match settings.access_error_grace {
+        Some(grace) if grace > limit => {
+            Err(Error::with(Code::OutOfBounds, format!("it is longer than the cluster's {} s", limit.as_secs())).target("keystead.access_error_grace"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn seal(inner: &Inner, place: &str, secret: &SecretString) -> Base64 {
+    inner.seal.seal(place, secret.expose_secret().as_bytes())
+}
+
+fn stored_settings(settings: AwsKmsSettings) -> StoredSettings {
+    StoredSettings {
+        region: settings.region,
+        key_id: settings.key_id,
+        access_key_id: settings.access_key_id,
+        encryption_context: settings.encryption_context,
+        service: settings.service,
+        default_domain: settings.default_domain,
+        host: settings.host,
+        port: settings.port,
+        polling_period: settings.polling_period,
+        timeout: settings.timeout,
+        verify: settings.verify,
+        verify_host: settings.verify_host,
+        verify_ip: settings.verify_ip,
+        proxy: settings.proxy.map(|proxy| StoredProxy { https: proxy.kind == ProxyKind::Https, host: proxy.host, port: proxy.port, username: proxy.username }),
+        access_error_grace: settings.access_error_grace,
+        max_unverified: settings.max_unverified,
+        ca_certificates: settings.ca_certificates,
+    }
+}
+
+fn stored_change(inner: &Inner, config: &AwsKmsRecord, change: AwsKmsChange) -> Result<StoredChange> {
+    let (proxy, proxy_password) = changed_proxy(inner, config, change.proxy)?;
+    Ok(StoredChange {
+        region: change.region,
+        access_key_id: change.access_key_id,
+        secret_access_key: change.secret_access_key.map(|secret| seal(inner, &secret_place(config.uuid), &secret)),
+        encryption_context: change.encryption_context,
+        service: change.service,
+        default_domain: change.default_domain,
+        host: change.host,
+        port: change.port,
+        polling_period: change.polling_period,
+        timeout: change.timeout,
+        verify: change.verify,
+        verify_host: change.verify_host,
+        verify_ip: change.verify_ip,
+        skip_verify: change.skip_verify.unwrap_or_default(),
+        proxy,
+        proxy_password,
+        access_error_grace: change.access_error_grace,
+        max_unverified: change.max_unverified,
+        ca_certificates: change.ca_certificates,
+    })
+}
+
+type ProxyAndPassword = (Option<Option<StoredProxy>>, Option<Option<Base64>>);
+
+/// Puts a change of single members onto the stored proxy. Type, host and port must be complete afterwards.
+fn changed_proxy(inner: &Inner, config: &AwsKmsRecord, change: ProxyChange) -> Result<ProxyAndPassword> {
+    let password = change.password.map(|password| password.map(|text| seal(inner, &proxy_password_place(config.uuid), &text)));
+    if change.kind.is_none() && change.host.is_none() && change.port.is_none() && change.username.is_none() {
+        if password.is_some() && config.settings.proxy.is_none() {
+            return Err(Error::with(Code::FieldCombination, "there is no proxy that the password could be for").target("proxy_password"));
+        }
+        return Ok((None, password));
+    }
+    let old = config.settings.proxy.as_ref();
+    let host = change.host.unwrap_or_else(|| old.map(|proxy| proxy.host.clone()));
+    let kind = change.kind.unwrap_or_else(|| old.map(proxy_kind));
+    let port = change.port.unwrap_or_else(|| old.map(|proxy| proxy.port));
+    let username = change.username.unwrap_or_else(|| old.and_then(|proxy| proxy.username.clone()));
+    match (kind, host, port) {
+        (Some(kind), Some(host), Some(port)) => Ok((Some(Some(StoredProxy { https: kind == ProxyKind::Https, host, port, username })), password)),
+        (_, None, _) => Ok((Some(None), None)),
+        _ => Err(Error::with(Code::FieldCombination, "proxy_type, proxy_host and proxy_port come together").target("proxy_host")),
+    }
+}
+
+fn shown(inner: &Inner, record: AwsKmsRecord) -> AwsKms {
+    let poll_settings = inner.poll_settings(&record);
+    let bound = revocation::bound(&poll_settings, Duration::from_secs(u64::from(record.settings.timeout)));
+    let settings = record.settings;
+    AwsKms {
+        uuid: record.uuid,
+        svm: inner.svm_ref(record.svm),
+        region: settings.region,
+        key_id: settings.key_id,
+        access_key_id: settings.access_key_id,
+        encryption_context: settings.encryption_context,
+        service: settings.service,
+        default_domain: settings.default_domain,
+        host: settings.host,
+        port: settings.port,
+        polling_period: settings.polling_period,
+        timeout: settings.timeout,
+        verify: settings.verify,
+        verify_host: settings.verify_host,
+        verify_ip: settings.verify_ip,
+        proxy: settings.proxy.map(|proxy| Proxy { kind: proxy_kind(&proxy), host: proxy.host, port: proxy.port, username: proxy.username }),
+        keystead: KeysteadMembers {
+            access_error_grace: settings.access_error_grace,
+            max_unverified: settings.max_unverified,
+            ca_certificates: settings.ca_certificates,
+            bound,
+        },
+    }
+}

@@ -1,0 +1,400 @@
+//! The one function that creates certificates, and the six codes with which it refuses (`contract/rest.md`).
+
+use jiff::{SignedDuration, Span, Timestamp};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, RsaKeySize, SanType,
+    SerialNumber, SignatureAlgorithm,
+};
+use secrecy::{ExposeSecret, SecretString};
+use std::net::IpAddr;
+
+/// How long a CA of our own is valid.
+const AUTHORITY_YEARS: i64 = 20;
+/// The longest validity that can be asked for.
+const MAX_VALIDITY: SignedDuration = SignedDuration::from_hours(100 * 366 * 24);
+/// Certificates are valid from a little before they are made: clocks differ.
+const BACKDATE: SignedDuration = SignedDuration::from_mins(5);
+
+/// A certificate that is wanted, as it was asked for. Nothing of it is checked yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateRequest {
+    /// `server`, `client` or `root_ca`.
+    pub kind: String,
+    /// The subject's common name.
+    pub common_name: String,
+    /// `rsa` or `ec`.
+    pub key_type: String,
+    /// Bits: RSA 2048, 3072, 4096; EC 256, 384.
+    pub key_size: u32,
+    /// `sha256`, `sha384` or `sha512`.
+    pub hash_function: String,
+    /// ISO 8601 duration, for example `P365DT`.
+    pub expiry_time: String,
+    /// Must be unset.
+    pub subtype: Option<String>,
+    /// Must be unset.
+    pub serial_number: Option<String>,
+    /// Names beside the common name.
+    pub dns_names: Vec<String>,
+    /// Addresses.
+    pub ip_addresses: Vec<IpAddr>,
+}
+
+impl Default for CertificateRequest {
+    /// ONTAP's defaults: a server certificate, RSA 2048, SHA-256, 365 days.
+    fn default() -> Self {
+        Self {
+            kind: "server".to_owned(),
+            common_name: String::new(),
+            key_type: "rsa".to_owned(),
+            key_size: 2048,
+            hash_function: "sha256".to_owned(),
+            expiry_time: "P365DT".to_owned(),
+            subtype: None,
+            serial_number: None,
+            dns_names: Vec::new(),
+            ip_addresses: Vec::new(),
+        }
+    }
+}
+
+/// Why a certificate is not made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CertificateError {
+    /// 3735622.
+    #[error("a certificate of type {0:?} cannot be created, only installed; server, client and root_ca can be created")]
+    Kind(String),
+    /// 3735645.
+    #[error("the serial number is made by the cluster")]
+    SerialNumber,
+    /// 3735657.
+    #[error("a subtype cannot be given")]
+    Subtype,
+    /// 3735664.
+    #[error("an RSA key of {0} bits is not allowed in FIPS mode; take 2048 or more")]
+    FipsKeySize(u32),
+    /// 3735665.
+    #[error("{0} is not allowed in FIPS mode; take sha256, sha384 or sha512")]
+    FipsHash(String),
+    /// 3735700.
+    #[error("{0} keys of {1} bits are not supported; take RSA with 2048, 3072 or 4096 bits, or EC with 256 or 384")]
+    KeySize(String, u32),
+    /// 262247.
+    #[error("{1:?} is not supported")]
+    Value(&'static str, String),
+    /// 262145.
+    #[error("the certificate could not be made: {0}")]
+    Failed(String),
+}
+
+impl CertificateError {
+    /// The ONTAP code.
+    pub fn code(&self) -> u32 {
+        match self {
+            Self::Kind(_) => 3_735_622,
+            Self::SerialNumber => 3_735_645,
+            Self::Subtype => 3_735_657,
+            Self::FipsKeySize(_) => 3_735_664,
+            Self::FipsHash(_) => 3_735_665,
+            Self::KeySize(..) => 3_735_700,
+            Self::Value(..) => 262_247,
+            Self::Failed(_) => 262_145,
+        }
+    }
+
+    /// The member to blame, as ONTAP's `/security/certificates` names it.
+    pub fn target(&self) -> &'static str {
+        match self {
+            Self::Kind(_) => "type",
+            Self::SerialNumber => "serial_number",
+            Self::Subtype => "subtype",
+            Self::FipsKeySize(_) | Self::KeySize(..) => "key_size",
+            Self::FipsHash(_) => "hash_function",
+            Self::Value(target, _) => target,
+            Self::Failed(_) => "",
+        }
+    }
+}
+
+/// A request that has passed all checks.
+pub struct Checked {
+    request: CertificateRequest,
+    kind: Kind,
+    algorithm: &'static SignatureAlgorithm,
+    rsa: Option<RsaKeySize>,
+    validity: SignedDuration,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Server,
+    Client,
+    RootCa,
+}
+
+/// A certificate with its key.
+pub struct Created {
+    /// PEM.
+    pub certificate_pem: String,
+    /// PEM, PKCS#8.
+    pub private_key_pem: SecretString,
+    /// Hexadecimal digits, as openssl prints them.
+    pub serial_number: String,
+    /// Up to when it is valid.
+    pub expiry: Timestamp,
+}
+
+impl CertificateRequest {
+    /// Checks the request.
+    ///
+    /// # Errors
+    /// One of the six codes, or 262247 for a value that is none at all.
+    pub fn check(&self, fips: bool) -> Result<Checked, CertificateError> {
+        let kind = match self.kind.as_str() {
+            "server" => Kind::Server,
+            "client" => Kind::Client,
+            "root_ca" => Kind::RootCa,
+            other => return Err(CertificateError::Kind(other.to_owned())),
+        };
+        if self.serial_number.is_some() {
+            return Err(CertificateError::SerialNumber);
+        }
+        if self.subtype.is_some() {
+            return Err(CertificateError::Subtype);
+        }
+        let (algorithm, rsa) = self.algorithm(fips)?;
+        Ok(Checked { request: self.clone(), kind, algorithm, rsa, validity: validity(&self.expiry_time)? })
+    }
+
+    fn algorithm(&self, fips: bool) -> Result<(&'static SignatureAlgorithm, Option<RsaKeySize>), CertificateError> {
+        let hash = self.hash_function.to_lowercase();
+        if matches!(hash.as_str(), "md5" | "sha1") && fips {
+            return Err(CertificateError::FipsHash(hash));
+        }
+        let size = || CertificateError::KeySize(self.key_type.to_uppercase(), self.key_size);
+        let unknown_hash = || CertificateError::Value("hash_function", self.hash_function.clone());
+        match self.key_type.as_str() {
+            "rsa" => {
+                let rsa = match self.key_size {
+                    small if small < 2048 && fips => return Err(CertificateError::FipsKeySize(small)),
+                    2048 => RsaKeySize::_2048,
+                    3072 => RsaKeySize::_3072,
+                    4096 => RsaKeySize::_4096,
+                    _ => return Err(size()),
+                };
+                let algorithm = match hash.as_str() {
+                    "sha256" => &rcgen::PKCS_RSA_SHA256,
+                    "sha384" => &rcgen::PKCS_RSA_SHA384,
+                    "sha512" => &rcgen::PKCS_RSA_SHA512,
+                    _ => return Err(unknown_hash()),
+                };
+                Ok((algorithm, Some(rsa)))
+            }
+            "ec" => {
+                if !matches!(hash.as_str(), "sha256" | "sha384" | "sha512") {
+                    return Err(unknown_hash());
+                }
+                // The hash of an ECDSA signature goes with the issuer's curve; what is chosen here is the subject's key.
+                match self.key_size {
+                    256 => Ok((&rcgen::PKCS_ECDSA_P256_SHA256, None)),
+                    384 => Ok((&rcgen::PKCS_ECDSA_P384_SHA384, None)),
+                    _ => Err(size()),
+                }
+            }
+            other => Err(CertificateError::Value("key_type", other.to_owned())),
+        }
+    }
+}
+
+/// Makes a key and a certificate for it; signed by `issuer`, or by itself where there is none.
+///
+/// # Errors
+/// [`CertificateError::Failed`], or [`CertificateError::Value`] for a name that cannot stand in a certificate.
+pub fn create(checked: &Checked, issuer: Option<&CertificateAuthority>, now: Timestamp) -> Result<Created, CertificateError> {
+    let failed = |error: rcgen::Error| CertificateError::Failed(error.to_string());
+    let key = match checked.rsa {
+        Some(size) => KeyPair::generate_rsa_for(checked.algorithm, size),
+        None => KeyPair::generate_for(checked.algorithm),
+    }
+    .map_err(failed)?;
+    let expiry = now.checked_add(checked.validity).map_err(|_| CertificateError::Value("expiry_time", checked.request.expiry_time.clone()))?;
+    let mut params = params(&checked.request.common_name, now, expiry)?;
+    for name in &checked.request.dns_names {
+        let name = name.clone().try_into().map_err(|_| CertificateError::Value("subject_alternatives.dns", name.clone()))?;
+        params.subject_alt_names.push(SanType::DnsName(name));
+    }
+    params.subject_alt_names.extend(checked.request.ip_addresses.iter().map(|address| SanType::IpAddress(*address)));
+    match checked.kind {
+        Kind::Server => params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth],
+        Kind::Client => params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth],
+        Kind::RootCa => make_ca(&mut params),
+    }
+    if checked.kind != Kind::RootCa {
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.use_authority_key_identifier_extension = true;
+    }
+    let serial_number = params.serial_number.as_ref().map(|serial| hex(serial.as_ref())).unwrap_or_default();
+    let certificate = match issuer {
+        Some(issuer) => params.signed_by(&key, &issuer.issuer),
+        None => params.self_signed(&key),
+    }
+    .map_err(failed)?;
+    Ok(Created { certificate_pem: certificate.pem(), private_key_pem: SecretString::from(key.serialize_pem()), serial_number, expiry })
+}
+
+/// A CA that signs.
+pub struct CertificateAuthority {
+    issuer: Issuer<'static, KeyPair>,
+    certificate: String,
+    private_key: SecretString,
+}
+
+impl CertificateAuthority {
+    /// Makes a CA: EC P-384, 20 years.
+    ///
+    /// # Errors
+    /// [`CertificateError::Failed`].
+    pub fn generate(common_name: &str, now: Timestamp) -> Result<Self, CertificateError> {
+        let failed = |error: rcgen::Error| CertificateError::Failed(error.to_string());
+        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).map_err(failed)?;
+        let expiry = now.checked_add(SignedDuration::from_hours(AUTHORITY_YEARS * 365 * 24)).map_err(|error| CertificateError::Failed(error.to_string()))?;
+        let mut params = params(common_name, now, expiry)?;
+        make_ca(&mut params);
+        let certificate = params.self_signed(&key).map_err(failed)?.pem();
+        let private_key = SecretString::from(key.serialize_pem());
+        Self::from_pem(&certificate, &private_key)
+    }
+
+    /// Reads a CA back.
+    ///
+    /// # Errors
+    /// [`CertificateError::Failed`].
+    pub fn from_pem(certificate: &str, private_key: &SecretString) -> Result<Self, CertificateError> {
+        let failed = |error: rcgen::Error| CertificateError::Failed(error.to_string());
+        let key = KeyPair::from_pem(private_key.expose_secret()).map_err(failed)?;
+        let issuer = Issuer::from_ca_cert_pem(certificate, key).map_err(failed)?;
+        Ok(Self { issuer, certificate: certificate.to_owned(), private_key: private_key.clone() })
+    }
+
+    /// The CA's certificate, PEM.
+    pub fn certificate_pem(&self) -> &str {
+        &self.certificate
+    }
+
+    /// The CA's key, PEM.
+    pub fn private_key_pem(&self) -> &SecretString {
+        &self.private_key
+    }
+}
+
+fn params(common_name: &str, now: Timestamp, expiry: Timestamp) -> Result<CertificateParams, CertificateError> {
+    let mut params = CertificateParams::default();
+    let mut name = DistinguishedName::new();
+    name.push(DnType::CommonName, common_name);
+    params.distinguished_name = name;
+    let start = now.checked_sub(BACKDATE).unwrap_or(now);
+    let date = |at: Timestamp| rcgen::date_time_ymd(1970, 1, 1) + std::time::Duration::from_secs(u64::try_from(at.as_second()).unwrap_or_default());
+    params.not_before = date(start);
+    params.not_after = date(expiry);
+    let mut serial = [0u8; 16];
+    aws_lc_rs::rand::fill(&mut serial).map_err(|_| CertificateError::Failed("no random numbers".to_owned()))?;
+    // Positive, and of full length (RFC 5280, section 4.1.2.2).
+    if let Some(first) = serial.first_mut() {
+        *first = *first & 0x7f | 0x40;
+    }
+    params.serial_number = Some(SerialNumber::from_slice(&serial));
+    Ok(params)
+}
+
+fn make_ca(params: &mut CertificateParams) {
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+}
+
+/// Reads an ISO 8601 duration, also in ONTAP's spelling `P365DT`. More than nothing, at most a hundred years.
+fn validity(text: &str) -> Result<SignedDuration, CertificateError> {
+    let wrong = || CertificateError::Value("expiry_time", text.to_owned());
+    let trimmed = text.strip_suffix(['T', 't']).unwrap_or(text);
+    let span: Span = trimmed.parse().map_err(|_| wrong())?;
+    // Years and months have no fixed length; from a fixed day on they do.
+    let start = jiff::civil::date(2001, 1, 1);
+    let end = start.to_datetime(jiff::civil::Time::midnight()).checked_add(span).map_err(|_| wrong())?;
+    let length = end.duration_since(start.to_datetime(jiff::civil::Time::midnight()));
+    if length > SignedDuration::ZERO && length <= MAX_VALIDITY { Ok(length) } else { Err(wrong()) }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02X}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::client::WebPkiServerVerifier;
+    use rustls::client::danger::ServerCertVerifier as _;
+    use rustls::pki_types::pem::PemObject as _;
+    use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+    use std::sync::Arc;
+
+    fn refused(change: impl FnOnce(&mut CertificateRequest), fips: bool) -> (u32, &'static str) {
+        let mut request = CertificateRequest { common_name: "x".into(), ..CertificateRequest::default() };
+        change(&mut request);
+        let error = request.check(fips).err().expect("a refusal");
+        (error.code(), error.target())
+    }
+
+    #[test]
+    fn each_of_the_six_codes_has_its_condition() {
+        assert_eq!(refused(|r| r.kind = "client_ca".into(), false), (3735622, "type"));
+        assert_eq!(refused(|r| r.serial_number = Some("1".into()), false), (3735645, "serial_number"));
+        assert_eq!(refused(|r| r.subtype = Some("kmip_cert".into()), false), (3735657, "subtype"));
+        assert_eq!(refused(|r| r.key_size = 1024, true), (3735664, "key_size"));
+        assert_eq!(refused(|r| r.hash_function = "sha1".into(), true), (3735665, "hash_function"));
+        assert_eq!(refused(|r| r.key_size = 1024, false), (3735700, "key_size"));
+        assert_eq!(refused(|r| (r.key_type, r.key_size) = ("ec".into(), 521), false), (3735700, "key_size"));
+        assert_eq!(refused(|r| r.hash_function = "md5".into(), false), (262247, "hash_function"));
+        assert_eq!(refused(|r| r.key_type = "dsa".into(), false), (262247, "key_type"));
+        for expiry in ["", "P0D", "365", "P101Y", "-P1D"] {
+            assert_eq!(refused(|r| r.expiry_time = expiry.into(), false), (262247, "expiry_time"), "{expiry}");
+        }
+    }
+
+    #[test]
+    fn durations_are_read_in_ontaps_spelling_too() {
+        for (text, days) in [("P365DT", 365), ("P365D", 365), ("P1Y", 365), ("PT24H", 1), ("P1W", 7)] {
+            assert_eq!(validity(text).unwrap(), SignedDuration::from_hours(days * 24), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_server_certificate_is_believed_through_its_ca_alone() {
+        let now = Timestamp::now();
+        let authority = CertificateAuthority::generate("test CA", now).unwrap();
+        let authority = CertificateAuthority::from_pem(authority.certificate_pem(), authority.private_key_pem()).unwrap();
+        for (key_type, key_size) in [("ec", 256), ("ec", 384), ("rsa", 2048)] {
+            let request = CertificateRequest {
+                common_name: "node".into(),
+                key_type: key_type.into(),
+                key_size,
+                dns_names: vec!["node.example".into()],
+                ip_addresses: vec!["127.0.0.1".parse().unwrap()],
+                ..CertificateRequest::default()
+            };
+            let created = create(&request.check(true).unwrap(), Some(&authority), now).unwrap();
+            let leaf = CertificateDer::from_pem_slice(created.certificate_pem.as_bytes()).unwrap();
+            let verify = |ca: &str, name: &str| {
+                let mut roots = rustls::RootCertStore::empty();
+                roots.add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap()).unwrap();
+                let verifier =
+                    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::new(rustls::crypto::aws_lc_rs::default_provider())).build().unwrap();
+                verifier.verify_server_cert(&leaf, &[], &ServerName::try_from(name.to_owned()).unwrap(), &[], UnixTime::now()).is_ok()
+            };
+            assert!(verify(authority.certificate_pem(), "127.0.0.1") && verify(authority.certificate_pem(), "node.example"));
+            assert!(!verify(authority.certificate_pem(), "127.0.0.2"));
+            assert!(!verify(CertificateAuthority::generate("test CA", now).unwrap().certificate_pem(), "127.0.0.1"));
+            let (_, parsed) = x509_parser::parse_x509_certificate(&leaf).unwrap();
+            assert_eq!(parsed.validity().not_after.timestamp(), created.expiry.as_second());
+            assert_eq!(parsed.raw_serial_as_string().replace(':', "").to_uppercase(), created.serial_number);
+        }
+    }
+}

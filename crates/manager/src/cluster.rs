@@ -1,0 +1,245 @@
+//! The cluster: how it is made at the first start, its nodes, its settings, its certificate authority.
+
+use crate::certificates::{CertificateAuthority, CertificateRequest, create};
+use crate::inner::{Inner, may_change};
+use crate::model::{Cluster, Node, Principal, SvmKind};
+use crate::records::{
+    AccountRecord, AuthorityRecord, Base64, ClusterRecord, EkmipCertificateRecord, NodeRecord, Record, StoredRole, SvmNameRecord, SvmRecord, key, svm_name_key,
+};
+use crate::seal::Seal;
+use crate::settings::{Settings, SettingsChange};
+use crate::{Code, Error, Manager, Result};
+use jiff::Timestamp;
+use keystead_awskms::Egress;
+use keystead_store::{Compare, Store, Txn};
+use secrecy::{ExposeSecret, SecretString};
+use std::net::IpAddr;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// What this version can do; a node publishes it. A cluster has a feature when all of its nodes have it.
+pub const FEATURE_LEVEL: u32 = 1;
+/// The feature level that AWS KMS needs (65537901).
+pub const AWS_KMS_FEATURE_LEVEL: u32 = 1;
+
+/// A known text, sealed when the cluster is made.
+const SEAL_CHECK: &[u8] = b"this store was sealed with this key";
+const SEAL_CHECK_PLACE: &str = "/cluster#seal_check";
+const AUTHORITY_PLACE: &str = "/certificate-authority#private_key";
+/// How long before its end an EKMIP server's certificate is made anew.
+const RENEW_BEFORE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// What the first start in an empty store needs.
+pub struct Founding {
+    /// The settings of the configuration file.
+    pub settings: Settings,
+    /// The password of `admin`, hashed.
+    pub admin_password_hash: String,
+}
+
+/// Makes the cluster in one transaction: the cluster, its settings, its CA, its admin SVM and the account `admin`. Returns whether this call made it.
+///
+/// # Errors
+/// The store refuses; the CA cannot be made.
+pub async fn found(store: &dyn Store, seal: &Seal, now: Timestamp, founding: impl AsyncFnOnce() -> Result<Founding>) -> Result<bool> {
+    let cluster_key = key::<ClusterRecord>("");
+    if store.get(&cluster_key).await?.is_some() {
+        return Ok(false);
+    }
+    let founding = founding().await?;
+    let admin_svm = SvmRecord { uuid: Uuid::new_v4(), name: founding.settings.cluster_name.clone(), comment: String::new(), kind: SvmKind::Admin };
+    let cluster = ClusterRecord { uuid: Uuid::new_v4(), admin_svm: admin_svm.uuid, seal_check: seal.seal(SEAL_CHECK_PLACE, SEAL_CHECK), created: now };
+    let authority = CertificateAuthority::generate(&format!("{} Keystead CA", founding.settings.cluster_name), now).map_err(Error::unexpected)?;
+    let private_key = authority.private_key_pem();
+    let authority = AuthorityRecord {
+        certificate: authority.certificate_pem().to_owned(),
+        private_key: seal.seal(AUTHORITY_PLACE, private_key.expose_secret().as_bytes()),
+    };
+    let account = AccountRecord { name: crate::accounts::ADMIN.to_owned(), role: StoredRole::Admin, password_hash: founding.admin_password_hash };
+    let txn = Txn::new()
+        .when(Compare::Absent(cluster_key.clone()))
+        .put(cluster_key, cluster.encode()?)
+        .put(key::<Settings>(""), founding.settings.encode()?)
+        .put(key::<AuthorityRecord>(""), authority.encode()?)
+        .put(key::<AccountRecord>(&account.name), account.encode()?)
+        .put(svm_name_key(&admin_svm.name), SvmNameRecord { svm: admin_svm.uuid }.encode()?)
+        .put(key::<SvmRecord>(admin_svm.uuid), admin_svm.encode()?);
+    match store.transact(txn).await {
+        Ok(_) => Ok(true),
+        Err(keystead_store::Error::Conflict { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A certificate with its key, for a TLS server of this node.
+pub struct ServerIdentity {
+    /// The certificate, then the CA's, PEM.
+    pub certificate_chain: String,
+    /// The private key, PEM (PKCS#8).
+    pub private_key: SecretString,
+}
+
+impl Manager {
+    /// The cluster.
+    ///
+    /// # Errors
+    /// The record is damaged.
+    pub fn cluster(&self) -> Result<Cluster> {
+        let inner = self.inner();
+        let record = inner.view.only::<ClusterRecord>()?.record;
+        Ok(Cluster { uuid: record.uuid, name: inner.settings().cluster_name, admin_svm: inner.svm_ref(record.admin_svm) })
+    }
+
+    /// All nodes, by uuid.
+    pub fn nodes(&self) -> Vec<Node> {
+        self.inner().view.all::<NodeRecord>().into_iter().map(|node| shown(node.record)).collect()
+    }
+
+    /// The settings of the cluster.
+    pub fn settings(&self) -> Settings {
+        self.inner().settings()
+    }
+
+    /// Changes settings of the cluster, on every node.
+    ///
+    /// # Errors
+    /// 6; 262245 a value out of its bounds; 262247 an entry of `allow_endpoints` that cannot be read.
+    pub async fn modify_settings(&self, who: &Principal, change: SettingsChange) -> Result<()> {
+        let inner = self.inner();
+        may_change(who, None)?;
+        let stored = inner.view.only::<Settings>()?;
+        let new = stored.record.changed(change);
+        check(&new)?;
+        let txn = Txn::new().when(Compare::Unchanged(stored.key.clone(), stored.revision)).put(stored.key, new.encode()?);
+        let revision = inner.store.transact(txn).await.map_err(|error| match error {
+            keystead_store::Error::Conflict { .. } => Error::with(Code::InUse, "the settings were changed at this moment; look again"),
+            error => error.into(),
+        })?;
+        inner.view.reached(revision).await;
+        inner.configure_aws();
+        Ok(())
+    }
+
+    /// The certificate of the cluster's CA, PEM.
+    ///
+    /// # Errors
+    /// The record is damaged.
+    pub fn ca_certificate(&self) -> Result<String> {
+        Ok(self.inner().view.only::<AuthorityRecord>()?.record.certificate)
+    }
+
+    /// Makes a certificate for a TLS server of this node, signed by the cluster's CA, for these names and addresses.
+    ///
+    /// # Errors
+    /// The CA's record is damaged, or a name cannot stand in a certificate.
+    pub fn server_identity(&self, dns_names: Vec<String>, addresses: Vec<IpAddr>) -> Result<ServerIdentity> {
+        let inner = self.inner();
+        let authority = authority(inner)?;
+        let request = CertificateRequest {
+            common_name: inner.node.name.clone(),
+            dns_names,
+            ip_addresses: addresses,
+            key_type: "ec".to_owned(),
+            key_size: 256,
+            ..CertificateRequest::default()
+        };
+        let checked = request.check(inner.settings().fips).map_err(Error::unexpected)?;
+        let created = create(&checked, Some(&authority), inner.clock.utc()).map_err(Error::unexpected)?;
+        Ok(ServerIdentity {
+            certificate_chain: format!("{}{}", created.certificate_pem, inner.view.only::<AuthorityRecord>()?.record.certificate),
+            private_key: created.private_key_pem,
+        })
+    }
+}
+
+/// Checks that the store was sealed with this seal key.
+///
+/// # Errors
+/// A text for the operator.
+pub(crate) fn check_seal(cluster: &ClusterRecord, seal: &Seal) -> std::result::Result<(), String> {
+    match seal.open_bytes(SEAL_CHECK_PLACE, &cluster.seal_check) {
+        Ok(text) if text.as_slice() == SEAL_CHECK => Ok(()),
+        _ => {
+            Err("the seal key is not the one that this store was sealed with; put the right one back: without it, the AWS secrets in the store cannot be read"
+                .to_owned())
+        }
+    }
+}
+
+/// Writes this node's own record.
+pub(crate) async fn register(inner: &Inner, record: &NodeRecord) -> Result<()> {
+    let txn = Txn::new().put(key::<NodeRecord>(record.uuid), record.encode()?);
+    let revision = inner.store.transact(txn).await?;
+    inner.view.reached(revision).await;
+    Ok(())
+}
+
+/// Makes the certificate of this node's EKMIP server from the cluster's template. `None` where a good one exists.
+///
+/// # Errors
+/// The six codes of certificates (`contract/rest.md`), with the member of the template as target.
+pub(crate) fn ekmip_certificate(inner: &Inner) -> Result<Option<EkmipCertificateRecord>> {
+    let settings = inner.settings();
+    let template = settings.certificate;
+    let request = CertificateRequest {
+        kind: template.kind,
+        common_name: inner.node.name.clone(),
+        key_type: template.key_type,
+        key_size: template.key_size,
+        hash_function: template.hash_function,
+        expiry_time: template.expiry_time,
+        subtype: template.subtype,
+        serial_number: template.serial_number,
+        ..CertificateRequest::default()
+    };
+    let checked = request.check(settings.fips).map_err(|error| {
+        let code = Code::from_number(error.code()).unwrap_or(Code::Unexpected);
+        Error::with(code, format!("the template of EKMIP certificates (ekmip.certificate of /security/ekmip/settings): {error}"))
+            .target(format!("ekmip.certificate.{}", error.target()))
+    })?;
+    let now = inner.clock.utc();
+    let current = inner.view.get::<EkmipCertificateRecord>(inner.node.uuid)?;
+    if current.is_some_and(|current| current.record.expiry.duration_since(now) > jiff::SignedDuration::try_from(RENEW_BEFORE).unwrap_or_default()) {
+        return Ok(None);
+    }
+    let created = create(&checked, Some(&authority(inner)?), now).map_err(Error::unexpected)?;
+    let place = format!("{}#private_key", key::<EkmipCertificateRecord>(inner.node.uuid));
+    Ok(Some(EkmipCertificateRecord {
+        certificate: created.certificate_pem,
+        private_key: inner.seal.seal(&place, created.private_key_pem.expose_secret().as_bytes()),
+        expiry: created.expiry,
+    }))
+}
+
+fn authority(inner: &Inner) -> Result<CertificateAuthority> {
+    let record = inner.view.only::<AuthorityRecord>()?.record;
+    let private_key = inner.seal.open_text(AUTHORITY_PLACE, &Base64(record.private_key.0))?;
+    CertificateAuthority::from_pem(&record.certificate, &private_key).map_err(Error::unexpected)
+}
+
+/// The bounds that `Settings` documents. The target is the dotted name of the member.
+///
+/// # Errors
+/// 262245 or 262247.
+pub fn check(settings: &Settings) -> Result<()> {
+    let bounds = |holds: bool, target: &str, rule: &str| if holds { Ok(()) } else { Err(Error::with(Code::OutOfBounds, rule).target(target)) };
+    let seconds = |value: Duration, low: u64, high: u64| (Duration::from_secs(low)..=Duration::from_secs(high)).contains(&value);
+    bounds((1..=64).contains(&settings.cluster_name.chars().count()), "cluster.name", "1 to 64 characters")?;
+    bounds(seconds(settings.access_error_grace, 0, 30 * 24 * 3600), "aws_kms.access_error_grace", "0 to 30 days")?;
+    bounds(seconds(settings.min_poll_interval, 1, 3600), "aws_kms.min_poll_interval", "1 s to 1 h")?;
+    bounds((1..=10_000).contains(&settings.requests_per_second), "aws_kms.requests_per_second", "1 to 10000")?;
+    bounds(seconds(settings.job_retention, 1, 24 * 3600), "jobs.retention", "1 s to 24 h")?;
+    bounds(settings.max_view_age.is_none_or(|age| seconds(age, 1, 30 * 24 * 3600)), "cluster.max_view_age", "1 s to 30 days")?;
+    Egress::parse(&settings.allow_endpoints).map(|_| ()).map_err(|error| Error::with(Code::InvalidValue, error).target("aws_kms.allow_endpoints"))
+}
+
+fn shown(record: NodeRecord) -> Node {
+    Node {
+        uuid: record.uuid,
+        name: record.name,
+        version: record.version,
+        address: record.address,
+        ekmip_address: record.ekmip_address,
+        started: record.started,
+    }
+}

@@ -1,0 +1,77 @@
+//! What all parts of the key manager share.
+
+use crate::clock::Clock;
+use crate::jobs::runner::Runner;
+use crate::model::{NodeRef, Principal, Role, SvmRef};
+use crate::passwords::Gate;
+use crate::poll::Polls;
+use crate::random::Random;
+use crate::records::{KeyStoreRecord, Record, Stored, SvmRecord};
+use crate::seal::Seal;
+use crate::settings::Settings;
+use crate::steps::Steps;
+use crate::view::View;
+use crate::{Code, Error, Result};
+use keystead_keyring::Keyring;
+use keystead_store::Store;
+use std::sync::Arc;
+use uuid::Uuid;
+
+pub(crate) struct Inner {
+    pub store: Arc<dyn Store>,
+    pub view: Arc<View>,
+    pub keyring: Keyring,
+    pub seal: Seal,
+    pub clock: Arc<dyn Clock>,
+    pub random: Arc<dyn Random>,
+    pub steps: Arc<dyn Steps>,
+    pub node: NodeRef,
+    pub aws: crate::aws::Aws,
+    pub runner: Runner,
+    pub polls: Polls,
+    pub gate: Gate,
+    /// Tells the program that the password of `admin` is no longer the one of the first start.
+    pub admin_password_changed: tokio::sync::Notify,
+}
+
+impl Inner {
+    /// The cluster's settings as they are now.
+    pub fn settings(&self) -> Settings {
+        // The record is written when the cluster is made, and was read at the start: it cannot be missing later but by damage, and then the safe defaults stand.
+        self.view.only::<Settings>().map(|stored| stored.record).unwrap_or_default()
+    }
+
+    /// An SVM by its identifier.
+    pub fn svm(&self, uuid: Uuid) -> Result<Stored<SvmRecord>> {
+        self.view.get::<SvmRecord>(uuid)?.ok_or_else(|| Error::new(Code::NotFound).target("uuid"))
+    }
+
+    /// An SVM as others refer to it; a name that is gone shows as empty.
+    pub fn svm_ref(&self, uuid: Uuid) -> SvmRef {
+        let name = self.svm(uuid).map_or_else(|_| String::new(), |svm| svm.record.name);
+        SvmRef { uuid, name }
+    }
+
+    /// Which key manager an SVM has, as the view shows it.
+    pub fn key_store(&self, svm: Uuid) -> Result<Option<Stored<KeyStoreRecord>>> {
+        self.view.get::<KeyStoreRecord>(svm)
+    }
+
+    /// Reads one record from the store itself: linearizable, unlike the view.
+    pub async fn fresh<R: Record>(&self, id: impl std::fmt::Display) -> Result<Option<Stored<R>>> {
+        let entry = self.store.get(&crate::records::key::<R>(id)).await.map_err(Error::from)?;
+        entry.as_ref().map(Stored::decode).transpose()
+    }
+}
+
+/// Refuses an account that may not change anything in that SVM (or, without one, in the cluster).
+///
+/// # Errors
+/// 6.
+pub(crate) fn may_change(who: &Principal, svm: Option<Uuid>) -> Result<()> {
+    match (who.role, svm) {
+        (Role::Admin, _) => Ok(()),
+        (Role::Vsadmin { svm: own }, Some(svm)) if own == svm => Ok(()),
+        (Role::Vsadmin { .. } | Role::Readonly, _) => Err(Error::with(Code::PermissionDenied, format!("the role of {} does not allow it", who.name))),
+    }
+}

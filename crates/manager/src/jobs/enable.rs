@@ -1,0 +1,173 @@
+//! POST of a configuration: make a KEK, have AWS wrap it, prove it, store all of it at once.
+
+use super::context::JobContext;
+use super::{Afterwards, JobKind, Plan};
+use crate::aws::{Phase, context, kek_from};
+use crate::inner::Inner;
+use crate::model::SvmRef;
+use crate::records::{
+    AwsKmsRecord, Base64, EkmipCertificateRecord, KekRecord, KeyStoreRecord, KeyStoreState, NodeRecord, Record, Stored, kek_key, key, onboard_keys_prefix,
+};
+use crate::view::View;
+use crate::{Code, Error, Result};
+use keystead_awskms::{Client, EncryptionContext};
+use keystead_keyring::Kek;
+use keystead_store::{Compare, Range, Txn};
+use uuid::Uuid;
+
+/// The version of an SVM's first KEK.
+const FIRST_KEK: u32 = 1;
+
+pub(crate) async fn run(job: &JobContext, kind: &JobKind) -> Result<Plan> {
+    let JobKind::Enable { config, svm, settings, secret_access_key, proxy_password, skip_verify } = kind else {
+        return Err(Error::unexpected("an enable job without its inputs"));
+    };
+    let manager = &job.manager;
+    let reservation = reservation(manager, *svm, *config)?;
+    refuse_onboard_keys(manager, *svm).await?;
+    every_node_has_an_address(manager)?;
+    job.progress("making the EKMIP server's certificate").await;
+    let certificate = crate::cluster::ekmip_certificate(manager)?;
+
+    let record = AwsKmsRecord {
+        uuid: *config,
+        svm: *svm,
+        settings: (**settings).clone(),
+        secret_access_key: secret_access_key.clone(),
+        proxy_password: proxy_password.clone(),
+        unproven: false,
+    };
+    let client = manager.client_for(&record)?;
+    let owner = manager.svm_ref(*svm);
+    let context = context(settings.encryption_context.as_deref())?;
+    if !skip_verify {
+        job.progress("asking AWS KMS about the customer key (1 of 3)").await;
+        describe(job, &client, &owner, &settings.key_id).await?;
+    }
+    job.progress("wrapping the KEK with the customer key (2 of 3)").await;
+    let kek = Kek::generate(*svm, FIRST_KEK);
+    let wrapped = wrap(job, Phase::Enabling, &client, &owner, &kek, &settings.key_id, settings.encryption_context.clone(), &context).await?;
+    job.progress("proving that AWS KMS unwraps the KEK (3 of 3)").await;
+    let kek_record = prove(job, Phase::Enabling, &client, &owner, &kek, wrapped, &context).await?;
+    manager.seal.prove().await?;
+
+    job.progress("storing the configuration").await;
+    let store = KeyStoreRecord { state: KeyStoreState::Active, kek_version: FIRST_KEK, ..reservation.record };
+    let mut txn = Txn::new()
+        .when(Compare::Unchanged(reservation.key.clone(), reservation.revision))
+        .when(Compare::EmptyPrefix(onboard_keys_prefix(*svm)))
+        .put(reservation.key, store.encode()?)
+        .put(key::<AwsKmsRecord>(config), record.encode()?)
+        .put(kek_key(*svm, FIRST_KEK), kek_record.encode()?);
+    if let Some(certificate) = certificate {
+        txn = txn.put(key::<EkmipCertificateRecord>(manager.node.uuid), certificate.encode()?);
+    }
+    Ok(Plan { txn, message: "AWS KMS is enabled: the KEK is wrapped by the customer key, and proven".to_owned(), afterwards: Afterwards::Serve(kek) })
+}
+
+/// Takes back the reservation that the acceptance wrote.
+pub(crate) fn release(view: &View, svm: Uuid, config: Uuid) -> Txn {
+    match view.get::<KeyStoreRecord>(svm) {
+        Ok(Some(store)) if store.record.manager == config && store.record.state == KeyStoreState::Initializing => {
+            Txn::new().when(Compare::Unchanged(store.key.clone(), store.revision)).delete(store.key)
+        }
+        _ => Txn::new(),
+    }
+}
+
+/// The reservation of this enable. Gone: the configuration was deleted while it was being enabled.
+fn reservation(manager: &Inner, svm: Uuid, config: Uuid) -> Result<Stored<KeyStoreRecord>> {
+    manager
+        .key_store(svm)?
+        .filter(|store| store.record.manager == config && store.record.state == KeyStoreState::Initializing)
+        .ok_or_else(|| Error::with(Code::NotConfigured, "the configuration was deleted while it was being enabled"))
+}
+
+/// 65537912, read from the store itself.
+pub(crate) async fn refuse_onboard_keys(manager: &Inner, svm: Uuid) -> Result<()> {
+    let page = manager.store.range(Range::prefix(onboard_keys_prefix(svm), 1)).await.map_err(Error::from)?;
+    if page.entries.is_empty() {
+        return Ok(());
+    }
+    Err(Error::with(Code::KeysOnAdminSvm, format!("move the keys of the SVM {} away from the onboard key manager first", manager.svm_ref(svm).name)))
+}
+
+/// 65537518.
+fn every_node_has_an_address(manager: &Inner) -> Result<()> {
+    match manager.view.all::<NodeRecord>().into_iter().find(|node| node.record.address.is_none()) {
+        None => Ok(()),
+        Some(node) => Err(Error::with(
+            Code::NoClusterAddress,
+            format!("node {} listens on a wildcard address; set [cluster] address in its configuration and restart it", node.record.name),
+        )),
+    }
+}
+
+async fn describe(job: &JobContext, client: &Client, svm: &SvmRef, key_id: &str) -> Result<()> {
+    let doing = "DescribeKey";
+    let description = job.aws("describe_key", client.describe_key(key_id)).await.map_err(|error| job.manager.aws_error(Phase::Enabling, svm, doing, &error))?;
+    if !description.enabled {
+        return Err(Error::with(
+            Code::KeyUnusable,
+            format!("AWS KMS says that the key {} is in the state {}; it must be Enabled", description.arn, description.state),
+        ));
+    }
+    if description.usage.as_deref().is_some_and(|usage| usage != "ENCRYPT_DECRYPT") {
+        return Err(Error::with(Code::KeyUnusable, format!("the key {} is not for ENCRYPT_DECRYPT", description.arn)));
+    }
+    Ok(())
+}
+
+/// Has AWS wrap a KEK.
+#[allow(clippy::too_many_arguments)] // One step of three jobs; a struct of its own would be made and taken apart once.
+pub(crate) async fn wrap(
+    job: &JobContext,
+    phase: Phase,
+    client: &Client,
+    svm: &SvmRef,
+    kek: &Kek,
+    key_id: &str,
+    context_text: Option<String>,
+    context: &EncryptionContext,
+) -> Result<KekRecord> {
+    let encrypted = job
+        .aws("encrypt", client.encrypt(key_id, kek.expose(), context))
+        .await
+        .map_err(|error| job.manager.aws_error(phase, svm, "Encrypt of the KEK", &error))?;
+    Ok(KekRecord {
+        svm: kek.svm(),
+        version: kek.version(),
+        blob: Base64(encrypted.blob),
+        key_arn: encrypted.key_arn,
+        encryption_context: context_text,
+        key_material_id: None,
+        check_value: Base64(kek.check_value().0.to_vec()),
+        wrapped_at: job.manager.clock.utc(),
+    })
+}
+
+/// Proves that AWS unwraps what it has just wrapped, to the same KEK. Returns the record with the key material that AWS named.
+pub(crate) async fn prove(
+    job: &JobContext,
+    phase: Phase,
+    client: &Client,
+    svm: &SvmRef,
+    kek: &Kek,
+    wrapped: KekRecord,
+    context: &EncryptionContext,
+) -> Result<KekRecord> {
+    let mut decrypted = job
+        .aws("decrypt", client.decrypt(&wrapped.key_arn, &wrapped.blob.0, context))
+        .await
+        .map_err(|error| job.manager.aws_error(phase, svm, "Decrypt of the KEK", &error))?;
+    match kek_from(&wrapped, &mut decrypted.plaintext) {
+        Some(same) if kek.matches(same.expose()) => Ok(KekRecord { key_material_id: decrypted.key_material_id, ..wrapped }),
+        _ => Err(Error::with(
+            Code::KeyUnusable,
+            format!(
+                "AWS KMS unwrapped another KEK than it had wrapped with {}; nothing is stored. Look at what stands between node {} and AWS",
+                wrapped.key_arn, job.manager.node.name
+            ),
+        )),
+    }
+}

@@ -1,0 +1,130 @@
+//! PATCH of a configuration: the new set is proven before it replaces the old one.
+
+use super::context::JobContext;
+use super::enable::{prove, wrap};
+use super::restore::{configuration, current_kek, unwrap};
+use super::{Afterwards, Plan, StoredChange};
+use crate::aws::{Phase, context};
+use crate::records::{AwsKmsRecord, KekRecord, Record, Stored, StoredSettings};
+use crate::{Code, Error, Result};
+use keystead_store::{Compare, Txn};
+use uuid::Uuid;
+
+pub(crate) async fn run(job: &JobContext, config: Uuid, change: &StoredChange) -> Result<Plan> {
+    let manager = &job.manager;
+    let old = configuration(manager, config).await?;
+    let mut new = apply(&old.record, change);
+    let mut txn = Txn::new().when(Compare::Unchanged(old.key.clone(), old.revision));
+    let mut afterwards = Afterwards::Nothing;
+    if change.skip_verify {
+        new.unproven = true;
+    } else if concerns_aws(&old.record, &new, change) {
+        let kek = current_kek(manager, old.record.svm).await?;
+        let (replacement, proven) = prove_change(job, &old, &new, &kek.record).await?;
+        new.unproven = false;
+        afterwards = proven;
+        txn = txn.when(Compare::Unchanged(kek.key.clone(), kek.revision));
+        if let Some(replacement) = replacement {
+            txn = txn.put(kek.key, replacement.encode()?);
+        }
+    }
+    if change.secret_access_key.is_some() || change.proxy_password.is_some() {
+        manager.seal.prove().await?;
+    }
+    job.progress("storing the configuration").await;
+    let txn = txn.put(old.key, new.encode()?);
+    let message = if change.skip_verify { "the configuration is changed; the credentials were not tried" } else { "the configuration is changed" };
+    Ok(Plan { txn, message: message.to_owned(), afterwards })
+}
+
+/// A configuration with a change applied.
+pub(crate) fn apply(old: &AwsKmsRecord, change: &StoredChange) -> AwsKmsRecord {
+    let (was, to) = (old.settings.clone(), change.clone());
+    let proxy = to.proxy.unwrap_or(was.proxy);
+    let proxy_password = if proxy.is_none() { None } else { to.proxy_password.unwrap_or_else(|| old.proxy_password.clone()) };
+    AwsKmsRecord {
+        uuid: old.uuid,
+        svm: old.svm,
+        settings: StoredSettings {
+            region: to.region.unwrap_or(was.region),
+            key_id: was.key_id,
+            access_key_id: to.access_key_id.unwrap_or(was.access_key_id),
+            encryption_context: to.encryption_context.unwrap_or(was.encryption_context),
+            service: to.service.unwrap_or(was.service),
+            default_domain: to.default_domain.unwrap_or(was.default_domain),
+            host: to.host.unwrap_or(was.host),
+            port: to.port.unwrap_or(was.port),
+            polling_period: to.polling_period.unwrap_or(was.polling_period),
+            timeout: to.timeout.unwrap_or(was.timeout),
+            verify: to.verify.unwrap_or(was.verify),
+            verify_host: to.verify_host.unwrap_or(was.verify_host),
+            verify_ip: to.verify_ip.unwrap_or(was.verify_ip),
+            proxy,
+            access_error_grace: to.access_error_grace.unwrap_or(was.access_error_grace),
+            max_unverified: to.max_unverified.unwrap_or(was.max_unverified),
+            ca_certificates: to.ca_certificates.unwrap_or(was.ca_certificates),
+        },
+        secret_access_key: to.secret_access_key.unwrap_or_else(|| old.secret_access_key.clone()),
+        proxy_password,
+        unproven: old.unproven,
+    }
+}
+
+/// Whether AWS would see a difference.
+fn concerns_aws(old: &AwsKmsRecord, new: &AwsKmsRecord, change: &StoredChange) -> bool {
+    let quiet = StoredSettings {
+        polling_period: old.settings.polling_period,
+        access_error_grace: old.settings.access_error_grace,
+        max_unverified: old.settings.max_unverified,
+        ..new.settings.clone()
+    };
+    quiet != old.settings || change.secret_access_key.is_some() || change.proxy_password.is_some()
+}
+
+/// Proves the new set by what a poll does: the stored KEK unwraps with it. A changed context, or a key that has moved to another region, also changes what is stored.
+async fn prove_change(job: &JobContext, old: &Stored<AwsKmsRecord>, new: &AwsKmsRecord, kek: &KekRecord) -> Result<(Option<KekRecord>, Afterwards)> {
+    let manager = &job.manager;
+    let svm = manager.svm_ref(new.svm);
+    let client = manager.client_for(new)?;
+    let key_arn = if new.settings.region == old.record.settings.region { kek.key_arn.clone() } else { arn_in_region(&kek.key_arn, &new.settings.region) };
+    let moved = KekRecord { key_arn, ..kek.clone() };
+    if new.settings.encryption_context == kek.encryption_context {
+        job.progress("proving the new settings: unwrapping the KEK with them").await;
+        let key = unwrap(job, &client, &moved).await?;
+        job.aws("describe_key", client.describe_key(&moved.key_arn)).await.map_err(|error| manager.aws_error(Phase::InUse, &svm, "DescribeKey", &error))?;
+        let replacement = (moved.key_arn != kek.key_arn).then_some(moved);
+        return Ok((replacement, Afterwards::Serve(key)));
+    }
+    // Nobody re-roots a revoked tenant: the old context must still be good now, although the KEK may be in memory.
+    job.progress("proving the configuration as it is, before the encryption context changes").await;
+    let old_client = manager.client(old)?;
+    let key = unwrap(job, &old_client, kek).await.map_err(|error| Error::with(Code::KeyUnusable, error.message))?;
+    job.progress("wrapping the KEK under the new encryption context").await;
+    let text = new.settings.encryption_context.clone();
+    let context = context(text.as_deref())?;
+    let wrapped = wrap(job, Phase::InUse, &client, &svm, &key, &moved.key_arn, text, &context).await?;
+    job.progress("proving that AWS KMS unwraps the KEK under the new encryption context").await;
+    let wrapped = prove(job, Phase::InUse, &client, &svm, &key, wrapped, &context).await?;
+    Ok((Some(wrapped), Afterwards::Serve(key)))
+}
+
+/// The same key in another region: a replica of a multi-region key has the same id. AWS refuses where there is none.
+fn arn_in_region(arn: &str, region: &str) -> String {
+    let mut parts: Vec<&str> = arn.split(':').collect();
+    if let (Some(&"arn"), Some(place)) = (parts.first().copied().as_ref(), parts.get_mut(3)) {
+        *place = region;
+    }
+    parts.join(":")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_moves_with_its_region_and_its_account_stays() {
+        let there = arn_in_region("arn:aws:kms:us-east-1:111122223333:key/mrk-1", "eu-west-1");
+        assert_eq!(there, "arn:aws:kms:eu-west-1:111122223333:key/mrk-1");
+        assert_eq!(arn_in_region("mrk-1", "eu-west-1"), "mrk-1");
+    }
+}

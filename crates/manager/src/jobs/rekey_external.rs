@@ -1,0 +1,49 @@
+//! rekey-external: wrap the KEK under another customer key, or again under the rotated one. Keys of the SVM are not touched.
+
+use super::context::JobContext;
+use super::enable::{prove, wrap};
+use super::modify::apply;
+use super::restore::{configuration, current_kek, unwrap};
+use super::{Afterwards, Plan, StoredChange};
+use crate::aws::{Phase, context};
+use crate::records::{AwsKmsRecord, Record};
+use crate::{Code, Error, Result};
+use keystead_store::{Compare, Txn};
+use uuid::Uuid;
+
+pub(crate) async fn run(job: &JobContext, config: Uuid, key_id: &str, change: &StoredChange) -> Result<Plan> {
+    let manager = &job.manager;
+    let old = configuration(manager, config).await?;
+    let record = current_kek(manager, old.record.svm).await?;
+    let svm = manager.svm_ref(old.record.svm);
+
+    // Nobody re-roots a revoked tenant: the old key must unwrap the KEK now, in this job, although the KEK may be in memory.
+    job.progress("unwrapping the KEK with the customer key in use (1 of 3)").await;
+    let kek = unwrap(job, &manager.client(&old)?, &record.record).await.map_err(|error| Error::with(Code::KeyUnusable, error.message))?;
+
+    let mut new: AwsKmsRecord = apply(&old.record, change);
+    new.settings.key_id = key_id.to_owned();
+    new.unproven = false;
+    let client = manager.client_for(&new)?;
+    let text = new.settings.encryption_context.clone();
+    let context = context(text.as_deref())?;
+    let failed = |error: Error| match error.code {
+        Code::KeyUnusable => Error::with(Code::RekeyFailedOnNode, error.message),
+        _ => error,
+    };
+    job.progress("wrapping the KEK with the new customer key (2 of 3)").await;
+    let wrapped = wrap(job, Phase::InUse, &client, &svm, &kek, key_id, text, &context).await.map_err(failed)?;
+    job.progress("proving that AWS KMS unwraps the KEK with the new customer key (3 of 3)").await;
+    let wrapped = prove(job, Phase::InUse, &client, &svm, &kek, wrapped, &context).await.map_err(failed)?;
+    if change.secret_access_key.is_some() || change.proxy_password.is_some() {
+        manager.seal.prove().await?;
+    }
+    job.progress("storing the wrapped KEK in place of the old one").await;
+    let message = format!("the KEK is wrapped by {}, and proven", wrapped.key_arn);
+    let txn = Txn::new()
+        .when(Compare::Unchanged(old.key.clone(), old.revision))
+        .when(Compare::Unchanged(record.key.clone(), record.revision))
+        .put(old.key, new.encode()?)
+        .put(record.key, wrapped.encode()?);
+    Ok(Plan { txn, message, afterwards: Afterwards::Serve(kek) })
+}

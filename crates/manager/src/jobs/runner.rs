@@ -1,0 +1,352 @@
+//! Claims jobs, runs them, and commits how they end.
+
+use super::context::JobContext;
+use super::{Afterwards, JobKind, Plan};
+use crate::inner::Inner;
+use crate::model::JobState;
+use crate::records::{ClaimRecord, JobRecord, KeyStoreRecord, KeyStoreState, Record, Stored, StoredError, key};
+use crate::{Code, Error, Result};
+use keystead_store::{Compare, Error as StoreError, LeaseId, Txn};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// How long a claim outlives a node that dies.
+const CLAIM_TTL: Duration = Duration::from_secs(15);
+/// How often finished jobs are looked through for old ones, at the least.
+const SWEEP: Duration = Duration::from_secs(10);
+/// How long a stop waits for running jobs. What is not done by then goes on after the next start.
+const DRAIN: Duration = Duration::from_secs(20);
+/// How often a body is run again since what it read had changed under it.
+const REPEATS: u32 = 5;
+/// The pause between two tries to write how a job ended.
+const WRITE_RETRY: Duration = Duration::from_millis(500);
+
+/// What this node knows of the jobs it runs.
+pub(crate) struct Runner {
+    /// Wakes the runner.
+    pub wake: Notify,
+    /// Counts ends of jobs, for those who wait.
+    pub ends: watch::Sender<u64>,
+    slots: Arc<Semaphore>,
+    running: Mutex<HashSet<Uuid>>,
+    /// Failures that callers must see although the store has not taken them yet.
+    unsaved: Mutex<HashMap<Uuid, Error>>,
+}
+
+impl Runner {
+    /// A runner of at most `concurrency` jobs at a time.
+    pub fn new(concurrency: usize) -> Self {
+        Self {
+            wake: Notify::new(),
+            ends: watch::channel(0).0,
+            slots: Arc::new(Semaphore::new(concurrency.max(1))),
+            running: Mutex::default(),
+            unsaved: Mutex::default(),
+        }
+    }
+
+    /// The failure of a job that the store has not taken yet.
+    pub fn unsaved(&self, job: Uuid) -> Option<Error> {
+        lock(&self.unsaved).get(&job).cloned()
+    }
+
+    fn ended(&self) {
+        self.ends.send_modify(|count| *count = count.wrapping_add(1));
+    }
+}
+
+/// Runs jobs until it is told to stop; then waits, within a limit, for those that are running.
+pub(crate) async fn run(manager: Arc<Inner>, stop: CancellationToken) {
+    let mut changes = manager.view.changes();
+    let mut tasks = JoinSet::new();
+    let lease = Lease::default();
+    loop {
+        for job in runnable(&manager) {
+            let Ok(slot) = Arc::clone(&manager.runner.slots).try_acquire_owned() else { break };
+            lock(&manager.runner.running).insert(job.record.uuid);
+            tasks.spawn(execute(Arc::clone(&manager), job, lease.clone(), slot));
+        }
+        sweep(&manager).await;
+        let next_sweep = manager.clock.monotonic() + SWEEP.min(manager.settings().job_retention);
+        tokio::select! {
+            () = stop.cancelled() => break,
+            _ = changes.changed() => {}
+            () = manager.runner.wake.notified() => {}
+            () = manager.clock.sleep_until(next_sweep) => {}
+            () = lease.renew_when_due(&manager) => {}
+            Some(_) = tasks.join_next() => {}
+        }
+    }
+    if tokio::time::timeout(DRAIN, async { while tasks.join_next().await.is_some() {} }).await.is_err() {
+        tracing::warn!(jobs = tasks.len(), "jobs are still running at the stop; they go on after the next start");
+    }
+}
+
+/// Jobs that nobody works on and that may start now: not ended, not held, and no older one of the same configuration before them.
+fn runnable(manager: &Inner) -> Vec<Stored<JobRecord>> {
+    let mut open: Vec<Stored<JobRecord>> = manager.view.all::<JobRecord>();
+    open.retain(|job| !job.record.state.is_final());
+    open.sort_by_key(|job| (job.record.start_time, job.record.uuid));
+    let mut busy = HashSet::new();
+    let running = lock(&manager.runner.running).clone();
+    open.retain(|job| {
+        let first = job.record.kind.config().is_none_or(|config| busy.insert(config));
+        first
+            && matches!(job.record.state, JobState::Queued | JobState::Running)
+            && !running.contains(&job.record.uuid)
+            && !manager.view.any_under(&key::<ClaimRecord>(job.record.uuid))
+    });
+    open
+}
+
+async fn execute(manager: Arc<Inner>, job: Stored<JobRecord>, lease: Lease, slot: OwnedSemaphorePermit) {
+    let uuid = job.record.uuid;
+    match claim(&manager, job, &lease).await {
+        Ok(Some(context)) => conclude(&context).await,
+        Ok(None) => {}
+        Err(error) => {
+            tracing::warn!(job = %uuid, %error, "the job could not be claimed; it is tried again");
+            tokio::time::sleep(WRITE_RETRY).await;
+        }
+    }
+    lock(&manager.runner.unsaved).remove(&uuid);
+    lock(&manager.runner.running).remove(&uuid);
+    drop(slot);
+    manager.runner.ended();
+    manager.runner.wake.notify_one();
+}
+
+/// Takes the job for this node. `None`: somebody else was faster.
+async fn claim(manager: &Arc<Inner>, job: Stored<JobRecord>, lease: &Lease) -> keystead_store::Result<Option<JobContext>> {
+    let claim_key = key::<ClaimRecord>(job.record.uuid);
+    let mut record = job.record.clone();
+    if record.state == JobState::Running {
+        tracing::info!(job = %record.uuid, "the job was interrupted and starts over");
+    }
+    record.state = JobState::Running;
+    record.node = Some(manager.node.uuid);
+    let encoded = |result: Result<Vec<u8>>| result.map_err(|error| StoreError::Refused(error.detail.unwrap_or_default()));
+    let txn = Txn::new()
+        .when(Compare::Unchanged(job.key.clone(), job.revision))
+        .when(Compare::Absent(claim_key.clone()))
+        .put_leased(claim_key.clone(), encoded(ClaimRecord { node: manager.node.uuid }.encode())?, lease.get(manager).await?)
+        .put(job.key.clone(), encoded(record.encode())?);
+    match manager.store.transact(txn).await {
+        Ok(revision) => {
+            let stored = Stored { key: job.key, revision, record };
+            Ok(Some(JobContext::new(Arc::clone(manager), (claim_key, revision), stored)))
+        }
+        Err(StoreError::Conflict { .. }) => Ok(None),
+        Err(StoreError::LeaseGone) => {
+            lease.forget();
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Runs the body and commits its end. Returns when the end stands in the store, or when the job is no longer this node's.
+async fn conclude(context: &JobContext) {
+    let kind = context.record().kind;
+    for _ in 0..REPEATS {
+        let outcome = tokio::select! {
+            outcome = super::run(context, &kind) => outcome,
+            error = vanished(context, &kind) => Err(error),
+        };
+        match outcome {
+            Ok(plan) => match commit(context, &kind, plan).await {
+                Committed::Done | Committed::Lost => return,
+                Committed::Failed(error) => return fail(context, &kind, error).await,
+                Committed::Outdated => tracing::info!(job = %context.job(), "what the job had read has changed; it starts over"),
+            },
+            Err(error) => return fail(context, &kind, error).await,
+        }
+    }
+    fail(context, &kind, Error::unexpected("the configuration kept changing while the job ran")).await;
+}
+
+/// Ends when what the job works on is gone, so that a DELETE need not wait for an AWS that hangs.
+async fn vanished(context: &JobContext, kind: &JobKind) -> Error {
+    let mut changes = context.manager.view.changes();
+    while !is_gone(context, kind) {
+        if changes.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+    Error::with(Code::NotConfigured, "the configuration was deleted while this operation ran")
+}
+
+fn is_gone(context: &JobContext, kind: &JobKind) -> bool {
+    let JobKind::Enable { config, svm, .. } = kind else { return false };
+    let store = context.manager.view.get::<KeyStoreRecord>(svm).ok().flatten();
+    !store.is_some_and(|store| store.record.manager == *config && store.record.state == KeyStoreState::Initializing)
+}
+
+enum Committed {
+    /// The effect stands.
+    Done,
+    /// The job is another node's now, or was cancelled.
+    Lost,
+    /// What the body had read has changed.
+    Outdated,
+    /// The store refused.
+    Failed(Error),
+}
+
+async fn commit(context: &JobContext, kind: &JobKind, plan: Plan) -> Committed {
+    let mut record = context.record();
+    record.state = JobState::Success;
+    record.message = plan.message;
+    record.end_time = Some(context.manager.clock.utc());
+    let Ok(value) = record.encode() else { return Committed::Failed(Error::unexpected("the job's record cannot be written as JSON")) };
+    let txn = context.fenced(plan.txn).put(context.key(), value).delete(context.claim.0.clone());
+    context.step("commit", "before");
+    loop {
+        match context.manager.store.transact(txn.clone()).await {
+            Ok(revision) => {
+                context.step("commit", "after");
+                // The memory first: a caller who saw success must find the KEK served.
+                after(context, plan.afterwards);
+                context.manager.view.reached(revision).await;
+                return Committed::Done;
+            }
+            Err(StoreError::Conflict { key }) if context.is_fence(&key) => {
+                if ended_here(context).await {
+                    after(context, plan.afterwards);
+                    return Committed::Done;
+                }
+                tracing::info!(job = %context.job(), "the job is no longer this node's");
+                return Committed::Lost;
+            }
+            Err(StoreError::Conflict { .. }) => return Committed::Outdated,
+            Err(error @ (StoreError::Indeterminate(_) | StoreError::Unavailable(_))) => {
+                // The same transaction cannot happen twice: it compares the job's record, which it changes.
+                tracing::warn!(job = %context.job(), %error, "the end of the job is not written yet");
+                tokio::time::sleep(WRITE_RETRY).await;
+            }
+            Err(error) => return Committed::Failed(refused(kind, &error)),
+        }
+    }
+}
+
+/// After an unclear answer: did our own transaction happen after all?
+async fn ended_here(context: &JobContext) -> bool {
+    let Ok(Some(entry)) = context.manager.store.get(&context.key()).await else { return false };
+    Stored::<JobRecord>::decode(&entry).is_ok_and(|job| job.record.state == JobState::Success && job.record.node == Some(context.manager.node.uuid))
+}
+
+/// What the user sees where the store refuses the last transaction of a job.
+fn refused(kind: &JobKind, error: &StoreError) -> Error {
+    match kind {
+        JobKind::Enable { .. } | JobKind::Modify { .. } => {
+            Error::with(Code::StoreSecretFailed, "the store of the cluster refuses to write; nothing was changed").detail(error)
+        }
+        _ => Error::unexpected(error),
+    }
+}
+
+fn after(context: &JobContext, afterwards: Afterwards) {
+    let manager = &context.manager;
+    match afterwards {
+        Afterwards::Nothing => {}
+        Afterwards::Serve(kek) => {
+            let svm = kek.svm();
+            manager.keyring.insert(kek);
+            manager.proven(svm);
+        }
+        Afterwards::Forget(svm) => {
+            manager.keyring.forget(svm);
+            manager.polls.forget(svm);
+        }
+    }
+}
+
+/// Writes that the job failed and takes back what its acceptance left behind, in one transaction. Callers see the failure at once; the store gets it as soon as it takes it.
+async fn fail(context: &JobContext, kind: &JobKind, error: Error) {
+    let job = context.job();
+    tracing::warn!(%job, code = error.code.number(), message = error.message, detail = error.detail.as_deref(), "the job failed");
+    lock(&context.manager.runner.unsaved).insert(job, error.clone());
+    context.manager.runner.ended();
+    let mut record = context.record();
+    record.state = JobState::Failure;
+    record.message.clone_from(&error.message);
+    record.error = Some(StoredError::from(&error));
+    record.end_time = Some(context.manager.clock.utc());
+    let Ok(value) = record.encode() else { return };
+    loop {
+        context.step("fail", "before");
+        let txn = context.fenced(super::cleanup(&context.manager.view, kind)).put(context.key(), value.clone()).delete(context.claim.0.clone());
+        match context.manager.store.transact(txn).await {
+            Ok(revision) => {
+                context.step("fail", "after");
+                context.manager.view.reached(revision).await;
+                return;
+            }
+            Err(StoreError::Conflict { key }) if context.is_fence(&key) => return,
+            Err(StoreError::Conflict { .. }) => {}
+            Err(why) => tracing::warn!(%job, error = %why, "the failure of the job is not written yet"),
+        }
+        tokio::time::sleep(WRITE_RETRY).await;
+    }
+}
+
+/// Deletes finished jobs that are older than the retention.
+async fn sweep(manager: &Inner) {
+    let now = manager.clock.utc();
+    let retention = manager.settings().job_retention;
+    for job in manager.view.all::<JobRecord>() {
+        let old = job.record.end_time.is_some_and(|end| now.duration_since(end).unsigned_abs() >= retention && now >= end);
+        if old {
+            let txn = Txn::new().when(Compare::Unchanged(job.key.clone(), job.revision)).delete(job.key);
+            if let Err(error) = manager.store.transact(txn).await {
+                tracing::debug!(%error, "an old job could not be deleted; it is tried again");
+                return;
+            }
+        }
+    }
+}
+
+/// The lease that this node's claims stand under; renewed while the runner lives.
+#[derive(Clone, Default)]
+struct Lease(Arc<Mutex<Option<(LeaseId, Duration)>>>);
+
+impl Lease {
+    async fn get(&self, manager: &Inner) -> keystead_store::Result<LeaseId> {
+        let held = *lock(&self.0);
+        if let Some((id, _)) = held {
+            return Ok(id);
+        }
+        let id = manager.store.grant_lease(CLAIM_TTL).await?;
+        // Two tasks may come here at once; the lease that is not kept runs out by itself, with no claim lost, as each uses the one it was given.
+        let (kept, _) = *lock(&self.0).get_or_insert((id, manager.clock.monotonic()));
+        Ok(kept)
+    }
+
+    fn forget(&self) {
+        *lock(&self.0) = None;
+    }
+
+    /// Waits until a third of the lease's life has passed, then renews it.
+    async fn renew_when_due(&self, manager: &Inner) {
+        let held = *lock(&self.0);
+        let Some((id, at)) = held else { return std::future::pending().await };
+        manager.clock.sleep_until(at + CLAIM_TTL / 3).await;
+        match manager.store.renew_lease(id).await {
+            Ok(()) => *lock(&self.0) = Some((id, manager.clock.monotonic())),
+            Err(StoreError::LeaseGone) => self.forget(),
+            Err(error) => {
+                tracing::warn!(%error, "the lease of this node's jobs could not be renewed");
+                *lock(&self.0) = Some((id, manager.clock.monotonic()));
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,178 @@
+//! Jobs as users see and steer them.
+
+use super::{JobKind, cleanup};
+use crate::inner::Inner;
+use crate::model::{Accepted, Job, JobState, NodeRef, Principal, SvmRef};
+use crate::records::{JobRecord, NodeRecord, Record, Stored, StoredError, key};
+use crate::{Code, Error, Manager, Result};
+use keystead_store::{Compare, Txn};
+use std::time::Duration;
+use uuid::Uuid;
+
+/// What an operator can do with a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobAction {
+    /// Hold it before it starts.
+    Pause,
+    /// Let a held one go on.
+    Resume,
+    /// End it without its effect.
+    Cancel,
+}
+
+impl Manager {
+    /// All jobs that are not yet forgotten, by uuid.
+    pub fn jobs(&self) -> Vec<Job> {
+        self.inner().view.all::<JobRecord>().into_iter().map(|job| shown(self.inner(), job.record)).collect()
+    }
+
+    /// One job.
+    ///
+    /// # Errors
+    /// 4 where it does not exist (any more): a finished job is kept for the retention of the settings.
+    pub async fn job(&self, uuid: Uuid) -> Result<Job> {
+        if let Some(job) = self.inner().view.get::<JobRecord>(uuid)? {
+            return Ok(shown(self.inner(), job.record));
+        }
+        // Made on another node a moment ago, or gone.
+        let entry = self.inner().store.get(&key::<JobRecord>(uuid)).await.map_err(Error::from)?;
+        let entry = entry.ok_or_else(|| Error::new(Code::NotFound).target("uuid"))?;
+        Ok(shown(self.inner(), Stored::<JobRecord>::decode(&entry)?.record))
+    }
+
+    /// Waits until the job has ended, at most `limit`, and returns it as it is then.
+    ///
+    /// # Errors
+    /// As [`Manager::job`].
+    pub async fn wait_job(&self, uuid: Uuid, limit: Duration) -> Result<Job> {
+        let mut changes = self.inner().view.changes();
+        let mut ends = self.inner().runner.ends.subscribe();
+        let deadline = tokio::time::Instant::now() + limit;
+        loop {
+            changes.mark_unchanged();
+            ends.mark_unchanged();
+            let job = self.job(uuid).await?;
+            if job.state.is_final() {
+                return Ok(job);
+            }
+            tokio::select! {
+                _ = changes.changed() => {}
+                _ = ends.changed() => {}
+                () = tokio::time::sleep_until(deadline) => return Ok(job),
+            }
+        }
+    }
+
+    /// Pauses, resumes or cancels a job.
+    ///
+    /// # Errors
+    /// 4 where it does not exist; 458776 where its state does not allow it.
+    pub async fn control_job(&self, _who: &Principal, uuid: Uuid, action: JobAction) -> Result<()> {
+        let inner = self.inner();
+        let job = inner.view.get::<JobRecord>(uuid)?.ok_or_else(|| Error::new(Code::NotFound).target("uuid"))?;
+        let mut record = job.record;
+        let mut txn = Txn::new().when(Compare::Unchanged(job.key.clone(), job.revision));
+        match (action, record.state) {
+            (JobAction::Pause, JobState::Queued) => record.state = JobState::Paused,
+            (JobAction::Resume, JobState::Paused) => record.state = JobState::Queued,
+            (JobAction::Cancel, JobState::Queued | JobState::Paused | JobState::Running) => {
+                let error = Error { message: "The job was cancelled; it has changed nothing".to_owned(), ..Error::new(Code::JobNotPausable) };
+                record.state = JobState::Failure;
+                record.message.clone_from(&error.message);
+                record.error = Some(StoredError::from(&error));
+                record.end_time = Some(inner.clock.utc());
+                txn = txn.and(cleanup(&inner.view, &record.kind)).delete(key::<crate::records::ClaimRecord>(uuid));
+            }
+            (_, state) => {
+                return Err(Error::with(Code::JobNotPausable, format!("it is {}", state_name(state))).target("action"));
+            }
+        }
+        let txn = txn.put(job.key, record.encode()?);
+        match inner.store.transact(txn).await {
+            Ok(revision) => {
+                inner.view.reached(revision).await;
+                inner.runner.wake.notify_one();
+                Ok(())
+            }
+            Err(keystead_store::Error::Conflict { .. }) => Err(Error::with(Code::JobNotPausable, "its state has just changed; look again").target("action")),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl Inner {
+    /// A new job record.
+    pub(crate) fn new_job(&self, who: &Principal, description: impl Into<String>, kind: JobKind, svm: Option<(Uuid, String)>) -> JobRecord {
+        let now = self.clock.utc();
+        let done = kind == JobKind::Done;
+        JobRecord {
+            uuid: self.random.uuid(),
+            kind,
+            description: description.into(),
+            account: who.name.clone(),
+            state: if done { JobState::Success } else { JobState::Queued },
+            message: if done { "success".to_owned() } else { "queued".to_owned() },
+            error: None,
+            start_time: now,
+            end_time: done.then_some(now),
+            node: done.then_some(self.node.uuid),
+            svm,
+        }
+    }
+
+    /// Writes a job with what its acceptance changes, in one transaction, and wakes the runner. `conflict` says what a failed comparison means to the user.
+    pub(crate) async fn accept(&self, job: JobRecord, resource: Uuid, txn: Txn, conflict: impl Fn(&str) -> Error) -> Result<Accepted> {
+        let job_key = key::<JobRecord>(job.uuid);
+        let txn = txn.when(Compare::Absent(job_key.clone())).put(job_key.clone(), job.encode()?);
+        self.steps.reached("accept.before");
+        let revision = match self.store.transact(txn).await {
+            Ok(revision) => revision,
+            Err(keystead_store::Error::Conflict { key }) => return Err(conflict(&key)),
+            Err(keystead_store::Error::Indeterminate(why)) => match self.store.get(&job_key).await {
+                Ok(Some(entry)) => entry.revision,
+                Ok(None) => return Err(Error::unexpected(format!("the store did not take the job: {why}"))),
+                Err(error) => return Err(error.into()),
+            },
+            Err(error) => return Err(error.into()),
+        };
+        self.steps.reached("accept.after");
+        self.view.reached(revision).await;
+        self.runner.wake.notify_one();
+        Ok(Accepted { job: job.uuid, resource })
+    }
+}
+
+fn shown(inner: &Inner, record: JobRecord) -> Job {
+    let node = record.node.map(|uuid| {
+        let name = inner.view.get::<NodeRecord>(uuid).ok().flatten().map_or_else(String::new, |node| node.record.name);
+        NodeRef { uuid, name }
+    });
+    let mut job = Job {
+        uuid: record.uuid,
+        description: record.description,
+        state: record.state,
+        message: record.message,
+        error: record.error.as_ref().map(Error::from),
+        start_time: record.start_time,
+        end_time: record.end_time,
+        node,
+        svm: record.svm.map(|(uuid, name)| SvmRef { uuid, name }),
+    };
+    if let Some(error) = inner.runner.unsaved(record.uuid).filter(|_| !record.state.is_final()) {
+        job.state = JobState::Failure;
+        job.message.clone_from(&error.message);
+        job.error = Some(error);
+        job.end_time = Some(inner.clock.utc());
+    }
+    job
+}
+
+fn state_name(state: JobState) -> &'static str {
+    match state {
+        JobState::Queued => "queued",
+        JobState::Running => "running",
+        JobState::Paused => "paused",
+        JobState::Success => "ended with success",
+        JobState::Failure => "ended with a failure",
+    }
+}

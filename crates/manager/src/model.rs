@@ -1,0 +1,324 @@
+//! What callers hand in and get back: the resources in typed form, without secrets in what is handed out.
+//!
+//! Names are those of `contract/rest.md`. Validation of single values (types and bounds) happens at the edge, from the declaration of each field; what
+//! needs the state of the cluster is checked in this room.
+
+use jiff::Timestamp;
+use keystead_awskms::ProxyKind;
+use secrecy::SecretString;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// Who asks. Made by the login, needed by every operation that changes something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Principal {
+    /// The account's name, for the audit.
+    pub name: String,
+    /// What it may do.
+    pub role: Role,
+}
+
+/// What an account may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Everything.
+    Admin,
+    /// Read everything.
+    Readonly,
+    /// Everything within one SVM.
+    Vsadmin {
+        /// That SVM.
+        svm: Uuid,
+    },
+}
+
+/// How a request names an SVM: at least one of the two.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SvmSelector {
+    /// By identifier.
+    pub uuid: Option<Uuid>,
+    /// By name.
+    pub name: Option<String>,
+}
+
+/// An SVM as other resources refer to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SvmRef {
+    /// The identifier.
+    pub uuid: Uuid,
+    /// The name.
+    pub name: String,
+}
+
+/// A storage virtual machine: one tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Svm {
+    /// The identifier.
+    pub uuid: Uuid,
+    /// The name, unique in the cluster without regard to case.
+    pub name: String,
+    /// A free text of the operator.
+    pub comment: String,
+    /// The cluster's own SVM or a tenant's.
+    pub kind: SvmKind,
+}
+
+/// What an SVM is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SvmKind {
+    /// A tenant's.
+    Data,
+    /// The cluster's own; it cannot have AWS KMS (65537908).
+    Admin,
+}
+
+/// A proxy on the way to AWS KMS, without its password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proxy {
+    /// How to speak to the proxy itself.
+    pub kind: ProxyKind,
+    /// Host name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Login, where the proxy wants one.
+    pub username: Option<String>,
+}
+
+/// An AWS KMS configuration, as it can be shown: no secrets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AwsKms {
+    /// The identifier of the configuration.
+    pub uuid: Uuid,
+    /// The SVM that it belongs to.
+    pub svm: SvmRef,
+    /// AWS region, for example `us-east-1`.
+    pub region: String,
+    /// The customer key, as it was given: id, ARN, alias or alias ARN.
+    pub key_id: String,
+    /// AWS access key id.
+    pub access_key_id: String,
+    /// The encryption context, verbatim as given.
+    pub encryption_context: Option<String>,
+    /// AWS service, first label of the derived host name.
+    pub service: String,
+    /// Last labels of the derived host name.
+    pub default_domain: String,
+    /// Host in place of the derived name.
+    pub host: Option<String>,
+    /// Port of AWS KMS.
+    pub port: u16,
+    /// Minutes between two polls.
+    pub polling_period: u32,
+    /// Seconds for connecting, and for each attempt.
+    pub timeout: u32,
+    /// Whether the certificate is checked at all.
+    pub verify: bool,
+    /// Whether a DNS name must match the certificate.
+    pub verify_host: bool,
+    /// Whether an IP `host` must stand in the certificate.
+    pub verify_ip: bool,
+    /// The proxy, if any.
+    pub proxy: Option<Proxy>,
+    /// Keystead's own members.
+    pub keystead: KeysteadMembers,
+}
+
+/// Keystead's own members of an AWS KMS configuration (`contract/rest.md`, section 7).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeysteadMembers {
+    /// The SVM's own grace; never longer than the cluster's.
+    pub access_error_grace: Option<Duration>,
+    /// How long keys are served without a good poll, whatever the reason.
+    pub max_unverified: Option<Duration>,
+    /// PEM certificates that vouch for this SVM's AWS endpoint alone.
+    pub ca_certificates: Option<String>,
+    /// How long after a revocation in AWS this SVM's keys can still be served.
+    pub bound: Duration,
+}
+
+/// A request to enable AWS KMS for an SVM. Every value has passed its bounds; defaults are filled in.
+#[derive(Debug)]
+pub struct EnableRequest {
+    /// For which SVM.
+    pub svm: SvmSelector,
+    /// All settings.
+    pub settings: AwsKmsSettings,
+    /// The AWS secret.
+    pub secret_access_key: SecretString,
+    /// The proxy's password.
+    pub proxy_password: Option<SecretString>,
+    /// Skip DescribeKey and the preflight. The round trip of the KEK always happens.
+    pub skip_verify: bool,
+}
+
+/// What can be set of a configuration and is no secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)] // The same members as in `AwsKms`, where they are described.
+pub struct AwsKmsSettings {
+    pub region: String,
+    pub key_id: String,
+    pub access_key_id: String,
+    pub encryption_context: Option<String>,
+    pub service: String,
+    pub default_domain: String,
+    pub host: Option<String>,
+    pub port: u16,
+    pub polling_period: u32,
+    pub timeout: u32,
+    pub verify: bool,
+    pub verify_host: bool,
+    pub verify_ip: bool,
+    pub proxy: Option<Proxy>,
+    pub access_error_grace: Option<Duration>,
+    pub max_unverified: Option<Duration>,
+    pub ca_certificates: Option<String>,
+}
+
+/// A change of a configuration: `None` leaves a member as it is; `Some(None)` clears an optional one.
+#[derive(Debug, Default)]
+#[allow(missing_docs)] // The same members as in `AwsKms`, where they are described.
+pub struct AwsKmsChange {
+    pub region: Option<String>,
+    pub access_key_id: Option<String>,
+    pub secret_access_key: Option<SecretString>,
+    pub encryption_context: Option<Option<String>>,
+    pub service: Option<String>,
+    pub default_domain: Option<String>,
+    pub host: Option<Option<String>>,
+    pub port: Option<u16>,
+    pub polling_period: Option<u32>,
+    pub timeout: Option<u32>,
+    pub verify: Option<bool>,
+    pub verify_host: Option<bool>,
+    pub verify_ip: Option<bool>,
+    pub skip_verify: Option<bool>,
+    /// A change of the proxy, member by member; type, host and port must be complete afterwards.
+    pub proxy: ProxyChange,
+    pub access_error_grace: Option<Option<Duration>>,
+    pub max_unverified: Option<Option<Duration>>,
+    pub ca_certificates: Option<Option<String>>,
+}
+
+/// A change of the proxy. A cleared host takes the whole proxy away.
+#[derive(Debug, Default)]
+#[allow(missing_docs)]
+pub struct ProxyChange {
+    pub kind: Option<Option<ProxyKind>>,
+    pub host: Option<Option<String>>,
+    pub port: Option<Option<u16>>,
+    pub username: Option<Option<String>>,
+    pub password: Option<Option<SecretString>>,
+}
+
+/// A request to wrap the KEK under another customer key, or again under the rotated one.
+#[derive(Debug, Default)]
+pub struct RekeyExternalRequest {
+    /// The customer key to wrap under.
+    pub key_id: String,
+    /// The region, credentials, endpoint and context of the new key, where they differ (`keystead.new`).
+    pub new: AwsKmsChange,
+}
+
+/// An operation that goes on as a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Accepted {
+    /// The job.
+    pub job: Uuid,
+    /// The resource that it works on.
+    pub resource: Uuid,
+}
+
+/// The states of a job (`contract/rest.md`, section 3). There is no state `error`: clients would poll it until they time out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum JobState {
+    /// Not yet taken by a node.
+    Queued,
+    /// A node works on it.
+    Running,
+    /// Held by an operator.
+    Paused,
+    /// Done.
+    Success,
+    /// Ended without the effect; see its error.
+    Failure,
+}
+
+impl JobState {
+    /// Whether nothing will change any more.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Success | Self::Failure)
+    }
+}
+
+/// A job as users see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Job {
+    /// The identifier.
+    pub uuid: Uuid,
+    /// The call that started it, for example `POST /api/security/aws-kms`.
+    pub description: String,
+    /// Where it stands.
+    pub state: JobState,
+    /// What it does now, or how it ended; never empty.
+    pub message: String,
+    /// The error, on failure alone.
+    pub error: Option<crate::Error>,
+    /// When it was accepted.
+    pub start_time: Timestamp,
+    /// When it ended.
+    pub end_time: Option<Timestamp>,
+    /// The node that works, or worked, on it.
+    pub node: Option<NodeRef>,
+    /// The SVM that it is about.
+    pub svm: Option<SvmRef>,
+}
+
+/// A node as other resources refer to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeRef {
+    /// The identifier.
+    pub uuid: Uuid,
+    /// The name.
+    pub name: String,
+}
+
+/// A node of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// The identifier.
+    pub uuid: Uuid,
+    /// The name.
+    pub name: String,
+    /// The program's version.
+    pub version: String,
+    /// The cluster-network address, `host:port`; none where `--listen` is a wildcard and `[cluster] address` is not set.
+    pub address: Option<String>,
+    /// Where EKMIP clients reach it, `host:port`.
+    pub ekmip_address: Option<String>,
+    /// When the process started.
+    pub started: Timestamp,
+}
+
+/// The cluster as such.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cluster {
+    /// The identifier.
+    pub uuid: Uuid,
+    /// The name.
+    pub name: String,
+    /// The admin SVM.
+    pub admin_svm: SvmRef,
+}
+
+/// The result of a live look at one configuration (the advanced objects of `contract/rest.md`, section 1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// Whether all is well: the KEK usable, AWS reachable.
+    pub good: bool,
+    /// `None` where nothing is to be said, and then the message is empty.
+    pub code: Option<crate::Code>,
+    /// What is wrong, on which nodes; or how much time is left.
+    pub message: String,
+}

@@ -1,0 +1,278 @@
+//! Passwords: how they are kept, checked, and guarded against guessing.
+//!
+//! argon2id is slow on purpose. So at most a few are computed at a time, a good login is remembered for a short while under a keyed hash, and failures slow down who made them: one source for one account. Nobody can
+//! lock `admin` out from elsewhere.
+
+use argon2::password_hash::{PasswordHasher, PasswordVerifier};
+use argon2::{Algorithm, Argon2, Params, PasswordHash, Version};
+use aws_lc_rs::{hmac, rand};
+use secrecy::{ExposeSecret, SecretString};
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::Semaphore;
+
+/// How many passwords are checked at a time.
+const AT_A_TIME: usize = 2;
+/// How many may wait for that. More are told to come later, at once.
+const WAITING: usize = 64;
+/// How long a good login is remembered.
+const REMEMBERED: Duration = Duration::from_secs(60);
+/// How many good logins, and how many failing sources, are remembered.
+const TABLE: usize = 10_000;
+/// How many failures are free.
+const FREE_FAILURES: u32 = 5;
+/// The longest back-off.
+const MAX_BACKOFF: Duration = Duration::from_secs(60);
+/// The length of a password, in characters.
+const LENGTH: std::ops::RangeInclusive<usize> = 8..=128;
+/// The characters of generated passwords: none that is easily mistaken for another.
+const ALPHABET: &[u8; 56] = b"ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnpqrstuvwxyz23456789";
+/// The length of generated passwords: 24 characters of 56 are 139 bits.
+const GENERATED: usize = 24;
+
+/// What a check comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The password is right.
+    Ok,
+    /// It is wrong, or the account does not exist.
+    Wrong,
+    /// Not checked: too many failures before, or too many checks at a time.
+    TryLater(Duration),
+}
+
+/// Checks and makes passwords.
+pub struct Gate {
+    argon2: Argon2<'static>,
+    slots: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
+    key: hmac::Key,
+    /// Checked in place of a hash that does not exist, so that an unknown account costs as much as a known one.
+    nobody: String,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    good: HashMap<[u8; 32], Duration>,
+    failures: HashMap<(IpAddr, String), Failures>,
+}
+
+#[derive(Clone, Copy)]
+struct Failures {
+    count: u32,
+    until: Duration,
+}
+
+impl Gate {
+    /// A gate with argon2's recommended cost (OWASP Password Storage Cheat Sheet: 19 MiB, 2 passes).
+    pub fn new() -> Self {
+        Self::with_params(Params::DEFAULT)
+    }
+
+    fn with_params(params: Params) -> Self {
+        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+        let mut key = [0u8; 32];
+        #[allow(clippy::expect_used)] // Without a random source there is nothing to go on with.
+        rand::fill(&mut key).expect("the system's random source works");
+        let nobody = argon2.hash_password(&key).map(|hash| hash.to_string()).unwrap_or_default();
+        Self {
+            argon2,
+            slots: Arc::new(Semaphore::new(AT_A_TIME)),
+            waiting: Arc::new(Semaphore::new(WAITING)),
+            key: hmac::Key::new(hmac::HMAC_SHA256, &key),
+            nobody,
+            state: Mutex::default(),
+        }
+    }
+
+    /// Hashes a password, as a PHC string.
+    ///
+    /// # Errors
+    /// A text for the log.
+    pub async fn hash(&self, password: SecretString) -> Result<String, String> {
+        let argon2 = self.argon2.clone();
+        let work = move || argon2.hash_password(password.expose_secret().as_bytes()).map(|hash| hash.to_string()).map_err(|error| error.to_string());
+        tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?
+    }
+
+    /// Checks a password against the hash of an account; `None` where there is no such account. `now` is monotonic.
+    pub async fn check(&self, account: &str, hash: Option<&str>, password: &SecretString, source: IpAddr, now: Duration) -> Verdict {
+        let fingerprint = self.fingerprint(account, hash.unwrap_or_default(), password);
+        let who = (source, account.to_owned());
+        {
+            let state = self.lock();
+            if hash.is_some() && state.good.get(&fingerprint).is_some_and(|until| now < *until) {
+                return Verdict::Ok;
+            }
+            if let Some(failures) = state.failures.get(&who).filter(|failures| now < failures.until) {
+                return Verdict::TryLater(failures.until.saturating_sub(now));
+            }
+        }
+        let Ok(_waiting) = self.waiting.try_acquire() else { return Verdict::TryLater(Duration::from_secs(1)) };
+        let Ok(slot) = Arc::clone(&self.slots).acquire_owned().await else { return Verdict::TryLater(Duration::from_secs(1)) };
+        let (argon2, stored, given) = (self.argon2.clone(), hash.unwrap_or(&self.nobody).to_owned(), password.clone());
+        let right = tokio::task::spawn_blocking(move || {
+            let right = PasswordHash::new(&stored).is_ok_and(|stored| argon2.verify_password(given.expose_secret().as_bytes(), &stored).is_ok());
+            drop(slot);
+            right
+        })
+        .await
+        .unwrap_or(false);
+        let mut state = self.lock();
+        if right && hash.is_some() {
+            state.failures.remove(&who);
+            make_room(&mut state.good, |until| *until);
+            state.good.insert(fingerprint, now + REMEMBERED);
+            return Verdict::Ok;
+        }
+        make_room(&mut state.failures, |failures| failures.until);
+        let failures = state.failures.entry(who).or_insert(Failures { count: 0, until: now });
+        failures.count = failures.count.saturating_add(1);
+        if failures.count > FREE_FAILURES {
+            let exponent = (failures.count - FREE_FAILURES).min(6);
+            failures.until = now + Duration::from_secs(1 << exponent).min(MAX_BACKOFF);
+        }
+        Verdict::Wrong
+    }
+
+    /// The name under which a good login is remembered. The key is this process's own, so that the table says nothing about passwords; the hash is in it, so that a changed password is forgotten.
+    fn fingerprint(&self, account: &str, hash: &str, password: &SecretString) -> [u8; 32] {
+        let mut context = hmac::Context::with_key(&self.key);
+        for part in [account, hash, password.expose_secret()] {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part.as_bytes());
+        }
+        let mut out = [0u8; 32];
+        for (to, from) in out.iter_mut().zip(context.sign().as_ref()) {
+            *to = *from;
+        }
+        out
+    }
+
+    // A panic while the lock is held cannot leave the tables half changed, so a poisoned lock is as good as any.
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Checks the length of a new password.
+///
+/// # Errors
+/// The rule, in words.
+pub fn check_policy(password: &SecretString) -> Result<(), String> {
+    let length = password.expose_secret().chars().count();
+    if LENGTH.contains(&length) { Ok(()) } else { Err(format!("a password has {} to {} characters", LENGTH.start(), LENGTH.end())) }
+}
+
+/// Makes a password: 24 characters, none of them easily mistaken for another.
+pub fn generate() -> SecretString {
+    let mut password = String::with_capacity(GENERATED);
+    while password.len() < GENERATED {
+        let mut byte = [0u8; 1];
+        #[allow(clippy::expect_used)] // Without a random source there is nothing to go on with.
+        rand::fill(&mut byte).expect("the system's random source works");
+        // Bytes past the last whole multiple of the alphabet would make some characters likelier.
+        let [byte] = byte;
+        let index = usize::from(byte);
+        if index < ALPHABET.len() * (256 / ALPHABET.len())
+            && let Some(character) = ALPHABET.get(index % ALPHABET.len())
+        {
+            password.push(char::from(*character));
+        }
+    }
+    SecretString::from(password)
+}
+
+/// Keeps a table bounded: drops the half that ends first.
+fn make_room<K: Clone + Eq + std::hash::Hash, V>(table: &mut HashMap<K, V>, end: impl Fn(&V) -> Duration) {
+    if table.len() < TABLE {
+        return;
+    }
+    let mut ends: Vec<Duration> = table.values().map(&end).collect();
+    ends.sort_unstable();
+    let middle = ends.get(ends.len() / 2).copied().unwrap_or_default();
+    table.retain(|_, value| end(value) > middle);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gate() -> Gate {
+        Gate::with_params(Params::new(8, 1, 1, None).unwrap())
+    }
+
+    fn secret(text: &str) -> SecretString {
+        SecretString::from(text)
+    }
+
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+    const ELSEWHERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
+
+    #[tokio::test]
+    async fn right_wrong_and_unknown() {
+        let gate = gate();
+        let hash = gate.hash(secret("correct horse")).await.unwrap();
+        assert!(hash.starts_with("$argon2id$"));
+        let check = async |hash: Option<&str>, password: &str| gate.check("a", hash, &secret(password), HERE, Duration::ZERO).await;
+        assert_eq!(check(Some(&hash), "correct horse").await, Verdict::Ok);
+        assert_eq!(check(Some(&hash), "correct horsf").await, Verdict::Wrong);
+        assert_eq!(check(None, "correct horse").await, Verdict::Wrong);
+        assert_eq!(check(Some("damaged"), "correct horse").await, Verdict::Wrong);
+    }
+
+    #[tokio::test]
+    async fn a_good_login_is_remembered_until_the_password_changes() {
+        let gate = gate();
+        let (old, new) = (gate.hash(secret("old password")).await.unwrap(), gate.hash(secret("new password")).await.unwrap());
+        assert_eq!(gate.check("a", Some(&old), &secret("old password"), HERE, Duration::ZERO).await, Verdict::Ok);
+        // No slot is free, so only what is remembered can pass.
+        gate.slots.close();
+        assert_eq!(gate.check("a", Some(&old), &secret("old password"), HERE, REMEMBERED / 2).await, Verdict::Ok);
+        assert_ne!(gate.check("a", Some(&new), &secret("old password"), HERE, REMEMBERED / 2).await, Verdict::Ok);
+        assert_ne!(gate.check("b", Some(&old), &secret("old password"), HERE, REMEMBERED / 2).await, Verdict::Ok);
+        assert_ne!(gate.check("a", Some(&old), &secret("old password"), HERE, REMEMBERED * 2).await, Verdict::Ok);
+    }
+
+    #[tokio::test]
+    async fn failures_slow_down_their_source_and_nobody_else() {
+        let gate = gate();
+        let hash = gate.hash(secret("correct horse")).await.unwrap();
+        let mut verdicts = Vec::new();
+        for _ in 0..=FREE_FAILURES + 1 {
+            verdicts.push(gate.check("admin", Some(&hash), &secret("guess"), ELSEWHERE, Duration::ZERO).await);
+        }
+        assert!(matches!(verdicts.last(), Some(Verdict::TryLater(_))), "{verdicts:?}");
+        assert_eq!(gate.check("admin", Some(&hash), &secret("correct horse"), HERE, Duration::ZERO).await, Verdict::Ok);
+        assert_eq!(gate.check("admin", Some(&hash), &secret("correct horse"), ELSEWHERE, Duration::from_secs(120)).await, Verdict::Ok);
+    }
+
+    #[test]
+    fn generated_passwords_are_long_and_all_different() {
+        let passwords: std::collections::HashSet<String> = (0..200).map(|_| generate().expose_secret().to_owned()).collect();
+        assert_eq!(passwords.len(), 200);
+        assert!(passwords.iter().all(|password| password.len() == GENERATED && password.bytes().all(|byte| ALPHABET.contains(&byte))));
+    }
+
+    #[test]
+    fn the_policy_is_a_length() {
+        assert!(check_policy(&secret("1234567")).is_err() && check_policy(&secret("12345678")).is_ok());
+        assert!(check_policy(&secret(&"ä".repeat(128))).is_ok() && check_policy(&secret(&"a".repeat(129))).is_err());
+    }
+
+    #[test]
+    fn a_full_table_loses_the_oldest() {
+        let mut table: HashMap<usize, Duration> = (0..TABLE).map(|n| (n, Duration::from_secs(n as u64))).collect();
+        make_room(&mut table, |end| *end);
+        assert!(table.len() <= TABLE / 2 && table.contains_key(&(TABLE - 1)) && !table.contains_key(&0));
+    }
+}

@@ -1,0 +1,284 @@
+//! The poll: asks AWS whether each SVM's KEK is still to be had, feeds the state machine, and does what that says.
+//!
+//! It also brings KEKs into memory: a machine that starts has none, and its first good poll loads it. The start of a node never waits for that.
+
+use crate::aws::{context, kek_from};
+use crate::inner::Inner;
+use crate::records::{AwsKmsRecord, KekRecord, KeyStoreRecord, KeyStoreState, Record, Stored, kek_key};
+use crate::revocation::{Action, Event, Machine, Outcome, Settings, State, Why};
+use keystead_awskms::{Class, Hop};
+use keystead_keyring::Kek;
+use keystead_store::{Compare, Txn};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// How many polls run at a time.
+const AT_A_TIME: usize = 32;
+/// How long the poller sleeps when nothing is due.
+const IDLE: Duration = Duration::from_secs(60);
+/// `max_unverified` of credentials that were stored without a proof, where the SVM has none of its own.
+const UNPROVEN_LIMIT: Duration = Duration::from_secs(60 * 60);
+
+/// The machines of this node's SVMs.
+#[derive(Default)]
+pub(crate) struct Polls {
+    machines: Mutex<HashMap<Uuid, Watched>>,
+    wake: Notify,
+}
+
+struct Watched {
+    machine: Machine,
+    polling: bool,
+    /// Why the last poll was not ok.
+    reason: String,
+    now: Duration,
+}
+
+/// Where an SVM stands on this node, for others to read.
+#[derive(Debug, Clone)]
+pub(crate) struct Standing {
+    state: State,
+    deadline: Option<(Duration, Why)>,
+    reason: String,
+}
+
+impl Standing {
+    /// Whether keys are served.
+    pub fn serves(&self) -> bool {
+        self.state.serves()
+    }
+
+    /// Whether all is well.
+    pub fn is_available(&self) -> bool {
+        self.state == State::Available
+    }
+
+    /// State, reason and the time that is left, in words.
+    pub fn describe(&self) -> String {
+        let state = match self.state {
+            State::Unavailable => "unavailable",
+            State::Available => "available",
+            State::Degraded => "degraded",
+            State::Revoking => "revoking",
+            State::Blocked => "blocked",
+        };
+        let left = match self.deadline {
+            None => String::new(),
+            Some((left, Why::Denied)) => format!("; keys are refused in {} s, when the grace is over", left.as_secs()),
+            Some((left, Why::Unverified)) => format!("; keys are refused in {} s, when max_unverified is over", left.as_secs()),
+        };
+        if self.reason.is_empty() { format!("{state}{left}") } else { format!("{state} ({}){left}", self.reason) }
+    }
+}
+
+impl Polls {
+    /// Where an SVM stands.
+    pub fn state(&self, svm: Uuid) -> Standing {
+        match self.lock().get(&svm) {
+            None => Standing { state: State::Unavailable, deadline: None, reason: "the KEK was not asked for yet".to_owned() },
+            Some(watched) => Standing {
+                state: watched.machine.state(),
+                deadline: watched.machine.deadline().map(|(at, why)| (at.saturating_sub(watched.now), why)),
+                reason: watched.reason.clone(),
+            },
+        }
+    }
+
+    /// An SVM has no key manager any more.
+    pub fn forget(&self, svm: Uuid) {
+        self.lock().remove(&svm);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, Watched>> {
+        self.machines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Polls until it is told to stop.
+pub(crate) async fn run(manager: Arc<Inner>, stop: CancellationToken) {
+    let mut changes = manager.view.changes();
+    let mut tasks = JoinSet::new();
+    let slots = Arc::new(Semaphore::new(AT_A_TIME));
+    loop {
+        changes.mark_unchanged();
+        let wake_at = manager.look(&mut tasks, &slots);
+        tokio::select! {
+            () = stop.cancelled() => break,
+            _ = changes.changed() => {}
+            () = manager.polls.wake.notified() => {}
+            () = manager.clock.sleep_until(wake_at) => {}
+            Some(_) = tasks.join_next() => {}
+        }
+    }
+    // Polls change nothing that must be finished.
+    tasks.shutdown().await;
+}
+
+impl Inner {
+    /// The settings of an SVM's machine: its own where they are stricter, else the cluster's.
+    pub(crate) fn poll_settings(&self, record: &AwsKmsRecord) -> Settings {
+        let cluster = self.settings();
+        let grace = record.settings.access_error_grace.map_or(cluster.access_error_grace, |own| own.min(cluster.access_error_grace));
+        let max_unverified = record.settings.max_unverified.or(record.unproven.then_some(UNPROVEN_LIMIT));
+        Settings {
+            polling_period: Duration::from_secs(u64::from(record.settings.polling_period) * 60),
+            min_poll_interval: cluster.min_poll_interval,
+            access_error_grace: grace,
+            max_unverified,
+        }
+    }
+
+    /// A job has just proven the SVM's KEK against AWS: as good as a poll.
+    pub(crate) fn proven(self: &Arc<Self>, svm: Uuid) {
+        let Some(config) = self.configuration_of(svm) else { return };
+        self.take(&config.record, Outcome::Ok, String::new(), None);
+    }
+
+    fn configuration_of(&self, svm: Uuid) -> Option<Stored<AwsKmsRecord>> {
+        let store = self.key_store(svm).ok().flatten()?;
+        self.view.get::<AwsKmsRecord>(store.record.manager).ok().flatten()
+    }
+
+    /// Brings the machines in line with the configurations, lets their time pass, and starts the polls that are due. Returns when to look again.
+    fn look(self: &Arc<Self>, tasks: &mut JoinSet<()>, slots: &Arc<Semaphore>) -> Duration {
+        let now = self.clock.monotonic();
+        let configs: HashMap<Uuid, Stored<AwsKmsRecord>> = self.view.all::<AwsKmsRecord>().into_iter().map(|config| (config.record.svm, config)).collect();
+        let mut machines = self.polls.lock();
+        machines.retain(|svm, _| {
+            let kept = configs.contains_key(svm);
+            if !kept {
+                self.keyring.forget(*svm);
+            }
+            kept
+        });
+        let mut wake_at = now + IDLE;
+        for (svm, config) in configs {
+            let settings = self.poll_settings(&config.record);
+            let watched = machines.entry(svm).or_insert_with(|| Watched { machine: Machine::new(now, settings), polling: false, reason: String::new(), now });
+            watched.now = now;
+            let actions = watched.machine.on_settings(now, settings);
+            self.act(svm, &actions, &watched.reason);
+            if !watched.polling && watched.machine.next_poll_at() <= now {
+                let Ok(slot) = Arc::clone(slots).try_acquire_owned() else { continue };
+                watched.polling = true;
+                let manager = Arc::clone(self);
+                tasks.spawn(async move {
+                    manager.poll(&config).await;
+                    drop(slot);
+                });
+            }
+            let next = if watched.polling { watched.machine.deadline().map_or(wake_at, |(at, _)| at) } else { watched.machine.next_wakeup() };
+            wake_at = wake_at.min(next.max(now));
+        }
+        wake_at
+    }
+
+    /// One poll: two calls to AWS.
+    async fn poll(self: &Arc<Self>, config: &Stored<AwsKmsRecord>) {
+        let (outcome, reason, kek) = match self.ask(config).await {
+            Ok(kek) => (Outcome::Ok, String::new(), Some(kek)),
+            Err((outcome, reason)) => (outcome, reason, None),
+        };
+        let was_ok = outcome == Outcome::Ok;
+        self.take(&config.record, outcome, reason, kek);
+        if let Some(watched) = self.polls.lock().get_mut(&config.record.svm) {
+            watched.polling = false;
+        }
+        self.polls.wake.notify_one();
+        if was_ok && config.record.unproven {
+            self.note_proof(config).await;
+        }
+    }
+
+    /// Gives an outcome to the machine and does what it says. The KEK is put into memory under the same lock under which the machine may wipe it, so the two never disagree.
+    fn take(&self, record: &AwsKmsRecord, outcome: Outcome, reason: String, kek: Option<Kek>) {
+        let now = self.clock.monotonic();
+        let settings = self.poll_settings(record);
+        let mut machines = self.polls.lock();
+        let watched =
+            machines.entry(record.svm).or_insert_with(|| Watched { machine: Machine::new(now, settings), polling: false, reason: String::new(), now });
+        watched.now = now;
+        let actions = watched.machine.on_poll(now, outcome, self.random.jitter());
+        watched.reason = reason;
+        self.act(record.svm, &actions, &watched.reason);
+        if let Some(kek) = kek.filter(|_| watched.machine.state().serves()) {
+            let version = kek.version();
+            if self.keyring.get(record.svm, version).is_none() {
+                self.keyring.insert(kek);
+            }
+        }
+    }
+
+    fn act(&self, svm: Uuid, actions: &[Action], reason: &str) {
+        for action in actions {
+            match action {
+                Action::Zeroize => {
+                    self.keyring.forget(svm);
+                }
+                Action::Emit(event) => emit(&self.svm_ref(svm).name, &self.node.name, *event, reason),
+            }
+        }
+    }
+
+    async fn ask(&self, config: &Stored<AwsKmsRecord>) -> Result<Kek, (Outcome, String)> {
+        let svm = config.record.svm;
+        let inside = |error: crate::Error| (Outcome::Unreachable, error.detail.unwrap_or(error.message));
+        let store = self.view.get::<KeyStoreRecord>(svm).map_err(inside)?;
+        let version = store.filter(|store| store.record.state != KeyStoreState::Initializing).map_or(0, |store| store.record.kek_version);
+        let key = kek_key(svm, version);
+        let id = key.strip_prefix(KekRecord::PREFIX).unwrap_or(&key).to_owned();
+        let record = self.view.get::<KekRecord>(id).map_err(inside)?;
+        let record = record.ok_or((Outcome::Integrity, format!("version {version} of the wrapped KEK is missing from the store")))?.record;
+        let client = self.client(config).map_err(|error| (Outcome::Misconfigured, error.detail.unwrap_or(error.message)))?;
+        let context = context(record.encryption_context.as_deref()).map_err(inside)?;
+        let judge = |error: keystead_awskms::Error| (judge(&error), error.to_string());
+        let mut decrypted = client.decrypt(&record.key_arn, &record.blob.0, &context).await.map_err(judge)?;
+        let wrong = || (Outcome::Integrity, format!("{} has unwrapped to another KEK than the one that is in use", record.key_arn));
+        let kek = kek_from(&record, &mut decrypted.plaintext).ok_or_else(wrong)?;
+        if self.keyring.get(svm, version).is_some_and(|known| !known.matches(kek.expose())) {
+            return Err(wrong());
+        }
+        let described = client.describe_key(&record.key_arn).await.map_err(judge)?;
+        if !described.enabled {
+            // Decrypt has just worked, so this is a state that will end it soon; the next polls will see.
+            tracing::warn!(svm = %svm, key = described.arn, state = described.state, "the customer key is not Enabled");
+        }
+        Ok(kek)
+    }
+
+    /// The first good poll of credentials that were stored without a proof.
+    async fn note_proof(&self, config: &Stored<AwsKmsRecord>) {
+        let record = AwsKmsRecord { unproven: false, ..config.record.clone() };
+        let Ok(value) = record.encode() else { return };
+        let txn = Txn::new().when(Compare::Unchanged(config.key.clone(), config.revision)).put(config.key.clone(), value);
+        if let Err(error) = self.store.transact(txn).await {
+            tracing::debug!(%error, "the proof of the new credentials is noted with the next good poll");
+        }
+    }
+}
+
+/// What an error of AWS proves (`contract/revocation.md`, "What a poll is").
+fn judge(error: &keystead_awskms::Error) -> Outcome {
+    match error.class() {
+        Class::Revoked if error.evidence() => Outcome::Denied,
+        // Who sits on the path could forge it.
+        Class::Revoked => Outcome::Unreachable,
+        Class::Misconfigured if error.came_from_aws() || error.hop() == Hop::Settings => Outcome::Misconfigured,
+        Class::Integrity if error.came_from_aws() => Outcome::Integrity,
+        Class::Misconfigured | Class::Integrity | Class::Transient | Class::Unreachable => Outcome::Unreachable,
+    }
+}
+
+fn emit(svm: &str, node: &str, event: Event, reason: &str) {
+    let name = event.name();
+    if event.is_alarm() {
+        tracing::error!(event = name, svm, node, reason, "AWS KMS key protection: {event:?}");
+    } else {
+        tracing::warn!(event = name, svm, node, reason, "AWS KMS key protection: {event:?}");
+    }
+}

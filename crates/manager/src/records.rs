@@ -1,0 +1,428 @@
+//! What is stored, and under which key. The only file that knows the layout of the store.
+//!
+//! | key | record |
+//! |---|---|
+//! | `/cluster` | [`ClusterRecord`] |
+//! | `/settings` | `crate::settings::Settings` |
+//! | `/certificate-authority` | [`AuthorityRecord`] |
+//! | `/nodes/{uuid}` | [`NodeRecord`] |
+//! | `/accounts/{name}` | [`AccountRecord`] |
+//! | `/svms/{uuid}`, `/svm-names/{name}` | [`SvmRecord`], [`SvmNameRecord`] |
+//! | `/key-stores/{svm}` | [`KeyStoreRecord`]: which key manager the SVM has; while it is `initializing`, the reservation of an enable |
+//! | `/aws-kms/{uuid}` | [`AwsKmsRecord`] |
+//! | `/keks/{svm}/{version}` | [`KekRecord`] |
+//! | `/jobs/{uuid}` | [`JobRecord`] |
+//! | `/job-claims/{uuid}` | [`ClaimRecord`], under a lease |
+//! | `/onboard-keys/{svm}/…` | keys of an SVM that the onboard key manager holds |
+//! | `/keys/{svm}/…` | keys of an SVM under its own KEK |
+//!
+//! All records are JSON. A member that a later version adds has a default here, so that older records still read.
+
+use crate::jobs::JobKind;
+use crate::model::{JobState, Role, SvmKind};
+use crate::{Code, Error, Result};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use jiff::Timestamp;
+use keystead_store::{Entry, Revision};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+use uuid::Uuid;
+
+/// A kind of record.
+pub trait Record: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {
+    /// What all keys of this kind start with; the whole key for a kind with one record.
+    const PREFIX: &'static str;
+
+    /// The bytes to store.
+    fn encode(&self) -> Result<Vec<u8>> {
+        serde_json::to_vec(self).map_err(|error| Error::unexpected(format!("a record under {} cannot be written as JSON: {error}", Self::PREFIX)))
+    }
+}
+
+/// A record as it was read: with the revision that a later transaction compares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored<R> {
+    /// The key it stands under.
+    pub key: String,
+    /// The revision that last wrote it.
+    pub revision: Revision,
+    /// The record.
+    pub record: R,
+}
+
+impl<R: Record> Stored<R> {
+    /// Reads an entry of the store.
+    ///
+    /// # Errors
+    /// An unexpected error that names the key, where the value is not such a record.
+    pub fn decode(entry: &Entry) -> Result<Self> {
+        let record = serde_json::from_slice(&entry.value)
+            .map_err(|error| Error::unexpected(format!("the record {} of the store is damaged: line {} column {}", entry.key, error.line(), error.column())))?;
+        Ok(Self { key: entry.key.clone(), revision: entry.revision, record })
+    }
+}
+
+/// The record kinds that live under one key or under `{prefix}{id}`.
+macro_rules! records {
+    ($($record:ty => $prefix:literal;)*) => {
+        $(impl Record for $record { const PREFIX: &'static str = $prefix; })*
+    };
+}
+
+records! {
+    ClusterRecord => "/cluster";
+    AuthorityRecord => "/certificate-authority";
+    NodeRecord => "/nodes/";
+    AccountRecord => "/accounts/";
+    SvmRecord => "/svms/";
+    SvmNameRecord => "/svm-names/";
+    KeyStoreRecord => "/key-stores/";
+    AwsKmsRecord => "/aws-kms/";
+    KekRecord => "/keks/";
+    JobRecord => "/jobs/";
+    ClaimRecord => "/job-claims/";
+    EkmipCertificateRecord => "/ekmip/certificates/";
+}
+
+/// The key of a record that has an identifier.
+pub fn key<R: Record>(id: impl std::fmt::Display) -> String {
+    format!("{}{id}", R::PREFIX)
+}
+
+/// The key of an SVM's name: names are unique without regard to case.
+pub fn svm_name_key(name: &str) -> String {
+    key::<SvmNameRecord>(name.to_lowercase())
+}
+
+/// The key of one version of an SVM's KEK. Versions are padded, so that they sort as numbers.
+pub fn kek_key(svm: Uuid, version: u32) -> String {
+    format!("{}{version:010}", keks_prefix(svm))
+}
+
+/// What all versions of an SVM's KEK start with.
+pub fn keks_prefix(svm: Uuid) -> String {
+    format!("{}{svm}/", KekRecord::PREFIX)
+}
+
+/// What all keys under an SVM's own KEK start with.
+pub fn keys_prefix(svm: Uuid) -> String {
+    format!("/keys/{svm}/")
+}
+
+/// What all keys of an SVM that the onboard key manager holds start with.
+pub fn onboard_keys_prefix(svm: Uuid) -> String {
+    format!("/onboard-keys/{svm}/")
+}
+
+/// Bytes that stand as base64 in JSON.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Base64(pub Vec<u8>);
+
+impl Serialize for Base64 {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.serialize_str(&BASE64.encode(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Base64 {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        BASE64.decode(text).map(Base64).map_err(|_| serde::de::Error::custom("not base64"))
+    }
+}
+
+/// The cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterRecord {
+    /// The identifier.
+    pub uuid: Uuid,
+    /// The admin SVM.
+    pub admin_svm: Uuid,
+    /// A known text, sealed: tells at the start whether the seal key is the one that this store was sealed with.
+    pub seal_check: Base64,
+    /// When the cluster was made.
+    pub created: Timestamp,
+}
+
+/// The cluster's own certificate authority.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuthorityRecord {
+    /// The CA certificate, PEM.
+    pub certificate: String,
+    /// Its private key, PEM, sealed.
+    pub private_key: Base64,
+}
+
+/// The EKMIP server's certificate of a node, made from the cluster's template.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EkmipCertificateRecord {
+    /// The certificate, PEM.
+    pub certificate: String,
+    /// Its private key, PEM, sealed.
+    pub private_key: Base64,
+    /// Up to when it is valid.
+    pub expiry: Timestamp,
+}
+
+/// A node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRecord {
+    /// The identifier.
+    pub uuid: Uuid,
+    /// The name.
+    pub name: String,
+    /// The program's version.
+    pub version: String,
+    /// What the node can do; see `crate::cluster::FEATURE_LEVEL`.
+    pub feature_level: u32,
+    /// The cluster-network address.
+    pub address: Option<String>,
+    /// Where EKMIP clients reach it.
+    pub ekmip_address: Option<String>,
+    /// When the process started.
+    pub started: Timestamp,
+}
+
+/// An account of the REST API.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountRecord {
+    /// The login name.
+    pub name: String,
+    /// What it may do.
+    pub role: StoredRole,
+    /// The password's argon2id hash, as a PHC string.
+    pub password_hash: String,
+}
+
+/// A role as it is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "name", rename_all = "lowercase")]
+#[allow(missing_docs)] // As in `Role`.
+pub enum StoredRole {
+    Admin,
+    Readonly,
+    Vsadmin { svm: Uuid },
+}
+
+impl From<StoredRole> for Role {
+    fn from(role: StoredRole) -> Self {
+        match role {
+            StoredRole::Admin => Role::Admin,
+            StoredRole::Readonly => Role::Readonly,
+            StoredRole::Vsadmin { svm } => Role::Vsadmin { svm },
+        }
+    }
+}
+
+/// An SVM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SvmRecord {
+    /// The identifier.
+    pub uuid: Uuid,
+    /// The name as given.
+    pub name: String,
+    /// A free text.
+    #[serde(default)]
+    pub comment: String,
+    /// Whose it is.
+    #[serde(with = "svm_kind")]
+    pub kind: SvmKind,
+}
+
+mod svm_kind {
+    use super::SvmKind;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(kind: &SvmKind, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(match kind {
+            SvmKind::Admin => "admin",
+            SvmKind::Data => "data",
+        })
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SvmKind, D::Error> {
+        match String::deserialize(deserializer)?.as_str() {
+            "admin" => Ok(SvmKind::Admin),
+            "data" => Ok(SvmKind::Data),
+            _ => Err(serde::de::Error::custom("not a kind of SVM")),
+        }
+    }
+}
+
+/// Who has a name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SvmNameRecord {
+    /// The SVM.
+    pub svm: Uuid,
+}
+
+/// Which key manager an SVM has. One for each SVM: its existence is what refuses a second one (65537910).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyStoreRecord {
+    /// The SVM.
+    pub svm: Uuid,
+    /// The AWS KMS configuration.
+    pub manager: Uuid,
+    /// Where it stands.
+    pub state: KeyStoreState,
+    /// The KEK version that new keys are wrapped under; 0 while initializing.
+    pub kek_version: u32,
+}
+
+/// Where the key store of an SVM stands (names as in ONTAP's `/security/key-stores`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyStoreState {
+    /// Reserved by an enable that has not ended.
+    Initializing,
+    /// In use.
+    Active,
+    /// A rekey-internal is under way.
+    SvmKekRekey,
+    /// A DELETE is under way.
+    Disabling,
+}
+
+/// An AWS KMS configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AwsKmsRecord {
+    /// The identifier.
+    pub uuid: Uuid,
+    /// The SVM.
+    pub svm: Uuid,
+    /// All that is no secret.
+    pub settings: StoredSettings,
+    /// The secret access key, sealed for [`secret_place`].
+    pub secret_access_key: Base64,
+    /// The proxy's password, sealed for [`proxy_password_place`].
+    pub proxy_password: Option<Base64>,
+    /// Credentials stored without a proof (`skip_verify`), not yet confirmed by a good poll: `max_unverified` counts as one hour where it is unset.
+    #[serde(default)]
+    pub unproven: bool,
+}
+
+/// The place that an AWS secret is sealed for.
+pub fn secret_place(config: Uuid) -> String {
+    format!("/aws-kms/{config}#secret_access_key")
+}
+
+/// The place that a proxy password is sealed for.
+pub fn proxy_password_place(config: Uuid) -> String {
+    format!("/aws-kms/{config}#proxy_password")
+}
+
+/// The settings of a configuration, as stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)] // The members of `model::AwsKms`.
+pub struct StoredSettings {
+    pub region: String,
+    pub key_id: String,
+    pub access_key_id: String,
+    pub encryption_context: Option<String>,
+    pub service: String,
+    pub default_domain: String,
+    pub host: Option<String>,
+    pub port: u16,
+    pub polling_period: u32,
+    pub timeout: u32,
+    pub verify: bool,
+    pub verify_host: bool,
+    pub verify_ip: bool,
+    pub proxy: Option<StoredProxy>,
+    #[serde(default)]
+    pub access_error_grace: Option<Duration>,
+    #[serde(default)]
+    pub max_unverified: Option<Duration>,
+    #[serde(default)]
+    pub ca_certificates: Option<String>,
+}
+
+/// A proxy without its password, as stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)] // The members of `model::Proxy`.
+pub struct StoredProxy {
+    pub https: bool,
+    pub host: String,
+    pub port: u16,
+    pub username: Option<String>,
+}
+
+/// One version of an SVM's KEK, wrapped by the customer key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KekRecord {
+    /// The SVM.
+    pub svm: Uuid,
+    /// The version, from 1.
+    pub version: u32,
+    /// What AWS's Encrypt answered.
+    pub blob: Base64,
+    /// The key ARN that Encrypt answered: aliases move, so Decrypt names this.
+    pub key_arn: String,
+    /// The encryption context that was used, verbatim.
+    pub encryption_context: Option<String>,
+    /// The key material that wraps it, where AWS names one.
+    pub key_material_id: Option<String>,
+    /// Tells whether AWS gave the right KEK back (`keystead_keyring::CheckValue`).
+    pub check_value: Base64,
+    /// When it was last wrapped.
+    pub wrapped_at: Timestamp,
+}
+
+/// A job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobRecord {
+    /// The identifier.
+    pub uuid: Uuid,
+    /// What to do, with all inputs; secrets sealed.
+    pub kind: JobKind,
+    /// The call that started it.
+    pub description: String,
+    /// The account that started it.
+    pub account: String,
+    /// Where it stands.
+    pub state: JobState,
+    /// What it does now, or how it ended.
+    pub message: String,
+    /// On failure.
+    pub error: Option<StoredError>,
+    /// When it was accepted.
+    pub start_time: Timestamp,
+    /// When it ended.
+    pub end_time: Option<Timestamp>,
+    /// The node that works, or worked, on it.
+    pub node: Option<Uuid>,
+    /// The SVM that it is about, with the name that it had.
+    pub svm: Option<(Uuid, String)>,
+}
+
+/// An error as a job keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredError {
+    /// The code's number.
+    pub code: u32,
+    /// The text for the user.
+    pub message: String,
+    /// The field or parameter to blame.
+    pub target: Option<String>,
+}
+
+impl From<&Error> for StoredError {
+    fn from(error: &Error) -> Self {
+        Self { code: error.code.number(), message: error.message.clone(), target: error.target.clone() }
+    }
+}
+
+impl From<&StoredError> for Error {
+    fn from(error: &StoredError) -> Self {
+        Self { code: Code::from_number(error.code).unwrap_or(Code::Unexpected), message: error.message.clone(), target: error.target.clone(), detail: None }
+    }
+}
+
+/// Which node works on a job. It stands under that node's lease: a node that dies loses it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClaimRecord {
+    /// The node.
+    pub node: Uuid,
+}

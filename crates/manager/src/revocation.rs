@@ -1,0 +1,475 @@
+//! The state machine of a tenant's promise (`contract/revocation.md`): one for each SVM and node.
+//!
+//! Pure: poll results, time and chance come in, actions go out. It needs neither the store nor other nodes, so nothing can keep it from blocking.
+
+use std::time::Duration;
+
+/// The longest pause between two polls after a failure that is no denial.
+const MAX_BACKOFF: Duration = Duration::from_secs(15 * 60);
+/// The pause between two polls once a denial is confirmed.
+const CONFIRMED_PERIOD: Duration = Duration::from_secs(60);
+/// How far a poll's time is spread, as a part of the period, to either side.
+const JITTER: f64 = 0.1;
+
+/// What a poll came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// The right KEK came back.
+    Ok,
+    /// AWS denies, and that can be believed.
+    Denied,
+    /// No answer, a transient error, an answer that is not AWS's, or one that cannot be believed.
+    Unreachable,
+    /// A signature, validation or key-usage error: someone changed something.
+    Misconfigured,
+    /// The ciphertext does not fit, or another KEK came back.
+    Integrity,
+}
+
+/// Where an SVM stands on this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum State {
+    /// No KEK in memory since the start.
+    Unavailable,
+    /// The last poll was ok.
+    Available,
+    /// The last poll was not ok, and no denial is confirmed.
+    Degraded,
+    /// A denial is confirmed; the grace runs.
+    Revoking,
+    /// The KEK is wiped on this node.
+    Blocked,
+}
+
+impl State {
+    /// Whether keys are served.
+    pub fn serves(self) -> bool {
+        matches!(self, Self::Available | Self::Degraded | Self::Revoking)
+    }
+}
+
+/// The settings of an SVM's machine. They may change at any time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// Between two good polls.
+    pub polling_period: Duration,
+    /// The re-poll after a failure, and the least time between the two denials of a confirmation.
+    pub min_poll_interval: Duration,
+    /// From the first denial of a confirmed pair to the block.
+    pub access_error_grace: Duration,
+    /// How long keys are served without a good poll, whatever the reason.
+    pub max_unverified: Option<Duration>,
+}
+
+/// What the caller must do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Wipe the KEK, now.
+    Zeroize,
+    /// Tell the operator.
+    Emit(Event),
+}
+
+/// What operators are told. Names as in ONTAP's event catalogue where it has one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// Keys are served, after they were not, or after polls had failed.
+    Available,
+    /// A poll has failed, keys are still served.
+    Degraded(Outcome),
+    /// A denial is confirmed; the grace runs.
+    Revoking,
+    /// Keys are refused from now on.
+    Blocked(Why),
+}
+
+/// Why an SVM is, or will be, blocked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Why {
+    /// AWS denies, and the grace is over.
+    Denied,
+    /// No good poll for `max_unverified`.
+    Unverified,
+}
+
+impl Event {
+    /// The name of the event.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Available => "ekmip.awskms.available",
+            Self::Degraded(Outcome::Integrity) => "keystead.awskms.integrity",
+            Self::Degraded(Outcome::Misconfigured) => "keystead.awskms.misconfigured",
+            Self::Degraded(_) => "keystead.awskms.degraded",
+            Self::Revoking => "keystead.awskms.revoking",
+            Self::Blocked(_) => "ekmip.awskms.notAvailable",
+        }
+    }
+
+    /// Whether somebody should be woken.
+    pub fn is_alarm(self) -> bool {
+        !matches!(self, Self::Available | Self::Degraded(Outcome::Ok | Outcome::Denied | Outcome::Unreachable))
+    }
+}
+
+/// The machine. Times are monotonic, counted from any fixed moment of the process.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Machine {
+    settings: Settings,
+    state: State,
+    next_poll: Duration,
+    /// The first denial since the last ok.
+    denied_at: Option<Duration>,
+    /// When the second denial came that confirmed it.
+    confirmed: bool,
+    /// The last ok; counts for `max_unverified`.
+    verified_at: Option<Duration>,
+    /// The pause before the next poll after a failure that is no denial.
+    backoff: Duration,
+    last: Option<Outcome>,
+}
+
+impl Machine {
+    /// A machine for an SVM whose KEK is not in memory. Its first poll is due at once.
+    pub fn new(now: Duration, settings: Settings) -> Self {
+        Self {
+            settings,
+            state: State::Unavailable,
+            next_poll: now,
+            denied_at: None,
+            confirmed: false,
+            verified_at: None,
+            backoff: settings.min_poll_interval,
+            last: None,
+        }
+    }
+
+    /// Takes the result of a poll that ended `now`. `chance` is from 0 (included) to 1 (excluded).
+    pub fn on_poll(&mut self, now: Duration, outcome: Outcome, chance: f64) -> Vec<Action> {
+        let mut actions = self.on_tick(now);
+        let before = self.state;
+        let news = self.last != Some(outcome);
+        self.last = Some(outcome);
+        match outcome {
+            Outcome::Ok => {
+                self.state = State::Available;
+                self.denied_at = None;
+                self.confirmed = false;
+                self.verified_at = Some(now);
+                if before != State::Available {
+                    actions.push(Action::Emit(Event::Available));
+                }
+            }
+            Outcome::Denied => {
+                // Only a second denial that comes late enough confirms: right after a change, IAM may still give the old answer here and the new one there.
+                match self.denied_at {
+                    None => self.denied_at = Some(now),
+                    Some(first) if now.saturating_sub(first) >= self.settings.min_poll_interval => self.confirmed = true,
+                    Some(_) => {}
+                }
+                match before {
+                    State::Available | State::Degraded if self.confirmed => {
+                        self.state = State::Revoking;
+                        actions.push(Action::Emit(Event::Revoking));
+                        actions.extend(self.on_tick(now));
+                    }
+                    State::Available | State::Degraded => self.degrade(outcome, news, &mut actions),
+                    State::Unavailable | State::Revoking | State::Blocked => {}
+                }
+            }
+            Outcome::Unreachable | Outcome::Misconfigured | Outcome::Integrity => match before {
+                State::Available | State::Degraded => self.degrade(outcome, news, &mut actions),
+                // The grace is neither stopped nor reset: cutting the network must not save a revoked key.
+                State::Unavailable | State::Revoking | State::Blocked => {}
+            },
+        }
+        self.plan(now, outcome, chance);
+        actions
+    }
+
+    /// Lets time pass. To be called at [`Machine::next_wakeup`], also while a poll is under way: a hanging poll must not put off the block.
+    pub fn on_tick(&mut self, now: Duration) -> Vec<Action> {
+        match self.deadline() {
+            Some((at, why)) if now >= at => {
+                self.state = State::Blocked;
+                vec![Action::Zeroize, Action::Emit(Event::Blocked(why))]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Another node has blocked this SVM: poll now. A hint, not an order.
+    pub fn on_hint(&mut self, now: Duration) {
+        self.next_poll = self.next_poll.min(now);
+    }
+
+    /// Takes new settings; what they shorten, they shorten at once.
+    pub fn on_settings(&mut self, now: Duration, settings: Settings) -> Vec<Action> {
+        self.settings = settings;
+        self.backoff = self.backoff.clamp(settings.min_poll_interval, self.max_backoff());
+        let period =
+            if self.denied_at.is_some() { settings.polling_period.min(CONFIRMED_PERIOD.max(settings.min_poll_interval)) } else { settings.polling_period };
+        self.next_poll = self.next_poll.min(now + period.mul_f64(1.0 + JITTER));
+        self.on_tick(now)
+    }
+
+    /// Where the SVM stands.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// What the last poll came to.
+    pub fn last(&self) -> Option<Outcome> {
+        self.last
+    }
+
+    /// When the next poll is due.
+    pub fn next_poll_at(&self) -> Duration {
+        self.next_poll
+    }
+
+    /// When keys will be refused if nothing changes, and why.
+    pub fn deadline(&self) -> Option<(Duration, Why)> {
+        if !self.state.serves() {
+            return None;
+        }
+        let denied = self.denied_at.filter(|_| self.confirmed).map(|first| (first + self.settings.access_error_grace, Why::Denied));
+        let unverified = self.verified_at.zip(self.settings.max_unverified).map(|(ok, limit)| (ok + limit, Why::Unverified));
+        [denied, unverified].into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+
+    /// When the caller must call next: for a poll or for a tick.
+    pub fn next_wakeup(&self) -> Duration {
+        self.deadline().map_or(self.next_poll, |(at, _)| at.min(self.next_poll))
+    }
+
+    fn degrade(&mut self, outcome: Outcome, news: bool, actions: &mut Vec<Action>) {
+        self.state = State::Degraded;
+        if news {
+            actions.push(Action::Emit(Event::Degraded(outcome)));
+        }
+    }
+
+    fn plan(&mut self, now: Duration, outcome: Outcome, chance: f64) {
+        let settings = self.settings;
+        let spread = |period: Duration| period.mul_f64(1.0 - JITTER + 2.0 * JITTER * chance.clamp(0.0, 1.0));
+        let confirmed = settings.polling_period.min(CONFIRMED_PERIOD);
+        let pause = match outcome {
+            Outcome::Ok => spread(settings.polling_period),
+            // Never before the interval is over, else the second denial would not confirm.
+            Outcome::Denied if !self.confirmed => {
+                let first = self.denied_at.unwrap_or(now);
+                (first + settings.min_poll_interval).saturating_sub(now).max(Duration::from_millis(1))
+            }
+            Outcome::Denied => confirmed,
+            // Once denied, the network of whoever may be cutting it is not given time.
+            _ if self.confirmed => confirmed,
+            _ if self.denied_at.is_some() => settings.min_poll_interval.min(settings.polling_period),
+            _ => {
+                let pause = spread(self.backoff);
+                self.backoff = (self.backoff * 2).min(self.max_backoff());
+                pause
+            }
+        };
+        if matches!(outcome, Outcome::Ok | Outcome::Denied) {
+            self.backoff = settings.min_poll_interval;
+        }
+        self.next_poll = now + pause;
+    }
+
+    fn max_backoff(&self) -> Duration {
+        MAX_BACKOFF.min(self.settings.polling_period).max(self.settings.min_poll_interval)
+    }
+}
+
+/// The promise: from "the key is unusable in AWS" to "this node hands out no key".
+pub fn bound(settings: &Settings, timeout: Duration) -> Duration {
+    settings.polling_period.mul_f64(1.0 + JITTER) + settings.min_poll_interval + settings.access_error_grace + timeout
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const MINUTE: Duration = Duration::from_secs(60);
+    /// The middle of the spread: no jitter.
+    const MIDDLE: f64 = 0.5;
+
+    fn settings() -> Settings {
+        Settings { polling_period: MINUTE * 60, min_poll_interval: MINUTE, access_error_grace: MINUTE * 60, max_unverified: None }
+    }
+
+    /// A machine that was found ok at the second 0.
+    fn available(settings: Settings) -> Machine {
+        let mut machine = Machine::new(Duration::ZERO, settings);
+        machine.on_poll(Duration::ZERO, Outcome::Ok, MIDDLE);
+        assert_eq!(machine.state(), State::Available);
+        machine
+    }
+
+    #[test]
+    fn a_start_is_unavailable_and_polls_at_once() {
+        let machine = Machine::new(SECOND * 5, settings());
+        assert_eq!((machine.state(), machine.next_poll_at()), (State::Unavailable, SECOND * 5));
+        assert!(!machine.state().serves());
+    }
+
+    #[test]
+    fn ok_leads_from_any_state_to_available() {
+        let mut machine = available(settings());
+        let path = [Outcome::Denied, Outcome::Denied];
+        for (n, outcome) in path.into_iter().enumerate() {
+            machine.on_poll(MINUTE * (n as u32 + 1), outcome, MIDDLE);
+        }
+        assert_eq!(machine.state(), State::Revoking);
+        assert_eq!(machine.on_poll(MINUTE * 10, Outcome::Ok, MIDDLE), [Action::Emit(Event::Available)]);
+        machine.on_poll(MINUTE * 11, Outcome::Denied, MIDDLE);
+        machine.on_poll(MINUTE * 12, Outcome::Denied, MIDDLE);
+        machine.on_tick(MINUTE * 100);
+        assert_eq!(machine.state(), State::Blocked);
+        machine.on_poll(MINUTE * 101, Outcome::Ok, MIDDLE);
+        assert_eq!(machine.state(), State::Available);
+        assert_eq!(machine.deadline(), None, "the old denial is forgotten");
+    }
+
+    #[test]
+    fn the_first_denial_degrades_and_is_polled_again_after_the_interval() {
+        let mut machine = available(settings());
+        machine.on_poll(MINUTE * 60, Outcome::Denied, MIDDLE);
+        assert_eq!((machine.state(), machine.next_poll_at()), (State::Degraded, MINUTE * 61));
+        assert_eq!(machine.deadline(), None);
+    }
+
+    #[test]
+    fn a_second_denial_confirms_only_when_it_comes_late_enough() {
+        let mut machine = available(settings());
+        machine.on_poll(MINUTE * 60, Outcome::Denied, MIDDLE);
+        machine.on_poll(MINUTE * 61 - SECOND, Outcome::Denied, MIDDLE);
+        assert_eq!((machine.state(), machine.next_poll_at()), (State::Degraded, MINUTE * 61));
+        machine.on_poll(MINUTE * 61, Outcome::Denied, MIDDLE);
+        assert_eq!(machine.state(), State::Revoking);
+        assert_eq!(machine.deadline(), Some((MINUTE * 120, Why::Denied)), "the grace counts from the first denial");
+    }
+
+    #[test]
+    fn a_grace_of_zero_blocks_at_the_confirmation() {
+        let mut machine = available(Settings { access_error_grace: Duration::ZERO, ..settings() });
+        machine.on_poll(MINUTE, Outcome::Denied, MIDDLE);
+        assert_eq!(machine.state(), State::Degraded);
+        let actions = machine.on_poll(MINUTE * 2, Outcome::Denied, MIDDLE);
+        assert_eq!(machine.state(), State::Blocked);
+        assert!(actions.contains(&Action::Zeroize));
+    }
+
+    #[test]
+    fn the_grace_ends_in_the_block_also_while_a_poll_hangs() {
+        let mut machine = available(settings());
+        machine.on_poll(MINUTE, Outcome::Denied, MIDDLE);
+        machine.on_poll(MINUTE * 2, Outcome::Denied, MIDDLE);
+        assert_eq!(machine.on_tick(MINUTE * 61 - SECOND), []);
+        assert_eq!(machine.on_tick(MINUTE * 61), [Action::Zeroize, Action::Emit(Event::Blocked(Why::Denied))]);
+        assert_eq!(machine.on_tick(MINUTE * 62), [], "wiped once");
+    }
+
+    #[test]
+    fn cutting_the_network_does_not_save_a_revoked_key() {
+        let mut machine = available(settings());
+        machine.on_poll(MINUTE, Outcome::Denied, MIDDLE);
+        machine.on_poll(MINUTE * 2, Outcome::Denied, MIDDLE);
+        for n in 3..61 {
+            for outcome in [Outcome::Unreachable, Outcome::Misconfigured, Outcome::Integrity] {
+                machine.on_poll(MINUTE * n, outcome, MIDDLE);
+            }
+            assert_eq!(machine.state(), State::Revoking);
+        }
+        machine.on_tick(MINUTE * 61);
+        assert_eq!(machine.state(), State::Blocked);
+    }
+
+    #[test]
+    fn an_outage_degrades_and_never_blocks() {
+        for outcome in [Outcome::Unreachable, Outcome::Misconfigured, Outcome::Integrity] {
+            let mut machine = available(settings());
+            let actions = machine.on_poll(MINUTE, outcome, MIDDLE);
+            assert_eq!(actions, [Action::Emit(Event::Degraded(outcome))]);
+            assert_eq!(Event::Degraded(outcome).is_alarm(), outcome != Outcome::Unreachable);
+            for n in 2..10_000 {
+                machine.on_poll(MINUTE * n, outcome, MIDDLE);
+            }
+            assert_eq!((machine.state(), machine.deadline()), (State::Degraded, None));
+        }
+    }
+
+    #[test]
+    fn an_outage_between_two_denials_does_not_take_the_first_back() {
+        let mut machine = available(settings());
+        machine.on_poll(MINUTE, Outcome::Denied, MIDDLE);
+        machine.on_poll(MINUTE * 2, Outcome::Unreachable, MIDDLE);
+        machine.on_poll(MINUTE * 3, Outcome::Denied, MIDDLE);
+        assert_eq!((machine.state(), machine.deadline()), (State::Revoking, Some((MINUTE * 61, Why::Denied))));
+    }
+
+    #[test]
+    fn max_unverified_blocks_whatever_the_reason() {
+        let mut machine = available(Settings { max_unverified: Some(MINUTE * 90), ..settings() });
+        machine.on_poll(MINUTE * 60, Outcome::Unreachable, MIDDLE);
+        assert_eq!(machine.deadline(), Some((MINUTE * 90, Why::Unverified)));
+        assert_eq!(machine.on_tick(MINUTE * 90), [Action::Zeroize, Action::Emit(Event::Blocked(Why::Unverified))]);
+    }
+
+    #[test]
+    fn normal_polls_are_spread_by_a_tenth() {
+        for (chance, minutes) in [(0.0, 54.0), (0.5, 60.0), (1.0, 66.0)] {
+            let mut machine = Machine::new(Duration::ZERO, settings());
+            machine.on_poll(Duration::ZERO, Outcome::Ok, chance);
+            assert!((machine.next_poll_at().as_secs_f64() / 60.0 - minutes).abs() < 0.01);
+        }
+    }
+
+    #[test]
+    fn after_a_confirmation_it_polls_each_minute_or_period() {
+        for (period, expected) in [(MINUTE * 60, MINUTE), (MINUTE, MINUTE)] {
+            let mut machine = available(Settings { polling_period: period, min_poll_interval: SECOND * 5, ..settings() });
+            machine.on_poll(MINUTE, Outcome::Denied, MIDDLE);
+            machine.on_poll(MINUTE * 2, Outcome::Denied, MIDDLE);
+            assert_eq!(machine.next_poll_at(), MINUTE * 2 + expected);
+        }
+    }
+
+    #[test]
+    fn after_other_failures_it_backs_off_to_a_quarter_of_an_hour() {
+        let mut machine = available(settings());
+        let mut now = MINUTE;
+        let mut pauses = Vec::new();
+        for _ in 0..7 {
+            machine.on_poll(now, Outcome::Unreachable, MIDDLE);
+            pauses.push((machine.next_poll_at() - now).as_secs() / 60);
+            now = machine.next_poll_at();
+        }
+        assert_eq!(pauses, [1, 2, 4, 8, 15, 15, 15]);
+    }
+
+    #[test]
+    fn a_hint_polls_at_once() {
+        let mut machine = available(settings());
+        machine.on_hint(MINUTE);
+        assert_eq!(machine.next_poll_at(), MINUTE);
+    }
+
+    #[test]
+    fn shorter_settings_act_at_once() {
+        let mut machine = available(settings());
+        machine.on_settings(MINUTE, Settings { polling_period: MINUTE, ..settings() });
+        assert!(machine.next_poll_at() <= MINUTE + MINUTE.mul_f64(1.1));
+        machine.on_poll(MINUTE * 2, Outcome::Denied, MIDDLE);
+        machine.on_poll(MINUTE * 3, Outcome::Denied, MIDDLE);
+        let actions = machine.on_settings(MINUTE * 4, Settings { access_error_grace: MINUTE, ..settings() });
+        assert!(actions.contains(&Action::Zeroize));
+    }
+
+    #[test]
+    fn the_bound_of_the_page_is_under_85_seconds() {
+        let settings = Settings { polling_period: MINUTE, min_poll_interval: SECOND * 5, access_error_grace: Duration::ZERO, max_unverified: None };
+        assert!(bound(&settings, SECOND * 10) < SECOND * 85);
+    }
+}

@@ -1,0 +1,184 @@
+//! The view: this node's copy of the small records, kept by the store's watch.
+//!
+//! Reads are answered from it, without the store: they go on when the store does not. A caller that has just written waits with [`View::reached`] until its own
+//! write is in the view, so that everybody reads their own writes.
+
+use crate::records::{Record, Stored, key};
+use crate::{Error, Result};
+use keystead_store::{Entry, Event, EventBatch, Range, Revision, Store};
+use std::collections::BTreeMap;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// How many records are read from the store at a time.
+const PAGE: usize = 1_000;
+/// How long to wait before the store is asked again after it failed.
+const RETRY: Duration = Duration::from_millis(500);
+/// How long a writer waits until its own write shows in the view.
+const READ_YOUR_WRITES: Duration = Duration::from_secs(5);
+
+/// A node's copy of all records but the keys of SVMs.
+pub struct View {
+    store: Arc<dyn Store>,
+    records: RwLock<BTreeMap<String, Entry>>,
+    revision: watch::Sender<Revision>,
+}
+
+impl View {
+    /// Reads everything once. Start [`View::follow`] afterwards.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn load(store: Arc<dyn Store>) -> Result<Arc<Self>> {
+        let view = Arc::new(Self { store, records: RwLock::default(), revision: watch::channel(Revision(0)).0 });
+        view.reload().await?;
+        Ok(view)
+    }
+
+    /// Keeps the view up to date until it is cancelled. After a failure of the store the view stays as it was, and is read anew when the store is back.
+    pub async fn follow(self: Arc<Self>, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.follow_once() => {}
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(RETRY) => {}
+            }
+        }
+    }
+
+    /// One record, with its revision.
+    ///
+    /// # Errors
+    /// The record is damaged.
+    pub fn get<R: Record>(&self, id: impl std::fmt::Display) -> Result<Option<Stored<R>>> {
+        self.read().get(&key::<R>(id)).map(Stored::decode).transpose()
+    }
+
+    /// The record of a kind that has only one.
+    ///
+    /// # Errors
+    /// It is missing or damaged.
+    pub fn only<R: Record>(&self) -> Result<Stored<R>> {
+        self.get::<R>("")?.ok_or_else(|| Error::unexpected(format!("the record {} is missing from the store", R::PREFIX)))
+    }
+
+    /// All records of a kind, in the order of their keys. Damaged ones are logged and left out, so that one of them does not hide the others.
+    pub fn all<R: Record>(&self) -> Vec<Stored<R>> {
+        self.under::<R>(R::PREFIX)
+    }
+
+    /// All records of a kind whose key starts with `prefix`.
+    pub fn under<R: Record>(&self, prefix: &str) -> Vec<Stored<R>> {
+        self.read()
+            .range(prefix.to_owned()..)
+            .take_while(|(key, _)| key.starts_with(prefix))
+            .filter_map(|(_, entry)| {
+                Stored::decode(entry).inspect_err(|error| tracing::error!(detail = error.detail.as_deref(), "a record of the store cannot be read")).ok()
+            })
+            .collect()
+    }
+
+    /// Whether any key starts with `prefix`.
+    pub fn any_under(&self, prefix: &str) -> bool {
+        self.read().range(prefix.to_owned()..).next().is_some_and(|(key, _)| key.starts_with(prefix))
+    }
+
+    /// Signals each new revision of the view.
+    pub fn changes(&self) -> watch::Receiver<Revision> {
+        self.revision.subscribe()
+    }
+
+    /// Waits until the view shows `revision`, at most a few seconds: a view that lags is behind, but no reason to fail what has been written already.
+    pub async fn reached(&self, revision: Revision) {
+        let mut changes = self.revision.subscribe();
+        if tokio::time::timeout(READ_YOUR_WRITES, changes.wait_for(|at| *at >= revision)).await.is_err() {
+            tracing::warn!(revision = revision.0, "the view has not caught up with a write of this node; reads may be old for a moment");
+        }
+    }
+
+    async fn follow_once(&self) {
+        let from = *self.revision.borrow();
+        let mut watch = match self.store.watch("/", from).await {
+            Ok(watch) => watch,
+            Err(error) => {
+                tracing::warn!(%error, "the store cannot be watched; the view stays as it is until it can");
+                if matches!(error, keystead_store::Error::Compacted { .. }) {
+                    self.reload_or_log().await;
+                }
+                return;
+            }
+        };
+        while let Some(batch) = watch.next().await {
+            match batch {
+                Ok(batch) => self.apply(batch),
+                Err(error) => {
+                    tracing::warn!(%error, "the watch of the store ended; reading it anew");
+                    self.reload_or_log().await;
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn reload_or_log(&self) {
+        if let Err(error) = self.reload().await {
+            tracing::warn!(detail = error.detail.as_deref(), "the store cannot be read; the view stays as it is");
+        }
+    }
+
+    /// Pages of different revisions do not fit together by themselves. The watch, which starts at the first page's revision, makes them do so: it brings every
+    /// change since, and applying one twice does no harm.
+    async fn reload(&self) -> Result<()> {
+        let mut fresh = BTreeMap::new();
+        let mut range = Range::prefix("/", PAGE);
+        let mut revision = None;
+        loop {
+            let page = self.store.range(range.clone()).await?;
+            revision.get_or_insert(page.revision);
+            range.after = page.entries.last().map(|entry| entry.key.clone());
+            fresh.extend(page.entries.into_iter().filter(|entry| is_kept(&entry.key)).map(|entry| (entry.key.clone(), entry)));
+            if !page.more {
+                break;
+            }
+        }
+        *self.write() = fresh;
+        self.revision.send_replace(revision.unwrap_or_default());
+        Ok(())
+    }
+
+    fn apply(&self, batch: EventBatch) {
+        let mut records = self.write();
+        for event in batch.events {
+            match event {
+                Event::Put(entry) if is_kept(&entry.key) => {
+                    records.insert(entry.key.clone(), entry);
+                }
+                Event::Put(_) => {}
+                Event::Delete { key } => {
+                    records.remove(&key);
+                }
+            }
+        }
+        drop(records);
+        self.revision.send_replace(batch.revision);
+    }
+
+    // A panic while the lock is held cannot leave the map half changed, so a poisoned lock is as good as any.
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<String, Entry>> {
+        self.records.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<String, Entry>> {
+        self.records.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// Keys of SVMs are many, and have a view of their own.
+fn is_kept(key: &str) -> bool {
+    !key.starts_with("/keys/")
+}
