@@ -249,7 +249,11 @@ mod tests {
 
     #[test]
     fn the_file_sets_the_clusters_settings() {
-        let config = load("[aws_kms]\naccess_error_grace = \"0s\"\nmin_poll_interval = \"5s\"\nallow_endpoints = [\"127.0.0.0/8\"]\n[cluster]\nmetrocluster = true\n", &[]).unwrap();
+        let config = load(
+            "[aws_kms]\naccess_error_grace = \"0s\"\nmin_poll_interval = \"5s\"\nallow_endpoints = [\"127.0.0.0/8\"]\n[cluster]\nmetrocluster = true\n",
+            &[],
+        )
+        .unwrap();
         let settings = config.settings();
         assert_eq!((settings.access_error_grace, settings.min_poll_interval), (Duration::ZERO, Duration::from_secs(5)));
         assert!(settings.metrocluster);
@@ -269,8 +273,14 @@ mod tests {
     fn a_variable_counts_before_the_file() {
         let file = "listen = \"127.0.0.1:1\"\n[aws_kms]\nenabled = true\n";
         let variables = [
-            ("KEYSTEAD_LISTEN", "127.0.0.1:2"), ("KEYSTEAD_AWS_KMS_ENABLED", "false"), ("KEYSTEAD_EKMIP_CERTIFICATE_KEY_SIZE", "384"), ("KEYSTEAD_EKMIP_ADDRESS", "h:1"),
-            ("KEYSTEAD_JOBS_RETENTION", "10s"), ("KEYSTEAD_AWS_KMS_ALLOW_ENDPOINTS", "[\"a\", \"b\"]"), ("KEYSTEAD_ADMIN_PASSWORD", "not a key"), ("HOME", "/"),
+            ("KEYSTEAD_LISTEN", "127.0.0.1:2"),
+            ("KEYSTEAD_AWS_KMS_ENABLED", "false"),
+            ("KEYSTEAD_EKMIP_CERTIFICATE_KEY_SIZE", "384"),
+            ("KEYSTEAD_EKMIP_ADDRESS", "h:1"),
+            ("KEYSTEAD_JOBS_RETENTION", "10s"),
+            ("KEYSTEAD_AWS_KMS_ALLOW_ENDPOINTS", "[\"a\", \"b\"]"),
+            ("KEYSTEAD_ADMIN_PASSWORD", "not a key"),
+            ("HOME", "/"),
         ];
         let config = load(file, &variables).unwrap();
         assert_eq!(config.listen.as_deref(), Some("127.0.0.1:2"));

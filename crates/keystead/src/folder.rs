@@ -66,18 +66,6 @@ impl Folder {
         let path = self.file(name);
         write_whole(&path, mode, content).map_err(|error| format!("{} cannot be written: {error}", path.display()))
     }
-
-    /// Removes a file; one that is gone is no error.
-    ///
-    /// # Errors
-    /// One line.
-    pub fn remove(&self, name: &str) -> Result<(), String> {
-        let path = self.file(name);
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(format!("{} cannot be removed: {error}", path.display())),
-            _ => Ok(()),
-        }
-    }
 }
 
 /// Writes a file whole, or not at all.

@@ -27,8 +27,11 @@ pub fn open(section: &SealSection, folder: &Folder, store_exists: bool) -> Resul
         (None, None, None) => file(folder.file("seal.key"), store_exists),
         (Some(path), None, None) => file(path.clone(), store_exists),
         (None, Some(name), None) => {
-            let folder = std::env::var_os("CREDENTIALS_DIRECTORY")
-                .ok_or_else(|| format!("[seal] credential {name:?}: systemd has passed no credentials (CREDENTIALS_DIRECTORY is not set); see LoadCredential= of systemd.exec(5)"))?;
+            let folder = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or_else(|| {
+                format!(
+                    "[seal] credential {name:?}: systemd has passed no credentials (CREDENTIALS_DIRECTORY is not set); see LoadCredential= of systemd.exec(5)"
+                )
+            })?;
             Ok(Arc::new(FileSource { path: Path::new(&folder).join(name), private: false }))
         }
         (None, None, Some(command)) => Ok(Arc::new(CommandSource { command: command.clone() })),

@@ -223,7 +223,9 @@ async fn remove_first_password(manager: Manager, folder: std::path::PathBuf, sto
         }
         let path = folder.join("admin-password");
         match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => tracing::error!(%error, file = %path.display(), "the old password's file cannot be removed; remove it"),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::error!(%error, file = %path.display(), "the old password's file cannot be removed; remove it")
+            }
             _ => {}
         }
     }

@@ -179,6 +179,11 @@ impl Manager {
         &self.inner.node
     }
 
+    /// The wall clock of this node.
+    pub fn now(&self) -> jiff::Timestamp {
+        self.inner.clock.utc()
+    }
+
     /// Returns when the password of `admin` has been changed.
     pub async fn admin_password_changed(&self) {
         self.inner.admin_password_changed.notified().await;
