@@ -64,13 +64,21 @@ pub fn run(arguments: Box<ServeArguments>, hooks: Hooks) -> Result<(), String> {
     let config = Config::load(&arguments, std::env::vars())?;
     logging::start(&config.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| format!("no runtime: {error}"))?;
-    let result = runtime.block_on(serve(config, hooks));
+    let stop = CancellationToken::new();
+    let result = runtime.block_on(async {
+        tokio::spawn(stop_on_signal(stop.clone())?);
+        node(config, hooks, stop, |_| {}).await
+    });
     // What blocks in a thread of its own (a resolver, say) must not hold up the end.
     runtime.shutdown_background();
     result
 }
 
-async fn serve(config: Config, hooks: Hooks) -> Result<(), String> {
+/// Runs a node until `stop`. `ready` gets the address of the REST API, once requests are served.
+///
+/// # Errors
+/// One line for the operator.
+pub async fn node(config: Config, hooks: Hooks, stop: CancellationToken, ready: impl FnOnce(SocketAddr)) -> Result<(), String> {
     let path = config.data_dir.clone().ok_or("--data-dir is missing (also data_dir of the configuration file, or KEYSTEAD_DATA_DIR)")?;
     let folder = Folder::open(&path)?;
     let listener = listen("--listen", config.listen.as_deref().unwrap_or(LISTEN)).await?;
@@ -124,10 +132,9 @@ async fn serve(config: Config, hooks: Hooks) -> Result<(), String> {
     let (dns_names, addresses) = own_names(&name, listen_address.ip(), config.cluster.address.as_deref());
     let identity = manager.server_identity(dns_names, addresses).map_err(text)?;
     let tls = tls_config(&identity.certificate_chain, &identity.private_key)?;
-    let stop = CancellationToken::new();
     tokio::spawn(remove_first_password(manager.clone(), path.clone(), stop.clone()));
-    tokio::spawn(stop_on_signal(stop.clone())?);
     tracing::info!(%listen_address, node = name, store = sqlite.describe(), "the REST API is served");
+    ready(listen_address);
     keystead_rest::serve(listener, tls, manager.clone(), stop.clone()).await;
     tracing::info!("stopping");
     manager.stop().await;

@@ -9,7 +9,7 @@ use crate::revocation::{Action, Event, Machine, Outcome, Settings, State, Why};
 use keystead_awskms::{Class, Hop};
 use keystead_keyring::Kek;
 use keystead_store::{Compare, Txn};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
@@ -28,6 +28,8 @@ const UNPROVEN_LIMIT: Duration = Duration::from_secs(60 * 60);
 #[derive(Default)]
 pub(crate) struct Polls {
     machines: Mutex<HashMap<Uuid, Watched>>,
+    /// SVMs whose KEK a job of this node has just proven, and is about to say so: they need no poll of their own.
+    proving: Mutex<HashSet<Uuid>>,
     wake: Notify,
 }
 
@@ -89,14 +91,30 @@ impl Polls {
         }
     }
 
+    /// A job commits a KEK that it has proven. Until [`Polls::proven`], the new configuration is not polled: the proof is as good.
+    pub fn proving(&self, svm: Uuid) {
+        lock(&self.proving).insert(svm);
+    }
+
+    /// The job has committed, or has failed to.
+    pub fn proven(&self, svm: Uuid) {
+        lock(&self.proving).remove(&svm);
+        self.wake.notify_one();
+    }
+
     /// An SVM has no key manager any more.
     pub fn forget(&self, svm: Uuid) {
         self.lock().remove(&svm);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, Watched>> {
-        self.machines.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.machines)
     }
+}
+
+// A panic while a lock is held cannot leave a map half changed, so a poisoned lock is as good as any.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Polls until it is told to stop.
@@ -157,7 +175,11 @@ impl Inner {
             kept
         });
         let mut wake_at = now + IDLE;
+        let proving = lock(&self.polls.proving).clone();
         for (svm, config) in configs {
+            if proving.contains(&svm) && !machines.contains_key(&svm) {
+                continue;
+            }
             let settings = self.poll_settings(&config.record);
             let watched = machines.entry(svm).or_insert_with(|| Watched { machine: Machine::new(now, settings), polling: false, reason: String::new(), now });
             watched.now = now;

@@ -34,7 +34,8 @@ impl JobContext {
         record.message = message.into();
         tracing::info!(job = %record.uuid, message = record.message, "job progress");
         let Ok(value) = record.encode() else { return };
-        let txn = self.fenced(Txn::new().put(self.stored().key.clone(), value));
+        let key = self.key();
+        let txn = self.fenced(Txn::new().put(key, value));
         match self.manager.store.transact(txn).await {
             Ok(revision) => {
                 let mut stored = self.stored();

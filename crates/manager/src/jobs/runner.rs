@@ -199,6 +199,17 @@ enum Committed {
 }
 
 async fn commit(context: &JobContext, kind: &JobKind, plan: Plan) -> Committed {
+    let svm = match &plan.afterwards {
+        Afterwards::Serve(kek) => Some(kek.svm()),
+        Afterwards::Nothing | Afterwards::Forget(_) => None,
+    };
+    svm.inspect(|svm| context.manager.polls.proving(*svm));
+    let committed = transact(context, kind, plan).await;
+    svm.inspect(|svm| context.manager.polls.proven(*svm));
+    committed
+}
+
+async fn transact(context: &JobContext, kind: &JobKind, plan: Plan) -> Committed {
     let mut record = context.record();
     record.state = JobState::Success;
     record.message = plan.message;
