@@ -5,6 +5,7 @@
 
 use crate::cli::ServeArguments;
 use keystead_manager::settings::{CertificateTemplate, Settings};
+use secrecy::SecretString;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,7 +13,9 @@ use std::time::Duration;
 /// The prefix of all variables.
 const PREFIX: &str = "KEYSTEAD_";
 /// Variables with that prefix that are no keys of the file.
-const NOT_KEYS: &[&str] = &["KEYSTEAD_CONFIG", "KEYSTEAD_ADMIN_PASSWORD", "KEYSTEAD_ADMIN_PASSWORD_FILE", "KEYSTEAD_BIN"];
+const NOT_KEYS: &[&str] = &["KEYSTEAD_CONFIG", ADMIN_PASSWORD];
+/// The variable with the first password of `admin`.
+const ADMIN_PASSWORD: &str = "KEYSTEAD_ADMIN_PASSWORD";
 
 /// The whole configuration of a node.
 #[derive(Debug, Default, Deserialize)]
@@ -26,6 +29,11 @@ pub struct Config {
     pub ekmip_listen: Option<String>,
     /// `--node-name`.
     pub node_name: Option<String>,
+    /// The password of `admin` when the cluster is made; from `KEYSTEAD_ADMIN_PASSWORD` alone, never from the file.
+    #[serde(skip)]
+    pub admin_password: Option<SecretString>,
+    /// A file whose first line is that password (`KEYSTEAD_ADMIN_PASSWORD_FILE`).
+    pub admin_password_file: Option<PathBuf>,
     /// `[aws_kms]`.
     pub aws_kms: AwsKms,
     /// `[cluster]`.
@@ -153,12 +161,16 @@ impl Config {
         // First by itself: its errors then have lines.
         toml::from_str::<Self>(&text).map_err(|error| in_file(name, &text, &error))?;
         let mut table: toml::Table = toml::from_str(&text).map_err(|error| in_file(name, &text, &error))?;
+        let mut admin_password = None;
         for (variable, value) in variables {
-            if let Some(key) = variable.strip_prefix(PREFIX).filter(|_| !NOT_KEYS.contains(&variable.as_str())) {
+            if variable == ADMIN_PASSWORD {
+                admin_password = Some(SecretString::from(value));
+            } else if let Some(key) = variable.strip_prefix(PREFIX).filter(|_| !NOT_KEYS.contains(&variable.as_str())) {
                 lay_over(&mut table, &key.to_lowercase(), &value).map_err(|why| format!("the variable {variable}: {why}"))?;
             }
         }
         let mut config = Self::deserialize(toml::Value::Table(table)).map_err(|error| format!("a variable {PREFIX}…: {}", error.message()))?;
+        config.admin_password = admin_password;
         config.data_dir = arguments.data_dir.clone().or(config.data_dir);
         config.listen = arguments.listen.clone().or(config.listen);
         config.ekmip_listen = arguments.ekmip_listen.clone().or(config.ekmip_listen);
@@ -205,7 +217,7 @@ fn lay_over(table: &mut toml::Table, key: &str, value: &str) -> Result<(), Strin
         .ok()
         .and_then(|mut parsed| parsed.remove("value"))
         .unwrap_or_else(|| toml::Value::String(value.to_owned()));
-    let flags = ["data_dir", "listen", "ekmip_listen", "node_name"];
+    let flags = ["data_dir", "listen", "ekmip_listen", "node_name", "admin_password_file"];
     if flags.contains(&key) {
         table.insert(key.to_owned(), toml::Value::String(value.as_str().map_or_else(|| value.to_string(), str::to_owned)));
         return Ok(());

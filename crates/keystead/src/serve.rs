@@ -125,7 +125,8 @@ pub async fn node(config: Config, hooks: Hooks, stop: CancellationToken, ready: 
         settings,
         job_concurrency: config.jobs.concurrency.unwrap_or(JOBS),
     };
-    let manager = Manager::start(options, async |gate: &Gate| first_password(&folder, gate).await).await?;
+    let given = config.admin_password.clone();
+    let manager = Manager::start(options, async |gate: &Gate| first_password(given, config.admin_password_file.as_deref(), &folder, gate).await).await?;
     let text = |error: keystead_manager::Error| error.detail.unwrap_or(error.message);
     folder.write("ca.pem", 0o644, manager.ca_certificate().map_err(text)?.as_bytes())?;
 
@@ -195,19 +196,18 @@ fn tls_config(chain: &str, key: &SecretString) -> Result<Arc<rustls::ServerConfi
     Ok(Arc::new(config))
 }
 
-/// The password of `admin` at the first start, hashed: `KEYSTEAD_ADMIN_PASSWORD`, or the first line of the file that `KEYSTEAD_ADMIN_PASSWORD_FILE` names, or a new one in `admin-password`.
-async fn first_password(folder: &Folder, gate: &Gate) -> Result<String, String> {
-    let given = match (std::env::var("KEYSTEAD_ADMIN_PASSWORD"), std::env::var("KEYSTEAD_ADMIN_PASSWORD_FILE")) {
-        (Ok(password), _) => Some(password),
-        (_, Ok(path)) => {
-            let text = std::fs::read_to_string(&path).map_err(|error| format!("KEYSTEAD_ADMIN_PASSWORD_FILE {path}: {error}"))?;
-            Some(text.lines().next().unwrap_or_default().to_owned())
-        }
-        _ => None,
+/// The password of `admin` at the first start, hashed: the one that was given, or a new one in `admin-password`.
+async fn first_password(given: Option<SecretString>, file: Option<&Path>, folder: &Folder, gate: &Gate) -> Result<String, String> {
+    let from_file = |path: &Path| {
+        let text = std::fs::read_to_string(path).map_err(|error| format!("admin_password_file {}: {error}", path.display()))?;
+        Ok::<_, String>(SecretString::from(text.lines().next().unwrap_or_default()))
+    };
+    let given = match given {
+        Some(password) => Some(password),
+        None => file.map(from_file).transpose()?,
     };
     let password = match given {
         Some(password) => {
-            let password = SecretString::from(password);
             passwords::check_policy(&password).map_err(|error| format!("the password of admin: {error}"))?;
             password
         }
