@@ -1,0 +1,48 @@
+# One verb for each thing people do. `make` alone lists them.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.PHONY: help quickstart test build check unit e2e soak bench clean
+
+help:
+	@echo "make quickstart   build Keystead, start it with an AWS KMS emulator, enable AWS KMS for an SVM, stay up until Ctrl-C"
+	@echo "make test         everything that CI runs: formatting, lints, unit, property, integration and end-to-end tests"
+	@echo "make check        formatting, lints, and the rules for dependencies"
+	@echo "make unit         the Rust tests"
+	@echo "make e2e          the end-to-end tests with the real clients and emulators"
+	@echo "make soak         what takes long: many more crashes, races and malformed requests"
+	@echo "make bench        performance, as ratios"
+
+quickstart:
+	@command -v cargo >/dev/null || { echo "quickstart: cargo is missing; install Rust 1.95 or later" >&2; exit 1; }
+	@echo "quickstart: building Keystead (the first time takes some minutes)"
+	cargo build --locked -p keystead
+	scripts/test-env tests
+	scripts/test-env ministack
+	@exec .venv/bin/python scripts/quickstart $(ARGS)
+
+build:
+	cargo build --locked -p keystead -p keystead-testkit
+
+test: check unit e2e
+
+check:
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	scripts/check-dependencies
+
+unit:
+	cargo test --locked --workspace
+
+e2e: build
+	scripts/test-env
+	.venv/bin/python -m pytest -q tests/e2e
+
+soak: build
+	KEYSTEAD_SOAK=1 cargo test --locked -p keystead --release -- --nocapture
+
+bench:
+	@echo "there is no benchmark yet: the budgets concern the data plane and come with it"; exit 1
+
+clean:
+	cargo clean
+	rm -rf .venv .venv-ministack .venv-ontap-9.16 quickstart-data
