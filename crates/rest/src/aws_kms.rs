@@ -331,8 +331,13 @@ pub async fn rekey_internal(request: Request) -> Result<Answer> {
 }
 
 pub async fn rekey_external(request: Request) -> Result<Answer> {
-    request.query.check_change(&AWS_KMS, &[])?;
-    let mut values = REKEY_EXTERNAL.read_post(request.object()?)?;
+    request.query.check_change(&AWS_KMS, &["key_id"])?;
+    let mut body = request.object()?;
+    // netapp-ontap's rekey_external(key_id=…) puts it into the URL; its rekey_external(body=…) into the body, which counts first.
+    if let Some(key_id) = request.query.get("key_id") {
+        body.entry("key_id").or_insert_with(|| json!(key_id));
+    }
+    let mut values = REKEY_EXTERNAL.read_post(body)?;
     let uuid = request.uuid()?;
     let new = AwsKmsChange {
         region: values.text("keystead.new.region"),
