@@ -152,14 +152,8 @@ impl Inner {
     }
 
     /// A job has just proven the SVM's KEK against AWS: as good as a poll.
-    pub(crate) fn proven(self: &Arc<Self>, svm: Uuid) {
-        let Some(config) = self.configuration_of(svm) else { return };
-        self.take(&config.record, Outcome::Ok, String::new(), None);
-    }
-
-    fn configuration_of(&self, svm: Uuid) -> Option<Stored<AwsKmsRecord>> {
-        let store = self.key_store(svm).ok().flatten()?;
-        self.view.get::<AwsKmsRecord>(store.record.manager).ok().flatten()
+    pub(crate) fn proven(&self, config: &AwsKmsRecord) {
+        self.take(config, Outcome::Ok, String::new(), None);
     }
 
     /// Brings the machines in line with the configurations, lets their time pass, and starts the polls that are due. Returns when to look again.

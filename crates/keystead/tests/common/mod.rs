@@ -1,5 +1,7 @@
 //! A node inside the test's own process, with the stand-in for AWS KMS, over the wire.
-#![allow(dead_code)] // Each test file uses a part of it.
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // Each test file uses a part of it.
+
+pub mod faulty;
 
 use async_trait::async_trait;
 use keystead::config::Config;
@@ -119,6 +121,12 @@ impl Node {
         (status, body)
     }
 
+    /// A call that answers status and body.
+    pub async fn ask(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+        let (status, _, body) = self.call(method, path, body).await;
+        (status, body)
+    }
+
     /// Stops the node as SIGTERM would.
     pub async fn stop(self) -> Arc<tempfile::TempDir> {
         self.stop.cancel();
@@ -163,6 +171,11 @@ pub async fn stand_in() -> (KmsStandIn, String) {
     kms.add_access_key(ACCESS_KEY_ID, SECRET);
     let key = kms.create_key(NewKey::default()).unwrap().key_id;
     (kms, key)
+}
+
+/// The code of an answer that is an error.
+pub fn code(answer: &(u16, Value)) -> String {
+    answer.1["error"]["code"].as_str().unwrap_or_else(|| panic!("no error: {answer:?}")).to_owned()
 }
 
 /// Waits for a condition, at most 20 s.

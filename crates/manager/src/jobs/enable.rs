@@ -62,7 +62,11 @@ pub(crate) async fn run(job: &JobContext, kind: &JobKind) -> Result<Plan> {
     if let Some(certificate) = certificate {
         txn = txn.put(key::<EkmipCertificateRecord>(manager.node.uuid), certificate.encode()?);
     }
-    Ok(Plan { txn, message: "AWS KMS is enabled: the KEK is wrapped by the customer key, and proven".to_owned(), afterwards: Afterwards::Serve(kek) })
+    Ok(Plan {
+        txn,
+        message: "AWS KMS is enabled: the KEK is wrapped by the customer key, and proven".to_owned(),
+        afterwards: Afterwards::Serve(kek, Box::new(record)),
+    })
 }
 
 /// Takes back the reservation that the acceptance wrote.

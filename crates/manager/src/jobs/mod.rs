@@ -19,7 +19,7 @@ pub(crate) mod runner;
 pub(crate) mod table;
 
 use crate::Result;
-use crate::records::{Base64, StoredSettings};
+use crate::records::{AwsKmsRecord, Base64, StoredSettings};
 use context::JobContext;
 use keystead_keyring::Kek;
 use keystead_store::Txn;
@@ -161,8 +161,8 @@ pub(crate) struct Plan {
 pub(crate) enum Afterwards {
     /// Nothing.
     Nothing,
-    /// The KEK is proven, and is served from now on.
-    Serve(Kek),
+    /// The KEK is proven under this configuration, and is served from now on.
+    Serve(Kek, Box<AwsKmsRecord>),
     /// The SVM has no key manager any more: its KEKs leave memory.
     Forget(Uuid),
 }

@@ -7,6 +7,7 @@ use super::{Afterwards, Plan, StoredChange};
 use crate::aws::{Phase, context};
 use crate::records::{AwsKmsRecord, KekRecord, Record, Stored, StoredSettings};
 use crate::{Code, Error, Result};
+use keystead_keyring::Kek;
 use keystead_store::{Compare, Txn};
 use uuid::Uuid;
 
@@ -22,7 +23,7 @@ pub(crate) async fn run(job: &JobContext, config: Uuid, change: &StoredChange) -
         let kek = current_kek(manager, old.record.svm).await?;
         let (replacement, proven) = prove_change(job, &old, &new, &kek.record).await?;
         new.unproven = false;
-        afterwards = proven;
+        afterwards = Afterwards::Serve(proven, Box::new(new.clone()));
         txn = txn.when(Compare::Unchanged(kek.key.clone(), kek.revision));
         if let Some(replacement) = replacement {
             txn = txn.put(kek.key, replacement.encode()?);
@@ -82,7 +83,7 @@ fn concerns_aws(old: &AwsKmsRecord, new: &AwsKmsRecord, change: &StoredChange) -
 }
 
 /// Proves the new set by what a poll does: the stored KEK unwraps with it. A changed context, or a key that has moved to another region, also changes what is stored.
-async fn prove_change(job: &JobContext, old: &Stored<AwsKmsRecord>, new: &AwsKmsRecord, kek: &KekRecord) -> Result<(Option<KekRecord>, Afterwards)> {
+async fn prove_change(job: &JobContext, old: &Stored<AwsKmsRecord>, new: &AwsKmsRecord, kek: &KekRecord) -> Result<(Option<KekRecord>, Kek)> {
     let manager = &job.manager;
     let svm = manager.svm_ref(new.svm);
     let client = manager.client_for(new)?;
@@ -93,7 +94,7 @@ async fn prove_change(job: &JobContext, old: &Stored<AwsKmsRecord>, new: &AwsKms
         let key = unwrap(job, &client, &moved).await?;
         job.aws("describe_key", client.describe_key(&moved.key_arn)).await.map_err(|error| manager.aws_error(Phase::InUse, &svm, "DescribeKey", &error))?;
         let replacement = (moved.key_arn != kek.key_arn).then_some(moved);
-        return Ok((replacement, Afterwards::Serve(key)));
+        return Ok((replacement, key));
     }
     // Nobody re-roots a revoked tenant: the old context must still be good now, although the KEK may be in memory.
     job.progress("proving the configuration as it is, before the encryption context changes").await;
@@ -105,7 +106,7 @@ async fn prove_change(job: &JobContext, old: &Stored<AwsKmsRecord>, new: &AwsKms
     let wrapped = wrap(job, Phase::InUse, &client, &svm, &key, &moved.key_arn, text, &context).await?;
     job.progress("proving that AWS KMS unwraps the KEK under the new encryption context").await;
     let wrapped = prove(job, Phase::InUse, &client, &svm, &key, wrapped, &context).await?;
-    Ok((Some(wrapped), Afterwards::Serve(key)))
+    Ok((Some(wrapped), key))
 }
 
 /// The same key in another region: a replica of a multi-region key has the same id. AWS refuses where there is none.

@@ -45,5 +45,5 @@ pub(crate) async fn run(job: &JobContext, config: Uuid, key_id: &str, change: &S
         .when(Compare::Unchanged(record.key.clone(), record.revision))
         .put(old.key, new.encode()?)
         .put(record.key, wrapped.encode()?);
-    Ok(Plan { txn, message, afterwards: Afterwards::Serve(kek) })
+    Ok(Plan { txn, message, afterwards: Afterwards::Serve(kek, Box::new(new)) })
 }

@@ -23,7 +23,7 @@ pub(crate) async fn run(job: &JobContext, config: Uuid) -> Result<Plan> {
     Ok(Plan {
         txn: Txn::new().when(Compare::Unchanged(config.key, config.revision)),
         message: format!("node {}: version {} of the KEK is loaded", manager.node.name, record.record.version),
-        afterwards: Afterwards::Serve(kek),
+        afterwards: Afterwards::Serve(kek, Box::new(config.record)),
     })
 }
 

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -53,6 +54,11 @@ impl Runner {
     /// The failure of a job that the store has not taken yet.
     pub fn unsaved(&self, job: Uuid) -> Option<Error> {
         lock(&self.unsaved).get(&job).cloned()
+    }
+
+    /// Whether this node is still at work on a job. Its end may stand in the store already, while the KEK is just being put into memory: to callers it has not ended before that is done.
+    pub fn is_at_work(&self, job: Uuid) -> bool {
+        lock(&self.running).contains(&job)
     }
 
     fn ended(&self) {
@@ -200,7 +206,7 @@ enum Committed {
 
 async fn commit(context: &JobContext, kind: &JobKind, plan: Plan) -> Committed {
     let svm = match &plan.afterwards {
-        Afterwards::Serve(kek) => Some(kek.svm()),
+        Afterwards::Serve(kek, _) => Some(kek.svm()),
         Afterwards::Nothing | Afterwards::Forget(_) => None,
     };
     svm.inspect(|svm| context.manager.polls.proving(*svm));
@@ -221,7 +227,6 @@ async fn transact(context: &JobContext, kind: &JobKind, plan: Plan) -> Committed
         match context.manager.store.transact(txn.clone()).await {
             Ok(revision) => {
                 context.step("commit", "after");
-                // The memory first: a caller who saw success must find the KEK served.
                 after(context, plan.afterwards);
                 context.manager.view.reached(revision).await;
                 return Committed::Done;
@@ -265,10 +270,9 @@ fn after(context: &JobContext, afterwards: Afterwards) {
     let manager = &context.manager;
     match afterwards {
         Afterwards::Nothing => {}
-        Afterwards::Serve(kek) => {
-            let svm = kek.svm();
+        Afterwards::Serve(kek, config) => {
             manager.keyring.insert(kek);
-            manager.proven(svm);
+            manager.proven(&config);
         }
         Afterwards::Forget(svm) => {
             manager.keyring.forget(svm);
@@ -277,12 +281,11 @@ fn after(context: &JobContext, afterwards: Afterwards) {
     }
 }
 
-/// Writes that the job failed and takes back what its acceptance left behind, in one transaction. Callers see the failure at once; the store gets it as soon as it takes it.
+/// Writes that the job failed and takes back what its acceptance left behind, in one transaction. If the store does not take that, callers see the failure all the same; the store gets it
+/// as soon as it takes anything again.
 async fn fail(context: &JobContext, kind: &JobKind, error: Error) {
     let job = context.job();
     tracing::warn!(%job, code = error.code.number(), message = error.message, detail = error.detail.as_deref(), "the job failed");
-    lock(&context.manager.runner.unsaved).insert(job, error.clone());
-    context.manager.runner.ended();
     let mut record = context.record();
     record.state = JobState::Failure;
     record.message.clone_from(&error.message);
@@ -300,7 +303,11 @@ async fn fail(context: &JobContext, kind: &JobKind, error: Error) {
             }
             Err(StoreError::Conflict { key }) if context.is_fence(&key) => return,
             Err(StoreError::Conflict { .. }) => {}
-            Err(why) => tracing::warn!(%job, error = %why, "the failure of the job is not written yet"),
+            Err(why) => {
+                tracing::warn!(%job, error = %why, "the failure of the job is not written yet");
+                lock(&context.manager.runner.unsaved).insert(job, error.clone());
+                context.manager.runner.ended();
+            }
         }
         tokio::time::sleep(WRITE_RETRY).await;
     }
@@ -322,9 +329,9 @@ async fn sweep(manager: &Inner) {
     }
 }
 
-/// The lease that this node's claims stand under; renewed while the runner lives.
+/// The lease that this node's claims stand under; renewed while the runner lives. It goes by the store's time, which is real time, not by the clock of the settings.
 #[derive(Clone, Default)]
-struct Lease(Arc<Mutex<Option<(LeaseId, Duration)>>>);
+struct Lease(Arc<Mutex<Option<(LeaseId, Instant)>>>);
 
 impl Lease {
     async fn get(&self, manager: &Inner) -> keystead_store::Result<LeaseId> {
@@ -333,8 +340,8 @@ impl Lease {
             return Ok(id);
         }
         let id = manager.store.grant_lease(CLAIM_TTL).await?;
-        // Two tasks may come here at once; the lease that is not kept runs out by itself, with no claim lost, as each uses the one it was given.
-        let (kept, _) = *lock(&self.0).get_or_insert((id, manager.clock.monotonic()));
+        // Two tasks may come here at once; the lease that is not kept runs out by itself, and nothing stands under it.
+        let (kept, _) = *lock(&self.0).get_or_insert((id, Instant::now()));
         Ok(kept)
     }
 
@@ -346,13 +353,13 @@ impl Lease {
     async fn renew_when_due(&self, manager: &Inner) {
         let held = *lock(&self.0);
         let Some((id, at)) = held else { return std::future::pending().await };
-        manager.clock.sleep_until(at + CLAIM_TTL / 3).await;
+        tokio::time::sleep_until(at + CLAIM_TTL / 3).await;
         match manager.store.renew_lease(id).await {
-            Ok(()) => *lock(&self.0) = Some((id, manager.clock.monotonic())),
+            Ok(()) => *lock(&self.0) = Some((id, Instant::now())),
             Err(StoreError::LeaseGone) => self.forget(),
             Err(error) => {
                 tracing::warn!(%error, "the lease of this node's jobs could not be renewed");
-                *lock(&self.0) = Some((id, manager.clock.monotonic()));
+                *lock(&self.0) = Some((id, Instant::now()));
             }
         }
     }

@@ -158,6 +158,10 @@ fn shown(inner: &Inner, record: JobRecord) -> Job {
         node,
         svm: record.svm.map(|(uuid, name)| SvmRef { uuid, name }),
     };
+    if record.state == JobState::Success && inner.runner.is_at_work(record.uuid) {
+        job.state = JobState::Running;
+        job.end_time = None;
+    }
     if let Some(error) = inner.runner.unsaved(record.uuid).filter(|_| !record.state.is_final()) {
         job.state = JobState::Failure;
         job.message.clone_from(&error.message);

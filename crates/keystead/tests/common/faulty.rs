@@ -1,0 +1,92 @@
+//! A store that refuses when a test says so, and through which a test can write records of its own.
+
+use async_trait::async_trait;
+use keystead_store::{Entry, Error, LeaseId, Page, Range, Result, Revision, Store, Txn, Watch};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+/// What the store does with transactions.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Mood {
+    Good = 0,
+    /// As a full or read-only disk.
+    Refuses = 1,
+    /// As without quorum: reads fail too.
+    Unavailable = 2,
+}
+
+/// The test's handle. Give `wrap` to `Hooks::store`.
+#[derive(Clone, Default)]
+pub struct Faulty {
+    mood: Arc<AtomicU8>,
+    inner: Arc<OnceLock<Arc<dyn Store>>>,
+}
+
+impl Faulty {
+    pub fn set(&self, mood: Mood) {
+        self.mood.store(mood as u8, Ordering::SeqCst);
+    }
+
+    /// A function for `Hooks::store`.
+    pub fn hook(&self) -> Box<dyn FnOnce(Arc<dyn Store>) -> Arc<dyn Store> + Send> {
+        let this = self.clone();
+        Box::new(move |store| {
+            let _ = this.inner.set(store);
+            Arc::new(this)
+        })
+    }
+
+    /// The store itself, past all moods.
+    pub fn inner(&self) -> &Arc<dyn Store> {
+        self.inner.get().expect("the node has been started")
+    }
+
+    fn mood(&self) -> Result<()> {
+        if self.mood.load(Ordering::SeqCst) == Mood::Unavailable as u8 { Err(Error::Unavailable("no quorum, says the test".into())) } else { Ok(()) }
+    }
+}
+
+#[async_trait]
+impl Store for Faulty {
+    async fn get(&self, key: &str) -> Result<Option<Entry>> {
+        self.mood()?;
+        self.inner().get(key).await
+    }
+
+    async fn range(&self, range: Range) -> Result<Page> {
+        self.mood()?;
+        self.inner().range(range).await
+    }
+
+    async fn transact(&self, txn: Txn) -> Result<Revision> {
+        self.mood()?;
+        if self.mood.load(Ordering::SeqCst) == Mood::Refuses as u8 && !txn.writes.is_empty() {
+            return Err(Error::Refused("the disk is read-only, says the test".into()));
+        }
+        self.inner().transact(txn).await
+    }
+
+    async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch> {
+        self.inner().watch(prefix, after).await
+    }
+
+    async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId> {
+        self.mood()?;
+        self.inner().grant_lease(ttl).await
+    }
+
+    async fn renew_lease(&self, lease: LeaseId) -> Result<()> {
+        self.mood()?;
+        self.inner().renew_lease(lease).await
+    }
+
+    async fn revoke_lease(&self, lease: LeaseId) -> Result<()> {
+        self.inner().revoke_lease(lease).await
+    }
+
+    fn describe(&self) -> String {
+        self.inner().describe()
+    }
+}
