@@ -1,0 +1,291 @@
+"""What the end-to-end tests run: a Keystead node, emulators of AWS KMS, proxies. Everything listens on loopback, and everything is stopped by its own process id."""
+
+import contextlib
+import datetime
+import http.client
+import http.server
+import ipaddress
+import json
+import os
+import pathlib
+import signal
+import socket
+import ssl
+import subprocess
+import threading
+import time
+
+import boto3
+import requests
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+TOP = pathlib.Path(__file__).resolve().parents[2]
+REGION = "us-east-1"
+PASSWORD = "correct horse battery"
+PATIENCE = 60
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def wait_until(what, ready, process=None, log=None):
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        with contextlib.suppress(OSError, requests.RequestException, http.client.HTTPException):
+            result = ready()
+            if result:
+                return result
+        if process is not None and process.poll() is not None:
+            raise AssertionError("%s has ended: %s" % (what, log.read_text()[-3000:] if log else ""))
+        assert time.monotonic() < deadline, "%s: not within %d s" % (what, PATIENCE)
+        time.sleep(0.05)
+
+
+class Process:
+    """A child with a log of its own."""
+
+    def __init__(self, name, command, folder, environment=None):
+        self.log = folder / (name + ".log")
+        with open(self.log, "ab") as log:
+            self.child = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment, cwd=folder, start_new_session=True)
+
+    def stop(self, how=signal.SIGTERM):
+        if self.child.poll() is None:
+            self.child.send_signal(how)
+            try:
+                self.child.wait(30)
+            except subprocess.TimeoutExpired:
+                self.child.kill()
+                self.child.wait(10)
+        return self.child.returncode
+
+
+class Certificates:
+    """A CA, and a certificate of 127.0.0.1 and localhost."""
+
+    def __init__(self, folder, name):
+        now = datetime.datetime.now(datetime.timezone.utc)
+
+        def build(subject, issuer, public_key, signer, extensions):
+            builder = (
+                x509.CertificateBuilder()
+                .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)]))
+                .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
+                .public_key(public_key)
+                .serial_number(x509.random_serial_number())
+                .not_valid_before(now - datetime.timedelta(minutes=5))
+                .not_valid_after(now + datetime.timedelta(days=2))
+            )
+            for extension, critical in extensions:
+                builder = builder.add_extension(extension, critical)
+            return builder.sign(signer, hashes.SHA256())
+
+        ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+        ca = build(name + " CA", name + " CA", ca_key.public_key(), ca_key, [(x509.BasicConstraints(ca=True, path_length=0), True)])
+        names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")])
+        leaf = build(name, name + " CA", key.public_key(), ca_key, [(names, False), (x509.BasicConstraints(ca=False, path_length=None), True)])
+        pem = serialization.Encoding.PEM
+        self.ca, self.cert, self.key = folder / (name + "-ca.pem"), folder / (name + ".pem"), folder / (name + ".key")
+        self.ca.write_bytes(ca.public_bytes(pem))
+        self.cert.write_bytes(leaf.public_bytes(pem))
+        self.key.write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
+
+
+class Kms:
+    """An emulator of AWS KMS behind TLS, with a key and an access key."""
+
+    def __init__(self, port, ca, key_id, key_arn, access_key_id, secret, clients):
+        self.port, self.ca, self.key_id, self.key_arn = port, ca, key_id, key_arn
+        self.access_key_id, self.secret, self.client = access_key_id, secret, clients
+
+    def body(self, svm, **changes):
+        body = {
+            "svm": {"name": svm}, "region": REGION, "key_id": self.key_id, "access_key_id": self.access_key_id, "secret_access_key": self.secret,
+            "host": "127.0.0.1", "port": self.port,
+        }
+        body.update(changes)
+        return {name: value for name, value in body.items() if value is not None}
+
+    def new_key(self):
+        return self.client("kms").create_key()["KeyMetadata"]["KeyId"]
+
+
+def clients(port, ca, access_key_id, secret):
+    def client(service):
+        return boto3.client(service, region_name=REGION, endpoint_url="https://127.0.0.1:%d" % port, verify=str(ca), aws_access_key_id=access_key_id, aws_secret_access_key=secret)
+    return client
+
+
+@contextlib.contextmanager
+def ministack(folder):
+    """ministack checks signatures and policies; the user may do just what the contract lists."""
+    certificates, port = Certificates(folder, "ministack"), free_port()
+    environment = dict(os.environ, GATEWAY_PORT=str(port), AUTH="true", USE_SSL="1", MINISTACK_SSL_CERT=str(certificates.cert), MINISTACK_SSL_KEY=str(certificates.key))
+    process = Process("ministack", [TOP / ".venv-ministack/bin/ministack"], folder, environment)
+    try:
+        wait_until("ministack", lambda: requests.get("https://127.0.0.1:%d/_ministack/health" % port, verify=str(certificates.ca), timeout=5).ok, process.child, process.log)
+        root = clients(port, certificates.ca, "test", "test")
+        key = root("kms").create_key()["KeyMetadata"]
+        iam = root("iam")
+        iam.create_user(UserName="keystead")
+        statement = {"Effect": "Allow", "Action": ["kms:DescribeKey", "kms:Encrypt", "kms:Decrypt"], "Resource": "*"}
+        iam.put_user_policy(UserName="keystead", PolicyName="keystead", PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [statement]}))
+        access = iam.create_access_key(UserName="keystead")["AccessKey"]
+        yield Kms(port, certificates.ca, key["KeyId"], key["Arn"], access["AccessKeyId"], access["SecretAccessKey"], root)
+    finally:
+        process.stop()
+
+
+@contextlib.contextmanager
+def moto(folder):
+    """moto behind stunnel, as Keystead speaks TLS alone. moto binds blobs to context and key, and rotates keys; it does not check signatures."""
+    certificates, port, plain = Certificates(folder, "moto"), free_port(), free_port()
+    server = Process("moto", [TOP / ".venv/bin/moto_server", "-H", "127.0.0.1", "-p", plain], folder)
+    tunnel = None
+    try:
+        wait_until("moto", lambda: requests.get("http://127.0.0.1:%d/moto-api/" % plain, timeout=5).ok, server.child, server.log)
+        tunnel = stunnel(folder, "moto-tls", certificates, port, plain)
+        root = clients(port, certificates.ca, "AKIAMOTOMOTOMOTOMOTO", "moto secret")
+        key = root("kms").create_key()["KeyMetadata"]
+        yield Kms(port, certificates.ca, key["KeyId"], key["Arn"], "AKIAMOTOMOTOMOTOMOTO", "moto secret", root)
+    finally:
+        if tunnel:
+            tunnel.stop()
+        server.stop()
+
+
+def stunnel(folder, name, certificates, accept, connect):
+    configuration = folder / (name + ".conf")
+    configuration.write_text(
+        "foreground = yes\npid =\n[tls]\naccept = 127.0.0.1:%d\nconnect = 127.0.0.1:%d\ncert = %s\nkey = %s\n" % (accept, connect, certificates.cert, certificates.key))
+    process = Process(name, ["/usr/bin/stunnel4", configuration], folder)
+    wait_until(name, lambda: socket.create_connection(("127.0.0.1", accept), 5).close() or True, process.child, process.log)
+    return process
+
+
+@contextlib.contextmanager
+def tinyproxy(folder, user, password):
+    """An http proxy that wants a login; it refuses with 401."""
+    port, configuration = free_port(), folder / "tinyproxy.conf"
+    access = folder / "tinyproxy-access.log"
+    configuration.write_text(
+        'Port %d\nListen 127.0.0.1\nTimeout 60\nLogFile "%s"\nLogLevel Info\nMaxClients 20\nAllow 127.0.0.1\nBasicAuth %s %s\n' % (port, access, user, password))
+    process = Process("tinyproxy", ["tinyproxy", "-d", "-c", configuration], folder)
+    try:
+        wait_until("tinyproxy", lambda: socket.create_connection(("127.0.0.1", port), 5).close() or True, process.child, process.log)
+        yield port, access
+    finally:
+        process.stop()
+
+
+class Recorder:
+    """A TLS proxy in front of an emulator that writes down what AWS is asked. Headers pass unchanged, so that signatures stay valid."""
+
+    def __init__(self, folder, kms):
+        certificates = Certificates(folder, "recorder")
+        self.calls, calls = [], self.calls
+        upstream = ssl.create_default_context(cafile=str(kms.ca))
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                calls.append((self.headers["X-Amz-Target"].rpartition(".")[2], json.loads(body)))
+                connection = http.client.HTTPSConnection("127.0.0.1", kms.port, context=upstream, timeout=30)
+                connection.putrequest("POST", self.path, skip_host=True, skip_accept_encoding=True)
+                for name, value in self.headers.items():
+                    connection.putheader(name, value)
+                connection.endheaders(body)
+                answer = connection.getresponse()
+                payload = answer.read()
+                self.send_response_only(answer.status)
+                for name, value in answer.getheaders():
+                    if name.lower() not in ("transfer-encoding", "content-length", "connection"):
+                        self.send_header(name, value)
+                self.send_header("Content-Length", str(len(payload)))
+                self.end_headers()
+                self.wfile.write(payload)
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificates.cert, certificates.key)
+        self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+        self.port, self.ca = self.server.server_address[1], certificates.ca
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def close(self):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+class Node:
+    """A Keystead node: the program, over the wire."""
+
+    def __init__(self, folder, cas, extra=""):
+        self.folder, self.port = folder, free_port()
+        bundle = folder / "aws-ca.pem"
+        bundle.write_bytes(b"".join(pathlib.Path(ca).read_bytes() for ca in cas))
+        self.config = folder / "keystead.toml"
+        self.config.write_text('[aws_kms]\nallow_endpoints = ["127.0.0.0/8", "localhost"]\nmin_poll_interval = "5s"\nextra_ca = "%s"\n%s' % (bundle, extra))
+        self.ekmip_port = free_port()
+        self.process = None
+        self.start()
+
+    @property
+    def ca(self):
+        return self.folder / "data" / "ca.pem"
+
+    def start(self):
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("KEYSTEAD_", "AWS_"))}
+        environment["KEYSTEAD_ADMIN_PASSWORD"] = PASSWORD
+        program = os.environ.get("KEYSTEAD_BIN", TOP / "target/debug/keystead")
+        self.process = Process("keystead", [
+            program, "serve", "--data-dir", self.folder / "data", "--listen", "127.0.0.1:%d" % self.port, "--ekmip-listen", "127.0.0.1:%d" % self.ekmip_port, "--config", self.config,
+        ], self.folder, environment)
+        wait_until("keystead", lambda: self.ca.exists() and self.session().get("https://127.0.0.1:%d/healthz" % self.port, timeout=5).ok, self.process.child, self.process.log)
+
+    def session(self):
+        session = requests.Session()
+        session.trust_env = False
+        session.verify = str(self.ca)
+        session.auth = ("admin", PASSWORD)
+        return session
+
+    def call(self, method, path, body=None, **kwargs):
+        return self.session().request(method, "https://127.0.0.1:%d/api%s" % (self.port, path), json=body, timeout=150, **kwargs)
+
+    def svm(self, name):
+        answer = self.call("POST", "/svm/svms?return_timeout=30&return_records=true", {"name": name})
+        assert answer.status_code == 201, answer.text
+        return answer.json()["records"][0]["uuid"]
+
+    def enable(self, body):
+        return self.call("POST", "/security/aws-kms?return_timeout=60&return_records=true", body)
+
+    def enabled(self, body):
+        answer = self.enable(body)
+        assert answer.status_code == 201, answer.text
+        return "/security/aws-kms/" + answer.json()["records"][0]["uuid"]
+
+    def job(self, answer):
+        """Waits for the job of a 202 answer, as a client does."""
+        assert answer.status_code == 202, answer.text
+        path = answer.json()["job"]["_links"]["self"]["href"][len("/api"):]
+
+        def ended():
+            job = self.call("GET", path).json()
+            return job if job["state"] in ("success", "failure") else None
+        return wait_until("the job", ended)
+
+    def stop(self, how=signal.SIGTERM):
+        return self.process.stop(how)
