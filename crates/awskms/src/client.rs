@@ -5,8 +5,9 @@ use crate::endpoint::Endpoint;
 use crate::environment::Environment;
 use crate::error::{Error, from_sdk};
 use crate::http::Connector;
+use crate::retry::ByClass;
 use crate::tls::TlsPolicy;
-use aws_sdk_kms::config::retry::RetryConfig;
+use aws_sdk_kms::config::retry::{RetryConfig, RetryPartition, TokenBucket};
 use aws_sdk_kms::config::timeout::TimeoutConfig;
 use aws_sdk_kms::config::{BehaviorVersion, Credentials as SdkCredentials, Region, StalledStreamProtectionConfig};
 use aws_sdk_kms::operation::RequestId;
@@ -121,19 +122,20 @@ impl Client {
     ///
     /// # Errors
     /// [`Hop::Settings`](crate::Hop::Settings): the settings make no client.
-    pub fn new(environment: &Environment, config: ClientConfig) -> Result<Self, Error> {
+    pub fn new(environment: &Environment, mut config: ClientConfig) -> Result<Self, Error> {
         let settings = |text: String| Error::settings("AWS KMS".to_owned(), text);
         let host = config.endpoint.host_name().map_err(|error| settings(error.to_string()))?;
         let url = config.endpoint.url().map_err(|error| settings(error.to_string()))?;
         let mut place = format!("{}:{}", crate::endpoint::bracketed(&host), config.endpoint.port);
-        if let Some(proxy) = &config.proxy {
+        if let Some(proxy) = &mut config.proxy {
+            // The text itself is not shown: operators write logins into it.
+            proxy.host = crate::endpoint::normal_host(&proxy.host).map_err(|why| settings(format!("the proxy's host is not a host name: {why}")))?;
             place = format!("{place} through the proxy {}:{}", crate::endpoint::bracketed(&proxy.host), proxy.port);
         }
         let blank = Error { proven: config.tls.proves(host.parse::<IpAddr>().is_ok()), proxied: config.proxy.is_some(), ..Error::blank(place.clone()) };
         let connector = Connector::new(environment, &config, host).map_err(|text| Error::settings(place, text))?;
         let secret = config.credentials.secret_access_key.expose_secret();
         let credentials = SdkCredentials::new(config.credentials.access_key_id.clone(), secret, None, None, "keystead");
-        let overall = config.timeout * ATTEMPTS + MAX_BACKOFF * (ATTEMPTS - 1) + Duration::from_secs(1);
         let sdk = aws_sdk_kms::Config::builder()
             .behavior_version(BehaviorVersion::v2026_01_12())
             .region(Region::new(config.endpoint.region.clone()))
@@ -142,7 +144,10 @@ impl Client {
             .http_client(connector)
             .sleep_impl(aws_smithy_async::rt::sleep::TokioSleep::new())
             .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS).with_initial_backoff(FIRST_BACKOFF).with_max_backoff(MAX_BACKOFF))
-            .timeout_config(TimeoutConfig::builder().operation_timeout(overall).build())
+            .retry_classifier(ByClass)
+            // Otherwise all clients of a region share one budget of retries in this process, and one SVM's broken endpoint takes those of all others.
+            .retry_partition(RetryPartition::custom("keystead").token_bucket(TokenBucket::unlimited()).build())
+            .timeout_config(TimeoutConfig::builder().operation_timeout(overall(config.timeout)).build())
             // The whole answer is read under the limit of the attempt.
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .build();
@@ -205,6 +210,11 @@ impl Client {
     fn unexpected(&self, text: &str) -> Error {
         Error { text: text.to_owned(), ..self.blank.clone() }
     }
+}
+
+/// The limit of an operation: its attempts and the pauses between them.
+pub(crate) fn overall(timeout: Duration) -> Duration {
+    timeout * ATTEMPTS + MAX_BACKOFF * (ATTEMPTS - 1) + Duration::from_secs(1)
 }
 
 impl std::fmt::Debug for Client {

@@ -58,7 +58,7 @@ impl Egress {
     /// Names the cluster's own addresses, which are as much inside as the loopback interface.
     #[must_use]
     pub fn with_own_addresses(mut self, own: Vec<IpAddr>) -> Self {
-        self.own = own;
+        self.own = own.into_iter().map(|address| address.to_canonical()).collect();
         self
     }
 
@@ -144,11 +144,11 @@ impl FromStr for Allowed {
             return Ok(Self { target: Target::Net(net), port });
         }
         crate::endpoint::check_name(host).map_err(|_| wrong())?;
-        Ok(Self { target: Target::Name(host.to_lowercase()), port })
+        Ok(Self { target: Target::Name(host.strip_suffix('.').unwrap_or(host).to_lowercase()), port })
     }
 }
 
-/// The IPv4 address that an IPv6 one stands for: mapped (RFC 4291, 2.5.5.2), compatible (2.5.5.1), NAT64 (RFC 6052, 2.1) and 6to4 (RFC 3056).
+/// The IPv4 address that an IPv6 one stands for: mapped (RFC 4291, 2.5.5.2), compatible (2.5.5.1), NAT64 (RFC 6052, 2.1; RFC 8215) and 6to4 (RFC 3056).
 fn embedded(address: IpAddr) -> IpAddr {
     let IpAddr::V6(v6) = address else { return address };
     if let Some(v4) = v6.to_ipv4_mapped() {
@@ -159,7 +159,7 @@ fn embedded(address: IpAddr) -> IpAddr {
     let [z1, z2] = z.to_be_bytes();
     match v6.segments() {
         [0, 0, 0, 0, 0, 0, _, _] if !v6.is_loopback() && !v6.is_unspecified() => IpAddr::from([y1, y2, z1, z2]),
-        [0x64, 0xff9b, 0, 0, 0, 0, _, _] => IpAddr::from([y1, y2, z1, z2]),
+        [0x64, 0xff9b, 0, 0, 0, 0, _, _] | [0x64, 0xff9b, 1, ..] => IpAddr::from([y1, y2, z1, z2]),
         [0x2002, ..] => {
             let ([b1, b2], [c1, c2]) = (b.to_be_bytes(), c.to_be_bytes());
             let _ = a;

@@ -26,20 +26,17 @@ pub struct EndpointError {
 }
 
 impl Endpoint {
-    /// The host: as given, else `{service in lower case}.{region}.{default_domain}`. Without brackets around an IPv6 address.
+    /// The host: as given, else `{service in lower case}.{region}.{default_domain}`. In its normal form: lower case, an address in its shortest
+    /// spelling and without brackets.
     ///
     /// # Errors
     /// The name breaks the rules of host names (RFC 1123, section 2.1).
     pub fn host_name(&self) -> Result<String, EndpointError> {
         let name = match &self.host {
-            Some(host) => host.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(host).to_owned(),
-            None => format!("{}.{}.{}", self.service.to_lowercase(), self.region, self.default_domain),
+            Some(host) => host.clone(),
+            None => format!("{}.{}.{}", self.service, self.region, self.default_domain),
         };
-        if name.parse::<IpAddr>().is_ok() {
-            return Ok(name);
-        }
-        check_name(&name).map_err(|why| EndpointError { name: name.clone(), why })?;
-        Ok(name)
+        normal_host(&name).map_err(|why| EndpointError { name, why })
     }
 
     /// `https://host:port`; without the port where it is 443, since the signature covers the `Host` header, and that leaves a default port out.
@@ -51,6 +48,19 @@ impl Endpoint {
         let port = if self.port == 443 { String::new() } else { format!(":{}", self.port) };
         Ok(format!("https://{}{port}", bracketed(&host)))
     }
+}
+
+/// A host in its normal form, which is the one that a URL makes of it: the signature covers the `Host` header, and the checks compare names.
+///
+/// # Errors
+/// Why it is no host.
+pub(crate) fn normal_host(host: &str) -> Result<String, &'static str> {
+    let bare = host.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(host);
+    if let Ok(address) = bare.parse::<IpAddr>() {
+        return Ok(address.to_canonical().to_string());
+    }
+    check_name(host)?;
+    Ok(host.to_ascii_lowercase())
 }
 
 /// A host as it stands in a URL.
@@ -74,6 +84,12 @@ pub(crate) fn check_name(name: &str) -> Result<(), &'static str> {
         if label.starts_with('-') || label.ends_with('-') {
             return Err("a label neither starts nor ends with a hyphen");
         }
+    }
+    // A URL reads such a name as an IPv4 address (WHATWG URL, "ends in a number"): it would never be looked up, and so pass by the egress rule.
+    let last = name.rsplit('.').next().unwrap_or(name);
+    let hexadecimal = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X"));
+    if last.bytes().all(|byte| byte.is_ascii_digit()) || hexadecimal.is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit())) {
+        return Err("the last label must not be a number");
     }
     Ok(())
 }

@@ -93,11 +93,15 @@ impl Environment {
     /// # Errors
     /// [`EgressError::Inside`]: one of its addresses leads inside, and is not allowed.
     pub async fn check_host(&self, host: &str, port: u16) -> Result<(), EgressError> {
+        self.check_host_within(host, port, LOOKUP_LIMIT).await
+    }
+
+    pub(crate) async fn check_host_within(&self, host: &str, port: u16, limit: Duration) -> Result<(), EgressError> {
         let egress = self.egress();
         if let Ok(address) = host.parse::<IpAddr>() {
             return egress.check(host, address, port);
         }
-        match tokio::time::timeout(LOOKUP_LIMIT, self.shared.resolver.resolve(host)).await {
+        match tokio::time::timeout(limit.min(LOOKUP_LIMIT), self.shared.resolver.resolve(host)).await {
             Ok(Ok(addresses)) => addresses.into_iter().try_for_each(|address| egress.check(host, address, port)),
             Ok(Err(_)) | Err(_) => Ok(()),
         }

@@ -168,6 +168,7 @@ impl std::error::Error for Error {}
 /// A failure below HTTP, as the HTTP client hands it up through the SDK.
 #[derive(Debug, Clone)]
 pub(crate) struct Failure {
+    pub class: Class,
     pub hop: Hop,
     pub text: String,
 }
@@ -265,7 +266,7 @@ pub(crate) fn from_sdk<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse
         SdkError::DispatchFailure(failure) => {
             let cause = failure.as_connector_error().and_then(std::error::Error::source).and_then(|source| source.downcast_ref::<Failure>());
             match cause {
-                Some(cause) => Error { hop: cause.hop, text: cause.text.clone(), ..blank },
+                Some(cause) => Error { class: cause.class, hop: cause.hop, text: cause.text.clone(), ..blank },
                 None => Error { text: "the request could not be sent".to_owned(), ..blank },
             }
         }
@@ -281,20 +282,38 @@ fn from_answer(meta: &aws_smithy_types::error::ErrorMetadata, raw: &HttpResponse
     let status = raw.status().as_u16();
     let body = raw.body().bytes().map(String::from_utf8_lossy).unwrap_or_default();
     // moto answers refused credentials in XML, as AWS's older services do.
-    let code = meta.code().map(str::to_owned).or_else(|| element(&body, "Code")).filter(|code| is_code(code));
+    // A status of success with an error in it is nobody's.
+    let code = code_of(meta.code(), status, &body);
     let header = |name: &str| raw.headers().get(name).map(str::to_owned);
-    let request_id = header("x-amzn-requestid").or_else(|| header("x-amz-request-id")).or_else(|| element(&body, "RequestId")).map(|id| shortened(&id));
+    let request_id = header("x-amzn-requestid").or_else(|| header("x-amz-request-id")).or_else(|| element(&body, "RequestId"));
+    let request_id = request_id.map(|id| shortened(&id)).filter(|id| !id.is_empty());
     let message = shortened(&meta.message().map(str::to_owned).or_else(|| element(&body, "Message")).unwrap_or_default());
     let answer = Error { status: Some(status), request_id, ..blank };
+    let class = class_of_answer(Some(meta), raw);
     let Some(code) = code else {
         let text = format!("the answer with status {status} is not AWS's; something on the way speaks in its place");
-        let class = if status >= 500 { Class::Transient } else { Class::Unreachable };
         return Error { class, hop: Hop::Http, text, ..answer };
     };
-    let class = class_of(&code, &message).unwrap_or(if status >= 500 { Class::Transient } else { Class::Misconfigured });
     let is_signature = matches!(code.as_str(), "InvalidSignatureException" | "SignatureDoesNotMatch");
     let skew = header("date").filter(|_| is_signature).and_then(|date| skew_of(&date)).filter(|skew| skew.abs() >= SKEW);
     Error { class, hop: Hop::Aws, code: Some(code), text: message, skew, ..answer }
+}
+
+fn code_of(parsed: Option<&str>, status: u16, body: &str) -> Option<String> {
+    let code = parsed.map(str::to_owned).or_else(|| element(body, "Code"));
+    code.filter(|code| status >= 400 && is_code(code))
+}
+
+/// What the SDK has made of an answer, before it asks whether to send the request again.
+pub(crate) fn class_of_answer(meta: Option<&aws_smithy_types::error::ErrorMetadata>, raw: &HttpResponse) -> Class {
+    let status = raw.status().as_u16();
+    let body = raw.body().bytes().map(String::from_utf8_lossy).unwrap_or_default();
+    let message = meta.and_then(|meta| meta.message().map(str::to_owned)).or_else(|| element(&body, "Message")).unwrap_or_default();
+    match code_of(meta.and_then(|meta| meta.code()), status, &body) {
+        Some(code) => class_of(&code, &message).unwrap_or(if status >= 500 { Class::Transient } else { Class::Misconfigured }),
+        None if status >= 500 => Class::Transient,
+        None => Class::Unreachable,
+    }
 }
 
 /// The difference of a `Date` header to this node's clock, in seconds.
@@ -315,8 +334,13 @@ fn element(body: &str, name: &str) -> Option<String> {
 }
 
 /// A peer's text, without control characters and not too long.
-fn shortened(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(MAX_TEXT).collect()
+pub(crate) fn shortened(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control() && !is_direction(*c)).take(MAX_TEXT).collect()
+}
+
+/// Characters that turn the direction of what a terminal shows, or begin a line (Unicode Standard Annex 9, section 2).
+fn is_direction(c: char) -> bool {
+    matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! The HTTP client under the SDK: one for each SVM's client, with its TLS policy, proxy and limits.
 
-use crate::client::{ClientConfig, ProxyKind};
+use crate::client::{ClientConfig, ProxyKind, overall};
 use crate::egress::EgressError;
 use crate::endpoint::bracketed;
 use crate::environment::Environment;
-use crate::error::{Failure, Hop};
+use crate::error::{Class, Failure, Hop, shortened};
 use crate::tls;
 use aws_smithy_runtime_api::client::http::{HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector};
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
@@ -18,6 +18,8 @@ use secrecy::ExposeSecret;
 use std::error::Error as StdError;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// The longest answer that is read. AWS's are some 10 KiB at the most (blobs are at most 6144 bytes, in base64).
 const MAX_ANSWER: usize = 64 * 1024;
@@ -33,7 +35,10 @@ struct Inner {
     environment: Environment,
     host: String,
     port: u16,
-    proxied: bool,
+    /// Name or address, and port.
+    proxy: Option<(String, u16)>,
+    /// The limit of an attempt, its look-ups included.
+    timeout: Duration,
     access_key_id: String,
     region: String,
 }
@@ -67,10 +72,11 @@ impl Connector {
             .referer(false)
             // reqwest reads HTTP_PROXY and the like by itself.
             .no_proxy()
-            .connect_timeout(config.timeout)
+            // A little less, so that a connection that hangs is told apart from an answer that does not come.
+            .connect_timeout(config.timeout * 9 / 10)
             .timeout(config.timeout)
             .pool_max_idle_per_host(2)
-            .dns_resolver(Guarded { environment: environment.clone(), port });
+            .dns_resolver(Guarded { environment: environment.clone(), port, limit: config.timeout * 3 / 4 });
         if let Some(proxy) = &config.proxy {
             builder = builder.proxy(self::proxy(proxy)?);
         }
@@ -81,7 +87,8 @@ impl Connector {
                 environment: environment.clone(),
                 host,
                 port: config.endpoint.port,
-                proxied: config.proxy.is_some(),
+                proxy: config.proxy.as_ref().map(|proxy| (proxy.host.clone(), proxy.port)),
+                timeout: config.timeout,
                 access_key_id: config.credentials.access_key_id.clone(),
                 region: config.endpoint.region.clone(),
             }),
@@ -117,11 +124,16 @@ impl HttpConnector for Connector {
 
 impl Inner {
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, Trouble> {
-        self.environment.limiter().acquire(&self.access_key_id, &self.region).await;
-        self.check_target().await?;
+        let patience = overall(self.timeout) - self.timeout;
+        if !self.environment.limiter().acquire(&self.access_key_id, &self.region, patience).await {
+            return Err(Trouble::busy());
+        }
+        let start = Instant::now();
+        self.check_hosts().await?;
         let request = request.try_into_http1x().map_err(|error| Trouble::fatal(Hop::Settings, error.to_string()))?;
         let request = request.map(|body| body.bytes().map(Bytes::copy_from_slice).unwrap_or_default());
-        let request = reqwest::Request::try_from(request).map_err(|error| Trouble::fatal(Hop::Settings, error.without_url().to_string()))?;
+        let mut request = reqwest::Request::try_from(request).map_err(|error| Trouble::fatal(Hop::Settings, error.without_url().to_string()))?;
+        *request.timeout_mut() = Some(self.timeout.saturating_sub(start.elapsed()));
         let mut answer = self.client.execute(request).await.map_err(|error| self.trouble(error))?;
 
         let mut head = aws_smithy_runtime_api::http::Response::new(answer.status().as_u16().try_into().map_err(|_| unreadable())?, SdkBody::empty());
@@ -142,10 +154,14 @@ impl Inner {
     }
 
     /// Addresses never pass through the resolver, and a proxy resolves names by itself: both are looked at here, each time.
-    async fn check_target(&self) -> Result<(), Trouble> {
+    async fn check_hosts(&self) -> Result<(), Trouble> {
         let egress = |error: EgressError| Trouble::fatal(Hop::Egress, error.to_string());
-        if self.proxied || self.host.parse::<IpAddr>().is_ok() {
-            self.environment.check_host(&self.host, self.port).await.map_err(egress)?;
+        let is_address = |host: &str| host.parse::<IpAddr>().is_ok();
+        if let Some((host, port)) = self.proxy.as_ref().filter(|(host, _)| is_address(host)) {
+            self.environment.check_host(host, *port).await.map_err(egress)?;
+        }
+        if self.proxy.is_some() || is_address(&self.host) {
+            self.environment.check_host_within(&self.host, self.port, self.timeout / 4).await.map_err(egress)?;
         }
         Ok(())
     }
@@ -161,7 +177,7 @@ impl Inner {
                 return Trouble::fatal(Hop::Egress, error.to_string());
             }
             if let Some(failure) = error.downcast_ref::<Failure>() {
-                return Trouble { hop: failure.hop, text: failure.text.clone(), kind: Kind::Io };
+                return Trouble { failure: failure.clone(), kind: Kind::Io };
             }
             if let Some(tls) = tls_error(error) {
                 let hop = if tunnel.is_some() { Hop::Proxy } else { Hop::Tls };
@@ -173,6 +189,7 @@ impl Inner {
             }
             cause = error.source();
         }
+        let way = if self.proxy.is_some() { Hop::Proxy } else { Hop::Connect };
         let kind = if timeout { Kind::Timeout } else { Kind::Io };
         match tunnel {
             // An answer of the proxy does not change by asking again.
@@ -180,13 +197,13 @@ impl Inner {
             Some(text) if text.ends_with("unsuccessful") => {
                 Trouble::fatal(Hop::Proxy, "the proxy refuses to connect to this endpoint, or refuses the login".to_owned())
             }
-            Some(_) => Trouble { hop: Hop::Proxy, text: deepest, kind },
+            Some(_) => Trouble::new(Hop::Proxy, deepest, kind),
             None if timeout => {
-                let hop = if connect { if self.proxied { Hop::Proxy } else { Hop::Connect } } else { Hop::Http };
-                Trouble { hop, text: "no answer in time".to_owned(), kind }
+                let hop = if connect { way } else { Hop::Http };
+                Trouble::new(hop, "no answer in time".to_owned(), kind)
             }
-            None if connect => Trouble { hop: if self.proxied { Hop::Proxy } else { Hop::Connect }, text: deepest, kind },
-            None => Trouble { hop: Hop::Http, text: deepest, kind },
+            None if connect => Trouble::new(way, deepest, kind),
+            None => Trouble::new(Hop::Http, deepest, kind),
         }
     }
 }
@@ -196,8 +213,8 @@ fn tls_error(error: &(dyn StdError + 'static)) -> Option<String> {
     if let Some(tls) = error.downcast_ref::<rustls::Error>() {
         return Some(tls.to_string());
     }
-    let inner = error.downcast_ref::<std::io::Error>()?.get_ref()?;
-    inner.downcast_ref::<rustls::Error>().map(ToString::to_string)
+    // An I/O error may hold another one.
+    tls_error(error.downcast_ref::<std::io::Error>()?.get_ref()?)
 }
 
 fn unreadable() -> Trouble {
@@ -206,8 +223,7 @@ fn unreadable() -> Trouble {
 
 /// A failure, and whether the SDK may try again.
 struct Trouble {
-    hop: Hop,
-    text: String,
+    failure: Failure,
     kind: Kind,
 }
 
@@ -220,11 +236,21 @@ enum Kind {
 
 impl Trouble {
     fn fatal(hop: Hop, text: String) -> Self {
-        Self { hop, text, kind: Kind::Fatal }
+        Self::new(hop, text, Kind::Fatal)
+    }
+
+    /// The text may be a peer's: a certificate's names, say.
+    fn new(hop: Hop, text: String, kind: Kind) -> Self {
+        Self { failure: Failure { class: Class::Unreachable, hop, text: shortened(&text) }, kind }
+    }
+
+    fn busy() -> Self {
+        let text = "too many requests to this account and region wait already; raise [aws_kms] requests_per_second if AWS's quota allows it".to_owned();
+        Self { failure: Failure { class: Class::Transient, hop: Hop::Http, text }, kind: Kind::Fatal }
     }
 
     fn into_connector_error(self) -> ConnectorError {
-        let failure = Box::new(Failure { hop: self.hop, text: self.text });
+        let failure = Box::new(self.failure);
         match self.kind {
             Kind::Io => ConnectorError::io(failure),
             Kind::Timeout => ConnectorError::timeout(failure),
@@ -237,18 +263,21 @@ impl Trouble {
 struct Guarded {
     environment: Environment,
     port: u16,
+    limit: Duration,
 }
 
 impl Resolve for Guarded {
     fn resolve(&self, name: Name) -> Resolving {
         let environment = self.environment.clone();
-        let port = self.port;
+        let (port, limit) = (self.port, self.limit);
         Box::pin(async move {
             let host = name.as_str().to_owned();
-            let found = environment.resolver().resolve(&host).await;
-            let addresses = found.map_err(|why| Failure { hop: Hop::Resolve, text: format!("{host} does not resolve: {why}") })?;
+            let failure = |text: String| Failure { class: Class::Unreachable, hop: Hop::Resolve, text: shortened(&text) };
+            let found = tokio::time::timeout(limit, environment.resolver().resolve(&host)).await;
+            let found = found.unwrap_or_else(|_| Err("no answer in time".to_owned()));
+            let addresses = found.map_err(|why| failure(format!("{host} does not resolve: {why}")))?;
             if addresses.is_empty() {
-                return Err(Box::new(Failure { hop: Hop::Resolve, text: format!("{host} has no address") }) as Box<dyn StdError + Send + Sync>);
+                return Err(Box::new(failure(format!("{host} has no address"))) as Box<dyn StdError + Send + Sync>);
             }
             let egress = environment.egress();
             let mut refused = None;

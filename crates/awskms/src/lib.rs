@@ -15,6 +15,7 @@ mod environment;
 mod error;
 mod http;
 mod limiter;
+mod retry;
 mod tls;
 
 pub use client::{Client, ClientConfig, Credentials, Decrypted, Encrypted, KeyDescription, Proxy, ProxyKind};

@@ -31,15 +31,18 @@ impl Limiter {
         self.per_second.store(per_second.max(1), Ordering::Relaxed);
     }
 
-    /// Waits for a token. The queue is fair: who comes later waits longer.
-    pub(crate) async fn acquire(&self, access_key_id: &str, region: &str) {
-        let wait = self.take(access_key_id, region, Instant::now());
+    /// Waits for a token. The queue is fair: who comes later waits longer. `false`, at once: it would take longer than `patience`, and no token is taken. Otherwise those who give up
+    /// would leave a debt behind them that nobody ever pays, and in the end nobody would be served.
+    #[must_use]
+    pub(crate) async fn acquire(&self, access_key_id: &str, region: &str, patience: Duration) -> bool {
+        let Some(wait) = self.take(access_key_id, region, Instant::now(), patience) else { return false };
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
         }
+        true
     }
 
-    fn take(&self, access_key_id: &str, region: &str, now: Instant) -> Duration {
+    fn take(&self, access_key_id: &str, region: &str, now: Instant, patience: Duration) -> Option<Duration> {
         let rate = f64::from(self.per_second.load(Ordering::Relaxed));
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         if buckets.len() > MANY {
@@ -48,8 +51,12 @@ impl Limiter {
         let bucket = buckets.entry((access_key_id.to_owned(), region.to_owned())).or_insert(Bucket { tokens: rate, at: now });
         bucket.tokens = (bucket.tokens + now.duration_since(bucket.at).as_secs_f64() * rate).min(rate);
         bucket.at = now;
-        bucket.tokens -= 1.0;
-        if bucket.tokens >= 0.0 { Duration::ZERO } else { Duration::from_secs_f64(-bucket.tokens / rate) }
+        let left = bucket.tokens - 1.0;
+        let wait = if left >= 0.0 { Duration::ZERO } else { Duration::from_secs_f64(-left / rate) };
+        (wait <= patience).then(|| {
+            bucket.tokens = left;
+            wait
+        })
     }
 }
 
@@ -57,14 +64,49 @@ impl Limiter {
 mod tests {
     use super::*;
 
+    const LONG: Duration = Duration::from_secs(3_600);
+
     #[test]
     fn a_burst_of_one_second_is_free_and_the_rest_is_spread() {
         let limiter = Limiter::new(10);
         let now = Instant::now();
-        let waits: Vec<Duration> = (0..30).map(|_| limiter.take("AKIA", "r", now)).collect();
+        let take = |region: &str, now| limiter.take("AKIA", region, now, LONG).unwrap();
+        let waits: Vec<Duration> = (0..30).map(|_| take("r", now)).collect();
         assert!(waits[..10].iter().all(Duration::is_zero));
         assert_eq!(waits[29].as_millis(), 2_000);
-        assert!(limiter.take("AKIA", "other region", now).is_zero());
-        assert!(limiter.take("AKIA", "r", now + Duration::from_secs(10)).is_zero(), "tokens come back with time");
+        assert!(take("other region", now).is_zero());
+        assert!(take("r", now + Duration::from_secs(10)).is_zero(), "tokens come back with time");
+    }
+
+    #[test]
+    fn who_would_wait_too_long_takes_nothing() {
+        let limiter = Limiter::new(10);
+        let now = Instant::now();
+        let patience = Duration::from_secs(1);
+        let served = (0..1_000).filter(|_| limiter.take("AKIA", "r", now, patience).is_some()).count();
+        assert_eq!(served, 20);
+        assert_eq!(limiter.take("AKIA", "r", now + patience, LONG), Some(Duration::from_millis(100)), "the refused have left no debt");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_who_wait_are_served_at_the_rate() {
+        let limiter = Limiter::new(10);
+        let start = Instant::now();
+        for _ in 0..40 {
+            assert!(limiter.acquire("AKIA", "r", LONG).await);
+        }
+        let took = start.elapsed().as_millis();
+        assert!((3_000..3_100).contains(&took), "paused time, so no clock is read: {took}");
+    }
+
+    #[test]
+    fn full_buckets_do_not_pile_up() {
+        let limiter = Limiter::new(10);
+        let now = Instant::now();
+        for number in 0..=MANY {
+            let _ = limiter.take(&number.to_string(), "r", now, LONG);
+        }
+        let _ = limiter.take("one more", "r", now + Duration::from_secs(1), LONG);
+        assert_eq!(limiter.buckets.lock().unwrap().len(), 1);
     }
 }
