@@ -6,6 +6,7 @@ use crate::environment::Environment;
 use crate::error::{Error, from_sdk};
 use crate::http::Connector;
 use crate::retry::ByClass;
+use crate::surroundings::NoSurroundings;
 use crate::tls::TlsPolicy;
 use aws_sdk_kms::config::retry::{RetryConfig, RetryPartition, TokenBucket};
 use aws_sdk_kms::config::timeout::TimeoutConfig;
@@ -18,7 +19,7 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use secrecy::{ExposeSecret, SecretString};
 use std::net::IpAddr;
 use std::time::Duration;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 /// How often one operation is sent at the most. Only what AWS or the network may do better the next time is sent again.
 const ATTEMPTS: u32 = 3;
@@ -129,6 +130,9 @@ impl Client {
         let mut place = format!("{}:{}", crate::endpoint::bracketed(&host), config.endpoint.port);
         if let Some(proxy) = &mut config.proxy {
             // The text itself is not shown: operators write logins into it.
+            if host.parse::<std::net::Ipv6Addr>().is_ok() {
+                return Err(settings("an IPv6 address as host cannot be reached through a proxy; set a host name instead".to_owned()));
+            }
             proxy.host = crate::endpoint::normal_host(&proxy.host).map_err(|why| settings(format!("the proxy's host is not a host name: {why}")))?;
             place = format!("{place} through the proxy {}:{}", crate::endpoint::bracketed(&proxy.host), proxy.port);
         }
@@ -144,6 +148,7 @@ impl Client {
             .http_client(connector)
             .sleep_impl(aws_smithy_async::rt::sleep::TokioSleep::new())
             .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS).with_initial_backoff(FIRST_BACKOFF).with_max_backoff(MAX_BACKOFF))
+            .interceptor(NoSurroundings)
             .retry_classifier(ByClass)
             // Otherwise all clients of a region share one budget of retries in this process, and one SVM's broken endpoint takes those of all others.
             .retry_partition(RetryPartition::custom("keystead").token_bucket(TokenBucket::unlimited()).build())
@@ -191,15 +196,11 @@ impl Client {
     pub async fn decrypt(&self, key_id: &str, blob: &[u8], context: &EncryptionContext) -> Result<Decrypted, Error> {
         let request = self.sdk.decrypt().key_id(key_id).ciphertext_blob(Blob::new(blob)).set_encryption_context(context.pairs());
         let mut answer = request.send().await.map_err(|error| self.error(error))?;
-        let plaintext = answer.plaintext.take().map(Blob::into_inner).ok_or_else(|| self.unexpected("Decrypt has answered without a plaintext"))?;
-        let mut plaintext = Zeroizing::new(plaintext);
-        match answer.key_id.take() {
-            Some(key_arn) => Ok(Decrypted { plaintext, key_arn, key_material_id: answer.key_material_id.take() }),
-            None => {
-                plaintext.zeroize();
-                Err(self.unexpected("Decrypt has answered without the key that it used"))
-            }
-        }
+        let plaintext = answer.plaintext.take().map(|plaintext| Zeroizing::new(plaintext.into_inner()));
+        let plaintext = plaintext.filter(|plaintext| !plaintext.is_empty() && plaintext.len() <= 4_096);
+        let plaintext = plaintext.ok_or_else(|| self.unexpected("Decrypt has answered without a plaintext of 1 to 4096 bytes"))?;
+        let key_arn = answer.key_id.take().ok_or_else(|| self.unexpected("Decrypt has answered without the key that it used"))?;
+        Ok(Decrypted { plaintext, key_arn, key_material_id: answer.key_material_id.take() })
     }
 
     fn error<E: ProvideErrorMetadata + RequestId>(&self, error: SdkError<E, HttpResponse>) -> Error {

@@ -16,6 +16,7 @@ mod error;
 mod http;
 mod limiter;
 mod retry;
+mod surroundings;
 mod tls;
 
 pub use client::{Client, ClientConfig, Credentials, Decrypted, Encrypted, KeyDescription, Proxy, ProxyKind};

@@ -3,7 +3,7 @@
 use crate::kms::{Kms, described, refused};
 use crate::pki::Ca;
 use crate::setup::{config, describe, open};
-use keystead_awskms::{Class, Client, ClientConfig};
+use keystead_awskms::{Class, Client, ClientConfig, Environment};
 use std::time::Duration;
 
 /// Who would wait longer than a call may take is told so at once, and is not sent. So the calls count without a clock.
@@ -41,13 +41,39 @@ async fn two_clients_of_one_account_share_the_rate() {
     assert_eq!(kms.count(), good + 1);
 }
 
-/// Each attempt takes a token: after three, of a rate of three, a fourth has to wait.
-#[tokio::test]
+/// While the first attempt is under way, others fill the queue: the second attempt meets it, and is not sent.
+#[tokio::test(flavor = "multi_thread")]
 async fn attempts_count_not_calls() {
     let ca = Ca::new();
-    let kms = Kms::answering(ca.server(&["kms.test"]), refused(400, "ThrottlingException", "m")).await;
     let environment = open(&ca.pem(), &["kms.test"]);
-    let client = Client::new(&environment, config("kms.test", kms.port())).unwrap();
-    assert_eq!(describe(&client).await.unwrap_err().code(), Some("ThrottlingException"));
-    assert_eq!(kms.count(), 3);
+    let client = |environment: &Environment, port, seconds| {
+        Client::new(environment, ClientConfig { timeout: Duration::from_secs(seconds), ..config("kms.test", port) }).unwrap()
+    };
+    let queue = environment.clone();
+    let kms = Kms::start(ca.server(&["kms.test"]), move |_, _| {
+        queue.set_requests_per_second(1);
+        // Who has a longer timeout waits longer: what these fill is full for the first client, whatever its back-off is.
+        let others = client(&queue, 1, 20);
+        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(fill(others)));
+        refused(400, "ThrottlingException", "m")
+    })
+    .await;
+    let error = describe(&client(&environment, kms.port(), 10)).await.unwrap_err();
+    assert!(error.to_string().contains("requests_per_second"), "{error}");
+    assert_eq!(kms.count(), 1);
+}
+
+/// Calls until one is told that the queue is full.
+async fn fill(client: Client) {
+    let mut running = tokio::task::JoinSet::new();
+    for _ in 0..100 {
+        let client = client.clone();
+        running.spawn(async move { describe(&client).await });
+    }
+    while let Some(done) = running.join_next().await {
+        if done.unwrap().is_err_and(|error| error.to_string().contains("requests_per_second")) {
+            return;
+        }
+    }
+    panic!("the queue has no end");
 }

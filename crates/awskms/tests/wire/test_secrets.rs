@@ -4,7 +4,7 @@ use crate::kms::{Kms, SECRET, refused};
 use crate::pki::Ca;
 use crate::proxy::{LOGIN, Mode, PASSWORD, Server};
 use crate::setup::{config, describe, open, through};
-use keystead_awskms::{Client, Proxy, ProxyKind};
+use keystead_awskms::{Client, ClientConfig, Proxy, ProxyKind};
 
 fn assert_clean(text: &str) {
     for secret in [SECRET, PASSWORD, LOGIN, "pr0xy-p4ss", "c3F1aWQtdXNlcjpwcjB4eS1wNHNz", "AWS4-HMAC-SHA256"] {
@@ -26,7 +26,8 @@ async fn errors_and_clients_show_no_secret_on_any_hop() {
         ways.push((kms.port(), proxy.login(ProxyKind::Http, "nowhere.test")));
     }
     for (port, proxy) in ways {
-        let client = Client::new(&environment, through(config("kms.test", port), proxy)).unwrap();
+        let client =
+            Client::new(&environment, through(ClientConfig { timeout: std::time::Duration::from_secs(1), ..config("kms.test", port) }, proxy)).unwrap();
         assert_clean(&format!("{client:?} {client:#?}"));
         let error = describe(&client).await.unwrap_err();
         assert_clean(&format!("{error} {error:?} {error:#?}"));
