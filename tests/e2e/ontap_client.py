@@ -25,15 +25,15 @@ def aws_kms(svm="svm1", **changes):
     return AwsKms(**{name: value for name, value in fields.items() if value is not None})
 
 
-Svm(name="svm1").post(poll=True)
-seen["wrong secret"] = error(lambda: aws_kms(secret_access_key="not the secret").post(poll=True))
-seen["missing field"] = error(lambda: aws_kms(region=None).post(poll=True))
-seen["unknown svm"] = error(lambda: aws_kms(svm="nowhere").post(poll=True))
-seen["admin svm"] = error(lambda: aws_kms(svm="keystead").post(poll=True))
+Svm(name="svm1").post(poll=True, poll_interval=1)
+seen["wrong secret"] = error(lambda: aws_kms(secret_access_key="not the secret").post(poll=True, poll_interval=1))
+seen["missing field"] = error(lambda: aws_kms(region=None).post(poll=True, poll_interval=1))
+seen["unknown svm"] = error(lambda: aws_kms(svm="nowhere").post(poll=True, poll_interval=1))
+seen["admin svm"] = error(lambda: aws_kms(svm="keystead").post(poll=True, poll_interval=1))
 resource = aws_kms()
-seen["post"] = resource.post(poll=True).http_response.status_code
+seen["post"] = resource.post(poll=True, poll_interval=1).http_response.status_code
 seen["uuid"] = resource.uuid
-seen["second"] = error(lambda: aws_kms().post(poll=True))
+seen["second"] = error(lambda: aws_kms().post(poll=True, poll_interval=1))
 resource.get()
 seen["get"] = resource.to_dict()
 seen["collection *"] = [one.to_dict() for one in AwsKms.get_collection(fields="*")]
@@ -45,17 +45,19 @@ seen["count"] = AwsKms.count_collection()
 seen["unknown field"] = error(lambda: list(AwsKms.get_collection(fields="nonsense")))
 secret = AwsKms(uuid=found.uuid)
 secret.secret_access_key = options["body"]["secret_access_key"]
-seen["patch"] = secret.patch(poll=True).http_response.status_code
+seen["patch"] = secret.patch(poll=True, poll_interval=1).http_response.status_code
 period = AwsKms(uuid=found.uuid)
 period.polling_period = 5
-seen["patch period"] = period.patch(poll=True).http_response.status_code
+seen["patch period"] = period.patch(poll=True, poll_interval=1).http_response.status_code
 found.get()
 seen["period"] = found.polling_period
-seen["wrong patch"] = error(lambda: AwsKms(uuid=found.uuid, secret_access_key="not the secret").patch(poll=True))
-seen["restore"] = found.restore(poll=True).http_response.status_code
-seen["rekey_external"] = found.rekey_external(key_id=options["other_key"], poll=True).http_response.status_code
-seen["rekey_external body"] = found.rekey_external(body={"key_id": options["body"]["key_id"]}, poll=True).http_response.status_code
-seen["rekey_internal"] = error(lambda: found.rekey_internal(poll=True))
-seen["delete"] = found.delete(poll=True).http_response.status_code
+wrong = AwsKms(uuid=found.uuid)
+wrong.secret_access_key = "not the secret"
+seen["wrong patch"] = error(lambda: wrong.patch(poll=True, poll_interval=1))
+seen["restore"] = found.restore(poll=True, poll_interval=1).http_response.status_code
+seen["rekey_external"] = found.rekey_external(key_id=options["other_key"], poll=True, poll_interval=1).http_response.status_code
+seen["rekey_external body"] = found.rekey_external(body={"key_id": options["body"]["key_id"]}, poll=True, poll_interval=1).http_response.status_code
+seen["rekey_internal"] = error(lambda: found.rekey_internal(poll=True, poll_interval=1))
+seen["delete"] = found.delete(poll=True, poll_interval=1).http_response.status_code
 seen["left"] = AwsKms.count_collection()
 print(json.dumps(seen))

@@ -189,7 +189,7 @@ class Recorder:
 
     def __init__(self, folder, kms):
         certificates = Certificates(folder, "recorder")
-        self.calls, calls = [], self.calls
+        calls = self.calls = []
         upstream = ssl.create_default_context(cafile=str(kms.ca))
 
         class Handler(http.server.BaseHTTPRequestHandler):
