@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // Each test file uses a part of it.
 
 pub mod faulty;
+pub mod program;
 
 use async_trait::async_trait;
 use keystead::config::Config;

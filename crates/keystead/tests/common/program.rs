@@ -1,0 +1,99 @@
+//! The program as a child process.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// A running `keystead serve`.
+pub struct Program {
+    pub child: Child,
+    pub port: u16,
+    pub folder: PathBuf,
+    pub log: PathBuf,
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// `keystead serve` with a data folder and ports, not yet started; the surroundings hold nothing of Keystead's.
+pub fn serve(folder: &Path, port: u16, ekmip_port: u16) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_keystead"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("KEYSTEAD_")) {
+        command.env_remove(name);
+    }
+    command
+        .args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--ekmip-listen", &format!("127.0.0.1:{ekmip_port}"), "--data-dir"])
+        .arg(folder.join("data"))
+        .stdin(Stdio::null());
+    command
+}
+
+/// Runs a start that must fail; returns what it said.
+pub fn fails(mut command: Command) -> Output {
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let pid = child.id();
+    let watchdog = std::thread::spawn(move || child.wait_with_output().unwrap());
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !watchdog.is_finished() {
+        if Instant::now() > deadline {
+            let _ = Command::new("kill").arg(pid.to_string()).status();
+            panic!("the program should have ended by itself");
+        }
+        std::thread::yield_now();
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+    watchdog.join().unwrap()
+}
+
+impl Program {
+    /// Starts the program with a configuration file, and waits until requests are served.
+    pub async fn start(folder: &Path, toml: &str, environment: &[(&str, &str)]) -> Self {
+        let port = free_port();
+        let config = folder.join("keystead.toml");
+        std::fs::write(&config, toml).unwrap();
+        let log = folder.join("keystead.log");
+        let output = std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
+        let mut command = serve(folder, port, free_port());
+        command.arg("--config").arg(&config).envs(environment.iter().copied());
+        let child = command.stdout(output.try_clone().unwrap()).stderr(output).spawn().unwrap();
+        let mut program = Self { child, port, folder: folder.to_owned(), log };
+        super::eventually("the program must serve requests", async || {
+            if let Some(status) = program.child.try_wait().unwrap() {
+                panic!("the program has ended with {status}: {}", program.said());
+            }
+            let ca = std::fs::read(folder.join("data/ca.pem")).ok()?;
+            let answer = super::client(&ca).get(format!("https://127.0.0.1:{port}/healthz")).send().await.ok()?;
+            answer.status().is_success().then_some(())
+        })
+        .await;
+        program
+    }
+
+    pub fn said(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    pub fn client(&self) -> reqwest::Client {
+        super::client(&std::fs::read(self.folder.join("data/ca.pem")).unwrap())
+    }
+
+    /// Sends a signal: `-TERM`, `-KILL`.
+    pub fn signal(&self, signal: &str) {
+        assert!(Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap().success());
+    }
+
+    /// Ends it with SIGTERM; returns the exit code.
+    pub fn stop(&mut self) -> Option<i32> {
+        self.signal("-TERM");
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
