@@ -402,15 +402,20 @@ fn changed_proxy(inner: &Inner, config: &AwsKmsRecord, change: ProxyChange) -> R
         }
         return Ok((None, password));
     }
+    if change.host == Some(None) {
+        return Ok((Some(None), None));
+    }
     let old = config.settings.proxy.as_ref();
-    let host = change.host.unwrap_or_else(|| old.map(|proxy| proxy.host.clone()));
     let kind = change.kind.unwrap_or_else(|| old.map(proxy_kind));
+    let host = change.host.unwrap_or_else(|| old.map(|proxy| proxy.host.clone()));
     let port = change.port.unwrap_or_else(|| old.map(|proxy| proxy.port));
     let username = change.username.unwrap_or_else(|| old.and_then(|proxy| proxy.username.clone()));
+    let incomplete = |target: &str| Err(Error::with(Code::FieldCombination, "proxy_type, proxy_host and proxy_port come together").target(target));
     match (kind, host, port) {
         (Some(kind), Some(host), Some(port)) => Ok((Some(Some(StoredProxy { https: kind == ProxyKind::Https, host, port, username })), password)),
-        (_, None, _) => Ok((Some(None), None)),
-        _ => Err(Error::with(Code::FieldCombination, "proxy_type, proxy_host and proxy_port come together").target("proxy_host")),
+        (None, _, _) => incomplete("proxy_type"),
+        (_, None, _) => incomplete("proxy_host"),
+        (_, _, None) => incomplete("proxy_port"),
     }
 }
 

@@ -27,7 +27,9 @@ pub fn status(code: Code) -> StatusCode {
 /// The body of an error.
 pub fn body(error: &Error) -> Value {
     let mut inner = json!({ "message": error.message, "code": error.code.to_string() });
-    if let (Some(target), Some(object)) = (&error.target, inner.as_object_mut()) {
+    // A member or parameter whose name is empty has no name to show.
+    let target = error.target.as_ref().filter(|target| !target.is_empty());
+    if let (Some(target), Some(object)) = (target, inner.as_object_mut()) {
         object.insert("target".to_owned(), json!(target));
     }
     json!({ "error": inner })
