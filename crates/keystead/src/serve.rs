@@ -40,8 +40,11 @@ pub struct Hooks {
     /// Names.
     pub resolver: Arc<dyn Resolver>,
     /// Wraps the store, to make it fail.
-    pub store: Box<dyn FnOnce(Arc<dyn Store>) -> Arc<dyn Store> + Send>,
+    pub store: StoreWrapper,
 }
+
+/// Puts something between the node and its store.
+pub type StoreWrapper = Box<dyn FnOnce(Arc<dyn Store>) -> Arc<dyn Store> + Send>;
 
 impl Default for Hooks {
     fn default() -> Self {

@@ -110,6 +110,9 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// Whether a configuration, or that there is none, shows the whole effect.
+type Effect = Box<dyn Fn(Option<&Value>) -> bool + Send + Sync>;
+
 /// An operation, from the state that it starts from.
 struct Operation {
     name: &'static str,
@@ -119,7 +122,7 @@ struct Operation {
     path: fn(&str) -> String,
     body: Value,
     /// Whether the configuration shows the whole effect; `None`: there is no configuration.
-    done: Box<dyn Fn(Option<&Value>) -> bool + Send + Sync>,
+    done: Effect,
     /// The steps that must be there, in this order.
     steps: &'static [&'static str],
 }
@@ -349,17 +352,8 @@ async fn load(node: &Api, kms: &KmsStandIn, key: &str, round: usize, worker: usi
 }
 
 /// One round: load, `kill -9` after a random pause, restart. Answers how many acknowledged things are gone.
-async fn round(
-    folder: &Path,
-    program: Option<&Path>,
-    environment: &[(&str, &str)],
-    kms: &KmsStandIn,
-    key: &str,
-    number: usize,
-    pause: Duration,
-    all: &mut Told,
-) -> usize {
-    let node = Run::start(folder, program, environment).await;
+async fn round(folder: &Path, kms: &KmsStandIn, key: &str, number: usize, pause: Duration, all: &mut Told) -> usize {
+    let node = Run::start(folder, None, &[]).await;
     let pid = node.child.id();
     let killer = async {
         tokio::time::sleep(pause).await;
@@ -411,7 +405,7 @@ async fn fifty_crashes_under_load_lose_nothing_that_was_acknowledged() {
     let rounds = if std::env::var_os("KEYSTEAD_SOAK").is_some() { 500 } else { 50 };
     let mut all = Told::default();
     for (number, pause) in pauses(rounds).into_iter().enumerate() {
-        let lost = round(folder.path(), None, &[], &kms, &key, number, pause, &mut all).await;
+        let lost = round(folder.path(), &kms, &key, number, pause, &mut all).await;
         assert_eq!(lost, 0, "round {number}");
     }
     println!("{rounds} crashes; {} SVMs and {} configurations were acknowledged, none is lost", all.svms.len(), all.enabled.len());

@@ -1,3 +1,5 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // A test suite, though it lives beside the code.
+
 //! The contract suite: what every backend must do. A new backend writes a [`Fixture`] and one line, `keystead_store::contract_tests!(fixture)`.
 
 use crate::{Compare, Error, Event, EventBatch, MAX_TXN_OPS, MAX_VALUE_BYTES, Range, Revision, Store, Txn, Watch};

@@ -30,7 +30,7 @@ impl Faulty {
     }
 
     /// A function for `Hooks::store`.
-    pub fn hook(&self) -> Box<dyn FnOnce(Arc<dyn Store>) -> Arc<dyn Store> + Send> {
+    pub fn hook(&self) -> keystead::serve::StoreWrapper {
         let this = self.clone();
         Box::new(move |store| {
             let _ = this.inner.set(store);

@@ -44,7 +44,6 @@ pub struct SqliteStore {
     readers: Readers,
     watches: Arc<Watches>,
     writer: Mutex<Option<JoinHandle<()>>>,
-    lock: File,
 }
 
 impl SqliteStore {
@@ -64,12 +63,12 @@ impl SqliteStore {
         let watches = Arc::new(Watches::new(revision));
         let readers = Readers::open(path)?;
         let (commands, queue) = mpsc::channel(QUEUE);
-        let writer = Writer::new(connection, revision, Arc::clone(&watches), tokio::runtime::Handle::current());
+        let writer = Writer::new(connection, revision, Arc::clone(&watches), tokio::runtime::Handle::current(), lock);
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || writer.run(queue))
             .map_err(|error| Error::Unavailable(format!("no thread for the writer: {error}")))?;
-        Ok(Self { path: path.to_owned(), commands, readers, watches, writer: Mutex::new(Some(thread)), lock })
+        Ok(Self { path: path.to_owned(), commands, readers, watches, writer: Mutex::new(Some(thread)) })
     }
 
     /// Finishes what is queued and closes the file. Later calls answer [`Error::Unavailable`].
@@ -84,8 +83,6 @@ impl SqliteStore {
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
         }
         self.readers.close();
-        // Unlocking a file that is about to be closed cannot fail in a way that matters: the lock ends with the descriptor.
-        let _ = FileExt::unlock(&self.lock);
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<Result<T>>) -> Command) -> Result<T> {

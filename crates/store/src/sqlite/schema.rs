@@ -4,9 +4,9 @@ use super::connect;
 use crate::error::{Error, Result};
 use crate::types::Revision;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::fs::{File, OpenOptions, Permissions};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 
 /// `PRAGMA application_id` of our files: "KEYS".
 const APPLICATION_ID: i32 = 0x4b45_5953;
@@ -28,14 +28,47 @@ const TABLES: &str = "
 
 /// Opens the file for writing, and makes it where there is none.
 pub(super) fn open(path: &Path) -> Result<Connection> {
-    // Made before SQLite would, with its mode from the first moment on.
-    private_file(path).map_err(|error| Error::Refused(format!("{}: {error}", path.display())))?;
+    let refused = |error: std::io::Error| Error::Refused(format!("{}: {error}", path.display()));
+    if !path.try_exists().map_err(refused)? {
+        create(path)?;
+    }
+    // An older mode, or that of a backup that was put back.
+    std::fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(refused)?;
     let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(|error| classify(path, &error))?;
     prepare(&connection).map_err(|error| match error {
         Problem::Sqlite(error) => classify(path, &error),
         Problem::Other(why) => Error::Damaged(format!("{}: {why}", path.display())),
     })?;
     Ok(connection)
+}
+
+/// Makes the file under another name and puts it in place when it is complete. So a file that is there but empty is a file that was lost, not one that a crash kept from being made.
+fn create(path: &Path) -> Result<()> {
+    let refused = |error: std::io::Error| Error::Refused(format!("{}: {error}", path.display()));
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let new = PathBuf::from(name);
+    for suffix in ["", "-journal", "-wal", "-shm"] {
+        let mut left = new.as_os_str().to_owned();
+        left.push(suffix);
+        match std::fs::remove_file(&left) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(refused(error)),
+            _ => {}
+        }
+    }
+    private_file(&new).map_err(refused)?;
+    let connection = connect(&new, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(|error| classify(&new, &error))?;
+    let made = connection.execute_batch(&format!(
+        "PRAGMA synchronous = FULL; BEGIN IMMEDIATE; {TABLES} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {LAYOUT}; COMMIT;"
+    ));
+    made.map_err(|error| classify(&new, &error))?;
+    connection.close().map_err(|(_, error)| classify(&new, &error))?;
+    std::fs::rename(&new, path).map_err(refused)?;
+    // The name is only durable when the folder is.
+    match path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        Some(folder) => File::open(folder).and_then(|folder| folder.sync_all()).map_err(refused),
+        None => Ok(()),
+    }
 }
 
 /// Ends the leases of the processes before this one. Returns the revision.
@@ -84,14 +117,10 @@ impl From<rusqlite::Error> for Problem {
 fn prepare(connection: &Connection) -> std::result::Result<(), Problem> {
     let application: i32 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
     let layout: i32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    match (application, layout, tables) {
-        (0, 0, 0) => {
-            connection
-                .execute_batch(&format!("BEGIN IMMEDIATE; {TABLES} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {LAYOUT}; COMMIT;"))?;
-        }
-        (APPLICATION_ID, LAYOUT, _) => {}
-        (APPLICATION_ID, newer, _) => return Err(Problem::Other(format!("the layout is version {newer}, and this program knows version {LAYOUT}"))),
+    match (application, layout) {
+        (APPLICATION_ID, LAYOUT) => {}
+        (APPLICATION_ID, newer) => return Err(Problem::Other(format!("the layout is version {newer}, and this program knows version {LAYOUT}"))),
+        (0, 0) => return Err(Problem::Other("this is no store of Keystead; if it has lost its content, put the last backup back".to_owned())),
         _ => return Err(Problem::Other("this is a SQLite file, but not a store of Keystead".to_owned())),
     }
     let check: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;

@@ -77,6 +77,17 @@ impl Watches {
         }
     }
 
+    /// Something may have happened that nobody was told of: all watches end with [`Error::Compacted`], and new ones start after `revision` at the earliest.
+    pub(super) fn forget(&self, revision: Revision) {
+        let mut state = self.lock();
+        state.history.clear();
+        state.bytes = 0;
+        state.oldest = revision;
+        for watcher in std::mem::take(&mut state.watchers) {
+            let _ = watcher.sender.try_send(Err(Error::Compacted { oldest: revision.0 }));
+        }
+    }
+
     /// Ends all watches.
     pub(super) fn end(&self) {
         let mut state = self.lock();

@@ -1,14 +1,16 @@
 //! The writer: one thread, one connection, group commit.
 //!
-//! Callers queue transactions. The writer takes what is queued, applies each one behind a savepoint of one SQLite transaction, commits once, and only then answers all of them. So a sync
-//! of the disk serves as many callers as have come together, and each of them still stands or falls alone.
+//! Callers queue transactions. The writer takes what is queued, checks and applies one after the other inside one SQLite transaction, commits once, and only then answers all of them. So a sync
+//! of the disk serves as many callers as have come together. A transaction whose comparisons fail writes nothing and leaves the others alone; where SQLite itself fails, all of the group
+//! are taken back.
 
+use super::schema;
 use super::watches::Watches;
-use super::{reader, schema};
 use crate::error::{Error, Result};
 use crate::types::{Compare, Entry, Event, EventBatch, LeaseId, Revision, Txn, Write};
 use rusqlite::{Connection, ErrorCode, OptionalExtension};
 use std::collections::HashMap;
+use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -17,6 +19,8 @@ use tokio::time::Instant;
 
 /// How many transactions one commit may carry.
 const GROUP: usize = 256;
+/// The pause before the keys of a lease that is over are tried to be deleted again.
+const RETRY: Duration = Duration::from_millis(500);
 
 type Answer<T> = oneshot::Sender<Result<T>>;
 
@@ -35,12 +39,17 @@ pub(super) struct Writer {
     leases: HashMap<LeaseId, Lease>,
     watches: Arc<Watches>,
     runtime: Handle,
+    /// Kept until the last commit is done, so that no other process opens the file before.
+    _lock: File,
 }
 
 #[derive(Clone, Copy)]
 struct Lease {
     ttl: Duration,
+    /// When it runs out; once it is over, when the deletion of its keys is tried again.
     end: Instant,
+    /// It has run out, and nothing brings it back: nobody may renew it or write under it, and its keys count as absent, also while the disk keeps us from deleting them.
+    over: bool,
 }
 
 /// A transaction that was applied but not yet committed.
@@ -51,8 +60,8 @@ struct Applied {
 }
 
 impl Writer {
-    pub(super) fn new(connection: Connection, revision: Revision, watches: Arc<Watches>, runtime: Handle) -> Self {
-        Self { connection, revision, next_lease: 1, leases: HashMap::new(), watches, runtime }
+    pub(super) fn new(connection: Connection, revision: Revision, watches: Arc<Watches>, runtime: Handle, lock: File) -> Self {
+        Self { connection, revision, next_lease: 1, leases: HashMap::new(), watches, runtime, _lock: lock }
     }
 
     /// Serves commands until the store is closed or dropped.
@@ -108,11 +117,12 @@ impl Writer {
             Command::Grant(ttl, answer) => {
                 let id = LeaseId(self.next_lease);
                 self.next_lease += 1;
-                self.leases.insert(id, Lease { ttl, end: Instant::now() + ttl });
+                self.leases.insert(id, Lease { ttl, end: Instant::now() + ttl, over: false });
                 let _ = answer.send(Ok(id));
             }
             Command::Renew(id, answer) => {
-                let renewed = self.leases.get_mut(&id).map(|lease| lease.end = Instant::now() + lease.ttl);
+                let living = self.leases.get_mut(&id).filter(|lease| !lease.over);
+                let renewed = living.map(|lease| lease.end = Instant::now() + lease.ttl);
                 let _ = answer.send(renewed.ok_or(Error::LeaseGone));
             }
             Command::Revoke(id, answer) => {
@@ -130,11 +140,13 @@ impl Writer {
         let now = Instant::now();
         let over: Vec<LeaseId> = self.leases.iter().filter(|(_, lease)| lease.end <= now).map(|(id, _)| *id).collect();
         for id in over {
+            if let Some(lease) = self.leases.get_mut(&id) {
+                lease.over = true;
+            }
             if let Err(error) = self.end_lease(id) {
                 tracing::warn!(%error, "the keys of a lease that is over could not be deleted; it is tried again");
-                // It stays over: nobody can renew it, as it is looked at before every command, but the next look comes later.
                 if let Some(lease) = self.leases.get_mut(&id) {
-                    lease.end = now + Duration::from_millis(500);
+                    lease.end = now + RETRY;
                 }
             }
         }
@@ -228,15 +240,20 @@ impl Writer {
         // While the transaction is still open, nothing of it was committed. Where SQLite has ended it by itself with an I/O error, the sync of the log may be what failed, and nobody can
         // say what a restart will find.
         let io = error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure);
-        if open || !io { Err(self.refused(&error)) } else { Err(Error::Indeterminate(error.to_string())) }
+        if open || !io {
+            return Err(self.refused(&error));
+        }
+        // If it did happen, nobody was told: who follows must read anew.
+        self.watches.forget(self.revision);
+        Err(Error::Indeterminate(error.to_string()))
     }
 
     fn roll_back(&mut self, before: Revision) {
         self.revision = before;
-        if !self.connection.is_autocommit() {
-            if let Err(error) = self.connection.execute_batch("ROLLBACK") {
-                tracing::error!(%error, "a transaction of the store could not be rolled back");
-            }
+        if !self.connection.is_autocommit()
+            && let Err(error) = self.connection.execute_batch("ROLLBACK")
+        {
+            tracing::error!(%error, "a transaction of the store could not be rolled back");
         }
         // What the file says counts: after an unclear commit it may be ahead of what we think.
         if let Ok(revision) = schema::counter(&self.connection, "revision") {
@@ -253,7 +270,7 @@ impl Writer {
         }
         for write in &txn.writes {
             if let Write::Put { lease: Some(lease), .. } = write
-                && !self.leases.contains_key(lease)
+                && self.leases.get(lease).is_none_or(|lease| lease.over)
             {
                 return Err(Trouble::Caller(Error::LeaseGone));
             }
@@ -288,19 +305,33 @@ impl Writer {
 
     fn holds(&self, compare: &Compare) -> rusqlite::Result<bool> {
         let revision = |key: &str| -> rusqlite::Result<Option<u64>> {
-            self.connection.prepare_cached("SELECT revision FROM record WHERE key = ?1")?.query_row([key], |row| row.get(0)).optional()
+            let mut statement = self.connection.prepare_cached("SELECT revision, lease FROM record WHERE key = ?1")?;
+            let found: Option<(u64, Option<u64>)> = statement.query_row([key], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+            Ok(found.filter(|(_, lease)| !self.is_over(*lease)).map(|(revision, _)| revision))
         };
         Ok(match compare {
             Compare::Absent(key) => revision(key)?.is_none(),
             Compare::Present(key) => revision(key)?.is_some(),
             Compare::Unchanged(key, expected) => revision(key)? == Some(expected.0),
             Compare::EmptyPrefix(prefix) => {
-                let mut statement =
-                    self.connection.prepare_cached("SELECT key, value, created, revision, lease FROM record WHERE key >= ?1 ORDER BY key LIMIT 1")?;
-                let first = statement.query_row([prefix], reader::entry).optional()?;
-                !first.is_some_and(|first| first.key.starts_with(prefix.as_str()))
+                let mut statement = self.connection.prepare_cached("SELECT key, lease FROM record WHERE key >= ?1 ORDER BY key")?;
+                let mut rows = statement.query([prefix])?;
+                while let Some(row) = rows.next()? {
+                    let key: String = row.get(0)?;
+                    if !key.starts_with(prefix.as_str()) {
+                        break;
+                    }
+                    if !self.is_over(row.get(1)?) {
+                        return Ok(false);
+                    }
+                }
+                true
             }
         })
+    }
+
+    fn is_over(&self, lease: Option<u64>) -> bool {
+        lease.is_some_and(|lease| self.leases.get(&LeaseId(lease)).is_some_and(|lease| lease.over))
     }
 
     fn refused(&self, error: &rusqlite::Error) -> Error {
