@@ -38,10 +38,10 @@ e2e: build
 	.venv/bin/python -m pytest -q tests/e2e
 
 soak: build
-	KEYSTEAD_SOAK=1 cargo test --locked -p keystead --release -- --nocapture
+	KEYSTEAD_SOAK=1 cargo test --locked -p keystead --release --test crash --test hostile -- --nocapture
 
 bench:
-	@echo "there is no benchmark yet: the budgets concern the data plane and come with it"; exit 1
+	cargo bench --locked -p keystead --bench rest
 
 clean:
 	cargo clean

@@ -1,0 +1,53 @@
+//! The REST budget: a GET of one configuration over a kept TLS connection, against a static answer of the same server. Both are measured in turn, in one run, and only their ratio means something.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+use common::{Node, PASSWORD, enable_body, stand_in, toml_for};
+use keystead::serve::Hooks;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const ROUNDS: usize = 15;
+const ROUND: Duration = Duration::from_millis(400);
+const BUDGET: f64 = 0.5;
+
+#[tokio::main]
+async fn main() {
+    let (kms, key) = stand_in().await;
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let node = Node::start_in(folder.clone(), &toml_for(&kms, folder.path()), Hooks::default()).await.unwrap();
+    node.svm("svm1").await;
+    let (status, body) = node.enable(enable_body("svm1", &kms, &key)).await;
+    assert_eq!(status, 201, "{body}");
+    let config = format!("https://{}/api/security/aws-kms/{}", node.address, body["records"][0]["uuid"].as_str().unwrap());
+    let fixed = format!("https://{}/healthz", node.address);
+    let (mut gets, mut answers) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        answers.push(rate(&node, &fixed).await);
+        gets.push(rate(&node, &config).await);
+    }
+    let (get, answer) = (median(gets), median(answers));
+    let ratio = get / answer;
+    println!("REST GET of one configuration, one kept TLS connection: {get:.0}/s; a static answer of the same server: {answer:.0}/s");
+    println!("ratio {ratio:.2}, budget {BUDGET}: {}", if ratio >= BUDGET { "met" } else { "MISSED" });
+    node.stop().await;
+}
+
+/// Requests a second, one after the other.
+async fn rate(node: &Node, url: &str) -> f64 {
+    let (start, mut count) = (Instant::now(), 0u32);
+    while start.elapsed() < ROUND {
+        let answer = node.client.get(url).basic_auth("admin", Some(PASSWORD)).send().await.unwrap();
+        assert!(answer.status().is_success());
+        answer.bytes().await.unwrap();
+        count += 1;
+    }
+    f64::from(count) / start.elapsed().as_secs_f64()
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}

@@ -1,0 +1,160 @@
+//! Collections, links, jobs under an operator's hand, SVM tunnelling, SVMs and settings.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod common;
+
+use common::{Node, PASSWORD, code, enable_body, eventually, stand_in, toml_for};
+use keystead::serve::Hooks;
+use keystead_testkit::{Fault, FaultRule, KmsStandIn};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+
+async fn node() -> (Node, KmsStandIn, String) {
+    let (kms, key) = stand_in().await;
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let node = Node::start_in(folder.clone(), &toml_for(&kms, folder.path()), Hooks::default()).await.unwrap();
+    (node, kms, key)
+}
+
+fn names(collection: &Value) -> Vec<String> {
+    collection["records"].as_array().unwrap().iter().map(|record| record["name"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_lead_through_everything_once() {
+    let (node, _kms, _) = node().await;
+    for n in 0..7 {
+        node.svm(&format!("svm{n}")).await;
+    }
+    let whole = node.get("/svm/svms").await;
+    assert_eq!((whole["num_records"].as_u64(), whole["_links"]["self"]["href"].as_str()), (Some(7), Some("/api/svm/svms")));
+    for order in ["", "&order_by=name%20desc"] {
+        let mut seen = Vec::new();
+        let mut path = format!("/svm/svms?max_records=3&fields=comment{order}");
+        loop {
+            let (_, headers, page) = node.call("GET", &path, None).await;
+            assert!(page["num_records"].as_u64().unwrap() <= 3);
+            seen.extend(names(&page));
+            let Some(next) = page["_links"]["next"]["href"].as_str() else { break };
+            assert_eq!(headers["link"].to_str().unwrap(), format!("<{next}>; rel=\"next\""));
+            assert!(next.contains("fields="), "the next page repeats all parameters: {next}");
+            path = next.strip_prefix("/api").unwrap().to_owned();
+        }
+        let mut sorted = seen.clone();
+        sorted.sort();
+        assert_eq!(sorted, (0..7).map(|n| format!("svm{n}")).collect::<Vec<_>>());
+        if !order.is_empty() {
+            assert!(seen.is_sorted_by(|one, other| one > other), "{seen:?}");
+        }
+    }
+    let counted = node.get("/svm/svms?return_records=false").await;
+    assert_eq!((counted["num_records"].as_u64(), counted.get("records")), (Some(7), None));
+    assert_eq!(names(&node.get("/svm/svms?name=svm3").await), ["svm3"]);
+    assert_eq!(names(&node.get("/svm/svms?name=svm3&subtype=other").await), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn links_are_left_out_for_clients_that_prefer_plain_json() {
+    let (node, _kms, _) = node().await;
+    node.svm("svm1").await;
+    node.svm("svm2").await;
+    let ask = async |accept: &str| {
+        let request =
+            node.client.get(format!("https://{}/api/svm/svms?max_records=1", node.address)).basic_auth("admin", Some(PASSWORD)).header("accept", accept);
+        let answer = request.send().await.unwrap();
+        let kind = answer.headers()["content-type"].to_str().unwrap().to_owned();
+        (kind, serde_json::from_slice::<Value>(&answer.bytes().await.unwrap()).unwrap())
+    };
+    let (kind, body) = ask("application/json").await;
+    assert!(body["records"][0].get("_links").is_none() && body["_links"].get("self").is_none());
+    assert!(body["_links"]["next"]["href"].is_string(), "the way to the next page is always there: {kind} {body}");
+    for accept in ["*/*", "application/hal+json", "application/json, application/hal+json"] {
+        let (kind, body) = ask(accept).await;
+        assert_eq!(kind, "application/hal+json");
+        assert!(body["records"][0]["_links"]["self"]["href"].is_string());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_can_be_cancelled_and_leaves_nothing() {
+    let (node, kms, key) = node().await;
+    node.svm("svm1").await;
+    kms.add_fault(FaultRule::always(Fault::Hang));
+    let (status, _, body) = node.call("POST", "/security/aws-kms", Some(enable_body("svm1", &kms, &key))).await;
+    assert_eq!(status, 202);
+    kms.wait_held(1, Duration::from_secs(20)).await;
+    let job = format!("/cluster/jobs/{}", body["job"]["uuid"].as_str().unwrap());
+    for (action, expected) in [("resume", "458776"), ("pause", "458776"), ("nonsense", "262247")] {
+        assert_eq!(code(&node.ask("PATCH", &format!("{job}?action={action}"), None).await), expected, "a running job");
+    }
+    assert_eq!(node.ask("PATCH", &format!("{job}?action=cancel"), None).await.0, 200);
+    let ended = node.get(&job).await;
+    assert_eq!(ended["state"], "failure");
+    assert!(!ended["message"].as_str().unwrap().is_empty());
+    assert_eq!(code(&node.ask("PATCH", &format!("{job}?action=cancel"), None).await), "458776", "an ended job");
+    kms.clear_faults();
+    kms.release();
+    let answer = node.enable(enable_body("svm1", &kms, &key)).await;
+    assert_eq!(answer.0, 201, "the SVM is free: {answer:?}");
+    assert_eq!(code(&node.ask("PATCH", "/cluster/jobs/00000000-0000-0000-0000-000000000000?action=cancel", None).await), "4");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_finished_job_is_forgotten_after_its_retention() {
+    let (node, _kms, _) = node().await;
+    node.svm("svm1").await;
+    assert_eq!(node.get("/cluster/jobs").await["num_records"], 1);
+    let uuid = node.get("/cluster/jobs").await["records"][0]["uuid"].as_str().unwrap().to_owned();
+    assert_eq!(node.ask("PATCH", "/security/ekmip/settings", Some(json!({ "jobs": { "retention": "1s" } }))).await.0, 200);
+    eventually("the job must be forgotten", async || (node.ask("GET", &format!("/cluster/jobs/{uuid}"), None).await.0 == 404).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tunnelling_names_the_svm_in_a_header() {
+    let (node, kms, key) = node().await;
+    let uuid = node.svm("svm1").await;
+    let mut body = enable_body("svm1", &kms, &key);
+    body.as_object_mut().unwrap().remove("svm");
+    let post = async |header: &str, value: &str, body: &Value| {
+        let request = node.client.post(format!("https://{}/api/security/aws-kms?return_timeout=60", node.address)).basic_auth("admin", Some(PASSWORD));
+        let answer = request.header(header, value).body(body.to_string()).send().await.unwrap();
+        (answer.status().as_u16(), serde_json::from_slice::<Value>(&answer.bytes().await.unwrap()).unwrap())
+    };
+    assert_eq!(code(&post("x-dot-svm-name", "svm1", &enable_body("svm2", &kms, &key)).await), "2621706");
+    assert_eq!(code(&post("x-dot-svm-uuid", "no uuid", &body).await), "262247");
+    assert_eq!(post("x-dot-svm-uuid", &uuid, &body).await.0, 201);
+    assert_eq!(code(&post("x-dot-svm-name", "SVM1", &body).await), "65537910", "names do not go by case");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn svms_are_made_renamed_and_deleted() {
+    let (node, _kms, _) = node().await;
+    let uuid = node.svm("svm1").await;
+    let path = format!("/svm/svms/{uuid}");
+    assert_eq!(code(&node.ask("POST", "/svm/svms", Some(json!({ "name": "SVM1" }))).await), "1");
+    assert_eq!(code(&node.ask("POST", "/svm/svms", Some(json!({ "name": "1svm" }))).await), "2621471");
+    assert_eq!(node.ask("PATCH", &format!("{path}?return_timeout=30"), Some(json!({ "name": "renamed", "comment": "a tenant" }))).await.0, 200);
+    let record = node.get(&path).await;
+    assert_eq!((&record["name"], &record["comment"], &record["state"]), (&json!("renamed"), &json!("a tenant"), &json!("running")));
+    node.svm("svm1").await;
+    assert_eq!(code(&node.ask("PATCH", &path, Some(json!({ "name": "svm1" }))).await), "1");
+    assert_eq!(node.ask("DELETE", &format!("{path}?return_timeout=30"), None).await.0, 200);
+    assert_eq!(code(&node.ask("GET", &path, None).await), "4");
+    assert_eq!(names(&node.get("/svm/svms").await), ["svm1"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_cluster_tells_its_version_and_nodes() {
+    let (node, _kms, _) = node().await;
+    let cluster = node.get("/cluster?fields=version").await;
+    assert_eq!((&cluster["version"]["generation"], &cluster["version"]["major"], &cluster["version"]["minor"]), (&json!(9), &json!(16), &json!(1)));
+    let nodes = node.get("/cluster/nodes?fields=*").await;
+    let record = &nodes["records"][0];
+    assert_eq!((&nodes["num_records"], &record["state"]), (&json!(1), &json!("up")));
+    assert_eq!(node.get(&format!("/cluster/nodes/{}", record["uuid"].as_str().unwrap())).await["name"], record["name"]);
+    assert_eq!(node.ask("PATCH", "/security/ekmip/settings", Some(json!({ "cluster": { "name": "other" } }))).await.0, 200);
+    assert_eq!(node.get("/cluster").await["name"], "other");
+    assert_eq!(code(&node.ask("PATCH", "/security/ekmip/settings", Some(json!({ "aws_kms": { "min_poll_interval": "0s" } }))).await), "262245");
+    assert_eq!(code(&node.ask("PATCH", "/security/ekmip/settings", Some(json!({}))).await), "65537541");
+}
