@@ -381,3 +381,25 @@ async fn patch_proves_before_it_commits() {
     assert_eq!(patch(json!({ "access_key_id": "AKIASECONDSECONDSEC", "secret_access_key": "second secret" })).await.0, 200, "works while blocked");
     assert_eq!(scene.node.get(&format!("{path}?fields=state")).await["state"]["code"], "0", "and its proof is as good as a poll");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_who_may_not_describe_the_key_is_no_revocation() {
+    let scene = scene("[cluster]\nname = \"c\"\n").await;
+    scene.change(json!({ "aws_kms": { "access_error_grace": "0s" } })).await;
+    let mut body = scene.body();
+    body["polling_period"] = json!(1);
+    let (status, body) = scene.node.enable(body).await;
+    assert_eq!(status, 201, "{body}");
+    let path = format!("/security/aws-kms/{}?fields=state", body["records"][0]["uuid"].as_str().unwrap());
+    scene.kms.add_fault(FaultRule {
+        operation: Some("DescribeKey".into()),
+        ..FaultRule::always(Fault::Error { code: "AccessDeniedException".into(), status: 400, message: String::new() })
+    });
+    scene.kms.clear_calls();
+    eventually("some polls must have run", async || {
+        scene.clock.advance(Duration::from_secs(5));
+        (scene.kms.calls().iter().filter(|call| call.operation == "Decrypt").count() >= 3).then_some(())
+    })
+    .await;
+    assert_eq!(scene.node.get(&path).await["state"], json!({ "cluster_state": true, "code": "0", "message": "" }));
+}

@@ -180,18 +180,12 @@ impl Manager {
         let inner = self.inner();
         let config = stored(inner, uuid)?;
         let state = inner.polls.state(config.record.svm);
-        let all_well = state.is_available();
-        let message = if all_well {
-            String::new()
-        } else {
-            format!("{} on the following nodes: {} - {}", Code::KeyProtectionUnavailable.text(), inner.node.name, state.describe())
-        };
-        let message = if state.serves() && !all_well {
-            format!("AWS KMS key protection is at risk on the following nodes: {} - {}", inner.node.name, state.describe())
-        } else {
-            message
-        };
-        Ok(Health { good: state.serves(), code: (!all_well).then_some(Code::KeyProtectionUnavailable), message })
+        if state.is_available() {
+            return Ok(Health { good: true, code: None, message: String::new() });
+        }
+        let what = if state.serves() { "AWS KMS key protection is at risk" } else { Code::KeyProtectionUnavailable.text() };
+        let message = format!("{what} on the following nodes: {} - {}", inner.node.name, state.describe());
+        Ok(Health { good: state.serves(), code: Some(Code::KeyProtectionUnavailable), message })
     }
 
     /// Asks AWS KMS now, from every node. An answer that names a problem with the key or the credentials is an answer: AWS is reachable; the problem shows in the state.

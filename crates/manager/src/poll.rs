@@ -259,10 +259,11 @@ impl Inner {
         if self.keyring.get(svm, version).is_some_and(|known| !known.matches(kek.expose())) {
             return Err(wrong());
         }
-        let described = client.describe_key(&record.key_arn).await.map_err(judge)?;
-        if !described.enabled {
-            // Decrypt has just worked, so this is a state that will end it soon; the next polls will see.
-            tracing::warn!(svm = %svm, key = described.arn, state = described.state, "the customer key is not Enabled");
+        // The right KEK came back, and that is what counts. What DescribeKey says beside it is for the operator.
+        match client.describe_key(&record.key_arn).await {
+            Ok(described) if described.enabled => {}
+            Ok(described) => tracing::warn!(svm = %svm, key = described.arn, state = described.state, "the customer key is not Enabled"),
+            Err(error) => tracing::warn!(svm = %svm, %error, "the KEK unwraps, but DescribeKey fails; the IAM user needs kms:DescribeKey too"),
         }
         Ok(kek)
     }
