@@ -199,8 +199,22 @@ async fn code_65537910_two_posts_at_once_and_one_wins() {
         let (winner, loser) = if one.0 == 201 { (one, other) } else { (other, one) };
         assert_eq!(winner.0, 201, "round {round}: {winner:?} {loser:?}");
         assert_eq!((loser.0, code(&loser).as_str()), (409, "65537910"), "round {round}");
-        assert_eq!(scene.kms.calls().len(), calls_of_one, "round {round}: the loser has asked AWS");
+        let calls = scene.kms.calls();
+        assert_eq!(calls.len(), calls_of_one, "round {round}: the loser has asked AWS: {calls:#?}");
     }
+}
+
+/// The poller sees the configurations through the view. While that lags, it must neither drop a KEK that a job has just proven nor poll for one that a job has just deleted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_view_that_lags_makes_no_poll_of_its_own() {
+    let scene = scene("").await;
+    scene.store.lag(Duration::from_millis(40));
+    let path = scene.enabled().await;
+    let answer = scene.node.ask("DELETE", &format!("{path}?return_timeout=30"), Some(json!({}))).await;
+    assert_eq!(answer.0, 200, "{answer:?}");
+    scene.node.svm("svm2").await;
+    let calls: Vec<String> = scene.kms.calls().into_iter().map(|call| call.operation).collect();
+    assert_eq!(calls, ["DescribeKey", "Encrypt", "Decrypt"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

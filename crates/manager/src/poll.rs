@@ -28,8 +28,8 @@ const UNPROVEN_LIMIT: Duration = Duration::from_secs(60 * 60);
 #[derive(Default)]
 pub(crate) struct Polls {
     machines: Mutex<HashMap<Uuid, Watched>>,
-    /// SVMs whose KEK a job of this node has just proven, and is about to say so: they need no poll of their own.
-    proving: Mutex<HashSet<Uuid>>,
+    /// SVMs for which a job of this node is committing: until the view shows that, their machines come and go by the job's word alone.
+    settling: Mutex<HashSet<Uuid>>,
     wake: Notify,
 }
 
@@ -91,14 +91,15 @@ impl Polls {
         }
     }
 
-    /// A job commits a KEK that it has proven. Until [`Polls::proven`], the new configuration is not polled: the proof is as good.
-    pub fn proving(&self, svm: Uuid) {
-        lock(&self.proving).insert(svm);
+    /// A job is about to commit a KEK that it has proven, or the end of a configuration. Until [`Polls::settled`] the view may still show what was before: a new machine would poll without
+    /// need, or for a KEK that is no more, and one that seems to have lost its configuration would wipe what the job has just proven.
+    pub fn settling(&self, svm: Uuid) {
+        lock(&self.settling).insert(svm);
     }
 
-    /// The job has committed, or has failed to.
-    pub fn proven(&self, svm: Uuid) {
-        lock(&self.proving).remove(&svm);
+    /// The view shows what the job has committed, or the job has failed to commit.
+    pub fn settled(&self, svm: Uuid) {
+        lock(&self.settling).remove(&svm);
         self.wake.notify_one();
     }
 
@@ -153,25 +154,28 @@ impl Inner {
 
     /// A job has just proven the SVM's KEK against AWS: as good as a poll.
     pub(crate) fn proven(&self, config: &AwsKmsRecord) {
+        let (now, settings) = (self.clock.monotonic(), self.poll_settings(config));
+        self.polls.lock().entry(config.svm).or_insert_with(|| Watched { machine: Machine::new(now, settings), polling: false, reason: String::new(), now });
         self.take(config, Outcome::Ok, String::new(), None);
     }
 
     /// Brings the machines in line with the configurations, lets their time pass, and starts the polls that are due. Returns when to look again.
     fn look(self: &Arc<Self>, tasks: &mut JoinSet<()>, slots: &Arc<Semaphore>) -> Duration {
         let now = self.clock.monotonic();
-        let configs: HashMap<Uuid, Stored<AwsKmsRecord>> = self.view.all::<AwsKmsRecord>().into_iter().map(|config| (config.record.svm, config)).collect();
         let mut machines = self.polls.lock();
+        // In this order: what has settled before it is read here shows in the view that is read next.
+        let settling = lock(&self.polls.settling).clone();
+        let configs: HashMap<Uuid, Stored<AwsKmsRecord>> = self.view.all::<AwsKmsRecord>().into_iter().map(|config| (config.record.svm, config)).collect();
         machines.retain(|svm, _| {
-            let kept = configs.contains_key(svm);
+            let kept = configs.contains_key(svm) || settling.contains(svm);
             if !kept {
                 self.keyring.forget(*svm);
             }
             kept
         });
         let mut wake_at = now + IDLE;
-        let proving = lock(&self.polls.proving).clone();
         for (svm, config) in configs {
-            if proving.contains(&svm) && !machines.contains_key(&svm) {
+            if settling.contains(&svm) && !machines.contains_key(&svm) {
                 continue;
             }
             let settings = self.poll_settings(&config.record);
@@ -216,8 +220,8 @@ impl Inner {
         let now = self.clock.monotonic();
         let settings = self.poll_settings(record);
         let mut machines = self.polls.lock();
-        let watched =
-            machines.entry(record.svm).or_insert_with(|| Watched { machine: Machine::new(now, settings), polling: false, reason: String::new(), now });
+        // Without a machine, the configuration was deleted while AWS was asked.
+        let Some(watched) = machines.get_mut(&record.svm) else { return };
         watched.now = now;
         let actions = watched.machine.on_poll(now, outcome, self.random.jitter());
         watched.reason = reason;

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use keystead_store::{Entry, Error, LeaseId, Page, Range, Result, Revision, Store, Txn, Watch};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -21,12 +21,18 @@ pub enum Mood {
 #[derive(Clone, Default)]
 pub struct Faulty {
     mood: Arc<AtomicU8>,
+    lag: Arc<AtomicU64>,
     inner: Arc<OnceLock<Arc<dyn Store>>>,
 }
 
 impl Faulty {
     pub fn set(&self, mood: Mood) {
         self.mood.store(mood as u8, Ordering::SeqCst);
+    }
+
+    /// From now on each change reaches the watches this much later.
+    pub fn lag(&self, lag: Duration) {
+        self.lag.store(u64::try_from(lag.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
     }
 
     /// A function for `Hooks::store`.
@@ -69,7 +75,18 @@ impl Store for Faulty {
     }
 
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch> {
-        self.inner().watch(prefix, after).await
+        let mut watch = self.inner().watch(prefix, after).await?;
+        let (sender, receiver) = tokio::sync::mpsc::channel(1);
+        let lag = Arc::clone(&self.lag);
+        tokio::spawn(async move {
+            while let Some(batch) = watch.next().await {
+                tokio::time::sleep(Duration::from_millis(lag.load(Ordering::SeqCst))).await;
+                if sender.send(batch).await.is_err() {
+                    break;
+                }
+            }
+        });
+        Ok(Watch::new(receiver))
     }
 
     async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId> {

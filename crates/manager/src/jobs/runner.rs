@@ -207,11 +207,12 @@ enum Committed {
 async fn commit(context: &JobContext, kind: &JobKind, plan: Plan) -> Committed {
     let svm = match &plan.afterwards {
         Afterwards::Serve(kek, _) => Some(kek.svm()),
-        Afterwards::Nothing | Afterwards::Forget(_) => None,
+        Afterwards::Forget(svm) => Some(*svm),
+        Afterwards::Nothing => None,
     };
-    svm.inspect(|svm| context.manager.polls.proving(*svm));
+    svm.inspect(|svm| context.manager.polls.settling(*svm));
     let committed = transact(context, kind, plan).await;
-    svm.inspect(|svm| context.manager.polls.proven(*svm));
+    svm.inspect(|svm| context.manager.polls.settled(*svm));
     committed
 }
 
