@@ -218,7 +218,6 @@ impl Inner {
     /// Gives an outcome to the machine and does what it says. The KEK is put into memory under the same lock under which the machine may wipe it, so the two never disagree.
     fn take(&self, record: &AwsKmsRecord, outcome: Outcome, reason: String, kek: Option<Kek>) {
         let now = self.clock.monotonic();
-        let settings = self.poll_settings(record);
         let mut machines = self.polls.lock();
         // Without a machine, the configuration was deleted while AWS was asked.
         let Some(watched) = machines.get_mut(&record.svm) else { return };
