@@ -1,0 +1,210 @@
+//! Managed objects as they stand in messages (KMIP Specification 1.4, section 2.2), with the key block (2.1.3) and key wrapping (2.1.5, 2.1.6).
+
+use crate::attribute::{Attribute, check, Identity};
+use crate::enumeration::{
+    BlockCipherMode, CryptographicAlgorithm, EncodingOption, Enumeration as _, KeyFormatType, ObjectType, ResultReason, SecretDataType, WrappingMethod,
+};
+use crate::failure::{Failure, Result};
+use crate::fields::{Fields, bytes, enumeration, integer, text};
+use crate::tag::Tag;
+use crate::ttlv::{Node, Value};
+use crate::version::Version;
+use std::borrow::Cow;
+
+/// An object with its secret, borrowed from the message that it came in or from where it was unwrapped to.
+#[derive(Debug)]
+pub enum Object<'a> {
+    /// Section 2.2.2.
+    SymmetricKey(KeyBlock<'a>),
+    /// Section 2.2.7.
+    SecretData(SecretDataType, KeyBlock<'a>),
+    /// Section 2.2.8: the type, as a number since vendors have their own, and the data.
+    OpaqueObject(u32, Cow<'a, [u8]>),
+    /// Section 2.2.6: attributes to make objects from. Deprecated since 1.3.
+    Template(Vec<Attribute<'static>>),
+}
+
+/// Section 2.1.3.
+#[derive(Debug)]
+pub struct KeyBlock<'a> {
+    /// The format of the material.
+    pub format: KeyFormatType,
+    /// The material: plain bytes, or wrapped by another key.
+    pub value: KeyValue<'a>,
+    /// What the key is for; may be missing for secret data.
+    pub algorithm: Option<CryptographicAlgorithm>,
+    /// Bits; may be missing for secret data.
+    pub length: Option<i32>,
+}
+
+/// Section 2.1.4.
+#[derive(Debug)]
+pub enum KeyValue<'a> {
+    /// The material itself.
+    Plain(Cow<'a, [u8]>),
+    /// The material wrapped, with how.
+    Wrapped(Cow<'a, [u8]>, KeyWrappingData),
+}
+
+/// How a key value is wrapped (sections 2.1.5 and 2.1.6): Encrypt with a key of the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyWrappingData {
+    /// The wrapping key.
+    pub key_id: String,
+    /// The cipher mode, where it was named.
+    pub mode: Option<BlockCipherMode>,
+    /// What is encrypted: the material alone, or the whole key value as TTLV.
+    pub encoding: Option<EncodingOption>,
+}
+
+impl Object<'_> {
+    /// The type of the object.
+    pub fn object_type(&self) -> ObjectType {
+        match self {
+            Object::SymmetricKey(_) => ObjectType::SymmetricKey,
+            Object::SecretData(..) => ObjectType::SecretData,
+            Object::OpaqueObject(..) => ObjectType::OpaqueObject,
+            Object::Template(_) => ObjectType::Template,
+        }
+    }
+
+    /// The item of a message.
+    pub fn to_node(&self) -> Node<'_> {
+        match self {
+            Object::SymmetricKey(block) => Node::structure(Tag::SymmetricKey, vec![block.to_node()]),
+            Object::SecretData(kind, block) => Node::structure(Tag::SecretData, vec![Node::enumeration(Tag::SecretDataType, *kind), block.to_node()]),
+            Object::OpaqueObject(kind, data) => Node::structure(
+                Tag::OpaqueObject,
+                vec![Node::new(Tag::OpaqueDataType, Value::Enumeration(*kind)), Node::bytes(Tag::OpaqueDataValue, data.as_ref())],
+            ),
+            Object::Template(attributes) => Node::structure(Tag::Template, attributes.iter().map(Attribute::to_node).collect()),
+        }
+    }
+}
+
+impl<'n> Object<'n> {
+    /// The tag that an object of a type stands under; `None` for a type that is not served.
+    pub fn tag(object_type: ObjectType) -> Option<Tag> {
+        match object_type {
+            ObjectType::SymmetricKey => Some(Tag::SymmetricKey),
+            ObjectType::SecretData => Some(Tag::SecretData),
+            ObjectType::OpaqueObject => Some(Tag::OpaqueObject),
+            ObjectType::Template => Some(Tag::Template),
+            _ => None,
+        }
+    }
+
+    /// Reads the item of a message.
+    ///
+    /// # Errors
+    /// Invalid Message or Invalid Field; Feature Not Supported for a key that comes wrapped.
+    pub fn from_node(node: &'n Node<'_>, version: Version) -> Result<Self> {
+        let mut fields = Fields::of(node)?;
+        let object = match node.tag {
+            Tag::SymmetricKey => Object::SymmetricKey(KeyBlock::from_node(fields.required(Tag::KeyBlock)?)?),
+            Tag::SecretData => {
+                let kind = enumeration(fields.required(Tag::SecretDataType)?)?;
+                Object::SecretData(kind, KeyBlock::from_node(fields.required(Tag::KeyBlock)?)?)
+            }
+            Tag::OpaqueObject => {
+                let kind = match &fields.required(Tag::OpaqueDataType)?.value {
+                    Value::Enumeration(kind) => *kind,
+                    _ => return Err(Failure::new(ResultReason::InvalidMessage, "OpaqueDataType is no Enumeration")),
+                };
+                Object::OpaqueObject(kind, Cow::Borrowed(bytes(fields.required(Tag::OpaqueDataValue)?)?))
+            }
+            Tag::Template => Object::Template(fields.all(Tag::Attribute).map(|node| Attribute::from_node(node, version)).collect::<Result<_>>()?),
+            other => return Err(Failure::new(ResultReason::InvalidField, format!("{other} is no object that can be registered"))),
+        };
+        fields.finish()?;
+        Ok(object)
+    }
+}
+
+impl KeyBlock<'_> {
+    fn to_node(&self) -> Node<'_> {
+        let mut items = vec![Node::enumeration(Tag::KeyFormatType, self.format)];
+        items.push(match &self.value {
+            KeyValue::Plain(material) => Node::structure(Tag::KeyValue, vec![Node::bytes(Tag::KeyMaterial, material.as_ref())]),
+            KeyValue::Wrapped(wrapped, _) => Node::bytes(Tag::KeyValue, wrapped.as_ref()),
+        });
+        items.extend(self.algorithm.map(|algorithm| Node::enumeration(Tag::CryptographicAlgorithm, algorithm)));
+        items.extend(self.length.map(|length| Node::integer(Tag::CryptographicLength, length)));
+        if let KeyValue::Wrapped(_, wrapping) = &self.value {
+            items.push(wrapping.to_node());
+        }
+        Node::structure(Tag::KeyBlock, items)
+    }
+}
+
+impl<'n> KeyBlock<'n> {
+    fn from_node(node: &'n Node<'_>) -> Result<Self> {
+        let mut fields = Fields::of(node)?;
+        let format: KeyFormatType = enumeration(fields.required(Tag::KeyFormatType)?)?;
+        if fields.optional(Tag::KeyCompressionType)?.is_some() {
+            return Err(Failure::new(ResultReason::KeyCompressionTypeNotSupported, "keys are stored uncompressed"));
+        }
+        if fields.optional(Tag::KeyWrappingData)?.is_some() {
+            return Err(Failure::new(ResultReason::FeatureNotSupported, "keys that come wrapped cannot be registered; this connection protects a plain one"));
+        }
+        let value = fields.required(Tag::KeyValue)?;
+        let mut inner = Fields::of(value)?;
+        let material = match &inner.required(Tag::KeyMaterial)?.value {
+            Value::ByteString(material) => material.as_ref(),
+            _ => {
+                let message = format!("key material in the format {} is not supported; register it as Raw or Opaque bytes", format.name());
+                return Err(Failure::new(ResultReason::KeyFormatTypeNotSupported, message));
+            }
+        };
+        // The attributes inside a key value only repeat what the request says beside it (section 2.1.4).
+        inner.all(Tag::Attribute).for_each(drop);
+        inner.finish()?;
+        let algorithm = fields.enumeration(Tag::CryptographicAlgorithm)?;
+        let length = fields.optional(Tag::CryptographicLength)?.map(integer).transpose()?;
+        fields.finish()?;
+        Ok(Self { format, value: KeyValue::Plain(Cow::Borrowed(material)), algorithm, length })
+    }
+}
+
+impl KeyWrappingData {
+    fn to_node(&self) -> Node<'_> {
+        let mut key = vec![Node::text(Tag::UniqueIdentifier, self.key_id.as_str())];
+        key.extend(self.mode.map(|mode| Node::structure(Tag::CryptographicParameters, vec![Node::enumeration(Tag::BlockCipherMode, mode)])));
+        let mut items = vec![Node::enumeration(Tag::WrappingMethod, WrappingMethod::Encrypt), Node::structure(Tag::EncryptionKeyInformation, key)];
+        items.extend(self.encoding.map(|encoding| Node::enumeration(Tag::EncodingOption, encoding)));
+        Node::structure(Tag::KeyWrappingData, items)
+    }
+
+    /// Reads a Key Wrapping Specification (section 2.1.6).
+    ///
+    /// # Errors
+    /// Feature Not Supported for anything but Encrypt of the key value alone.
+    pub fn from_specification(node: &Node<'_>) -> Result<Self> {
+        let not_supported = |what: &str| Failure::new(ResultReason::FeatureNotSupported, format!("key wrapping with {what} is not supported"));
+        let mut fields = Fields::of(node)?;
+        let method: WrappingMethod = enumeration(fields.required(Tag::WrappingMethod)?)?;
+        if method != WrappingMethod::Encrypt {
+            return Err(not_supported(method.name()));
+        }
+        if fields.optional(Tag::MACSignatureKeyInformation)?.is_some() {
+            return Err(not_supported("a MAC or a signature"));
+        }
+        if fields.all(Tag::AttributeName).next().is_some() {
+            return Err(not_supported("attributes inside the key value"));
+        }
+        let encoding = fields.enumeration(Tag::EncodingOption)?;
+        let mut key = Fields::of(fields.required(Tag::EncryptionKeyInformation)?)?;
+        let key_id = text(key.required(Tag::UniqueIdentifier)?)?.to_owned();
+        let parameters = key.optional(Tag::CryptographicParameters)?;
+        key.finish()?;
+        fields.finish()?;
+        let mode = match parameters {
+            None => None,
+            Some(parameters) => {
+                check(&Identity::Known(Tag::CryptographicParameters), &parameters.value)?;
+                parameters.find(Tag::BlockCipherMode).map(enumeration).transpose()?
+            }
+        };
+        Ok(Self { key_id, mode, encoding })
+    }
+}
