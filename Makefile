@@ -38,7 +38,8 @@ e2e: build
 	.venv/bin/python -m pytest -q tests/e2e
 
 soak: build
-	KEYSTEAD_SOAK=1 cargo test --locked -p keystead --release --test crash --test hostile -- --nocapture
+	cargo build --locked -p keystead --release --examples
+	SOAK=1 cargo test --locked -p keystead --release --test crash --test hostile -- --nocapture
 
 bench:
 	cargo bench --locked -p keystead --bench rest

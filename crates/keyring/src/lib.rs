@@ -15,6 +15,7 @@
 mod aead;
 mod kek;
 mod locked;
+pub mod material;
 mod ring;
 mod seal;
 

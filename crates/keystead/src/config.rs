@@ -87,6 +87,18 @@ pub struct Cluster {
 pub struct Ekmip {
     /// Where clients reach the EKMIP server, `host:port`; its listen address by default.
     pub address: Option<String>,
+    /// The longest KMIP message, in bytes; 1 MiB by default.
+    pub max_message_size: Option<usize>,
+    /// Connections in all; 1024 by default.
+    pub max_connections: Option<usize>,
+    /// Connections with one certificate; 256 by default.
+    pub max_connections_per_client: Option<usize>,
+    /// From the connection to the end of the handshake; 10 s by default.
+    #[serde(deserialize_with = "duration")]
+    pub handshake_timeout: Option<Duration>,
+    /// How long a connection may stay without a request; 24 h by default.
+    #[serde(deserialize_with = "duration")]
+    pub idle_timeout: Option<Duration>,
     /// `[ekmip.certificate]`: the template.
     pub certificate: Certificate,
 }
@@ -176,6 +188,28 @@ impl Config {
         config.ekmip_listen = arguments.ekmip_listen.clone().or(config.ekmip_listen);
         config.node_name = arguments.node_name.clone().or(config.node_name);
         Ok(config)
+    }
+
+    /// What EKMIP clients may take.
+    ///
+    /// # Errors
+    /// A limit out of its bounds.
+    pub fn ekmip_limits(&self) -> Result<keystead_ekmip::Limits, String> {
+        let default = keystead_ekmip::Limits::default();
+        let limits = keystead_ekmip::Limits {
+            max_message_size: self.ekmip.max_message_size.unwrap_or(default.max_message_size),
+            max_connections: self.ekmip.max_connections.unwrap_or(default.max_connections),
+            max_connections_per_client: self.ekmip.max_connections_per_client.unwrap_or(default.max_connections_per_client),
+            handshake_timeout: self.ekmip.handshake_timeout.unwrap_or(default.handshake_timeout),
+            idle_timeout: self.ekmip.idle_timeout.unwrap_or(default.idle_timeout),
+        };
+        let bounds = |holds: bool, what: &str| if holds { Ok(()) } else { Err(format!("[ekmip] {what}")) };
+        bounds((1_024..=1024 * 1024).contains(&limits.max_message_size), "max_message_size must be 1024 to 1048576 bytes")?;
+        bounds((1..=1_000_000).contains(&limits.max_connections), "max_connections must be 1 to 1000000")?;
+        bounds((1..=1_000_000).contains(&limits.max_connections_per_client), "max_connections_per_client must be 1 to 1000000")?;
+        bounds(limits.handshake_timeout >= Duration::from_millis(100), "handshake_timeout must be 100 ms at least")?;
+        bounds(limits.idle_timeout >= Duration::from_secs(1), "idle_timeout must be 1 s at least")?;
+        Ok(limits)
     }
 
     /// The settings of the cluster, as the file has them.

@@ -18,7 +18,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -70,25 +70,25 @@ pub fn run(arguments: Box<ServeArguments>, hooks: Hooks) -> Result<(), String> {
     let stop = CancellationToken::new();
     let result = runtime.block_on(async {
         tokio::spawn(stop_on_signal(stop.clone())?);
-        node(config, hooks, stop, |_| {}).await
+        node(config, hooks, stop, |_, _| {}).await
     });
     // What blocks in a thread of its own (a resolver, say) must not hold up the end.
     runtime.shutdown_background();
     result
 }
 
-/// Runs a node until `stop`. `ready` gets the address of the REST API, once requests are served.
+/// Runs a node until `stop`. `ready` gets the addresses of the REST API and of the EKMIP server, once requests are served.
 ///
 /// # Errors
 /// One line for the operator.
-pub async fn node(config: Config, hooks: Hooks, stop: CancellationToken, ready: impl FnOnce(SocketAddr)) -> Result<(), String> {
+pub async fn node(config: Config, hooks: Hooks, stop: CancellationToken, ready: impl FnOnce(SocketAddr, SocketAddr)) -> Result<(), String> {
     let path = config.data_dir.clone().ok_or("--data-dir is missing (also data_dir of the configuration file, or KEYSTEAD_DATA_DIR)")?;
     let folder = Folder::open(&path)?;
     let listener = listen("--listen", config.listen.as_deref().unwrap_or(LISTEN)).await?;
     let listen_address = listener.local_addr().map_err(|error| error.to_string())?;
-    // The EKMIP server itself comes with the data plane; its port is reserved (nobody else can take it) and refuses connections until then.
-    let ekmip = reserve("--ekmip-listen", config.ekmip_listen.as_deref().unwrap_or(EKMIP_LISTEN)).await?;
+    let ekmip = listen("--ekmip-listen", config.ekmip_listen.as_deref().unwrap_or(EKMIP_LISTEN)).await?;
     let ekmip_address = ekmip.local_addr().map_err(|error| error.to_string())?;
+    let limits = config.ekmip_limits()?;
 
     let database = folder.file("store.db");
     let seal = seal_source::open(&config.seal, &folder, database.exists())?;
@@ -110,6 +110,7 @@ pub async fn node(config: Config, hooks: Hooks, stop: CancellationToken, ready: 
     keystead_manager::check_settings(&settings).map_err(|error| format!("{}: {error}", error.target.as_deref().unwrap_or("configuration")))?;
 
     let name = config.node_name.clone().unwrap_or_else(process::machine_name);
+    let (ekmip_names, ekmip_addresses) = own_names(&name, ekmip_address.ip(), config.ekmip.address.as_deref());
     let options = Options {
         store,
         seal,
@@ -124,9 +125,13 @@ pub async fn node(config: Config, hooks: Hooks, stop: CancellationToken, ready: 
             version: env!("CARGO_PKG_VERSION").to_owned(),
             address: config.cluster.address.clone().or_else(|| reachable(listen_address)),
             ekmip_address: config.ekmip.address.clone().or_else(|| reachable(ekmip_address)),
+            ekmip_names,
+            ekmip_addresses,
         },
         settings,
         job_concurrency: config.jobs.concurrency.unwrap_or(JOBS),
+        indexer: Arc::new(keystead_ekmip::index),
+        ekmip_probe: Arc::new(keystead_ekmip::Probe),
     };
     let given = config.admin_password.clone();
     let manager = Manager::start(options, async |gate: &Gate| first_password(given, config.admin_password_file.as_deref(), &folder, gate).await).await?;
@@ -137,25 +142,22 @@ pub async fn node(config: Config, hooks: Hooks, stop: CancellationToken, ready: 
     let identity = manager.server_identity(dns_names, addresses).map_err(text)?;
     let tls = tls_config(&identity.certificate_chain, &identity.private_key)?;
     tokio::spawn(remove_first_password(manager.clone(), path.clone(), stop.clone()));
-    tracing::info!(%listen_address, node = name, store = sqlite.describe(), "the REST API is served");
-    ready(listen_address);
-    keystead_rest::serve(listener, tls, manager.clone(), stop.clone()).await;
+    tracing::info!(%listen_address, %ekmip_address, node = name, store = sqlite.describe(), "the REST API and the EKMIP server are served");
+    ready(listen_address, ekmip_address);
+    let rest = keystead_rest::serve(listener, tls, manager.clone(), stop.clone());
+    let data_plane = async {
+        // One without the other is no node.
+        keystead_ekmip::serve(ekmip, manager.clone(), limits, stop.clone()).await.inspect_err(|_| stop.cancel())
+    };
+    let (_, data_plane) = tokio::join!(rest, data_plane);
     tracing::info!("stopping");
     manager.stop().await;
     sqlite.close().await;
-    Ok(())
+    data_plane.map_err(text)
 }
 
 async fn listen(flag: &str, address: &str) -> Result<TcpListener, String> {
     TcpListener::bind(address).await.map_err(|error| format!("{flag} {address}: {error}"))
-}
-
-async fn reserve(flag: &str, address: &str) -> Result<TcpSocket, String> {
-    let failed = |error: std::io::Error| format!("{flag} {address}: {error}");
-    let resolved = tokio::net::lookup_host(address).await.map_err(failed)?.next().ok_or_else(|| format!("{flag} {address}: no such address"))?;
-    let socket = if resolved.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.map_err(failed)?;
-    socket.bind(resolved).map_err(failed)?;
-    Ok(socket)
 }
 
 /// The address as others reach it: none, where it is a wildcard.

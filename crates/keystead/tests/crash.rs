@@ -402,7 +402,7 @@ async fn fifty_crashes_under_load_lose_nothing_that_was_acknowledged() {
     let (kms, key) = stand_in().await;
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("keystead.toml"), toml_for(&kms, folder.path())).unwrap();
-    let rounds = if std::env::var_os("KEYSTEAD_SOAK").is_some() { 500 } else { 50 };
+    let rounds = if std::env::var_os("SOAK").is_some() { 500 } else { 50 };
     let mut all = Told::default();
     for (number, pause) in pauses(rounds).into_iter().enumerate() {
         let lost = round(folder.path(), &kms, &key, number, pause, &mut all).await;

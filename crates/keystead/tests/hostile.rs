@@ -24,7 +24,7 @@ async fn node() -> (Node, keystead_testkit::KmsStandIn, String) {
 
 /// How many malformed requests of each kind; many more in a soak.
 fn many(normal: usize) -> usize {
-    if std::env::var_os("KEYSTEAD_SOAK").is_some() { normal * 20 } else { normal }
+    if std::env::var_os("SOAK").is_some() { normal * 20 } else { normal }
 }
 
 fn sample<S: Strategy>(runner: &mut TestRunner, strategy: &S) -> S::Value {

@@ -98,8 +98,14 @@ impl<'n, 'a> RequestMessage<'n, 'a> {
         let client_correlation_value = header.text(Tag::ClientCorrelationValue)?;
         let on_error = header.enumeration(Tag::BatchErrorContinuationOption)?.unwrap_or(BatchErrorContinuationOption::Stop);
         // Items always run in order, and answers always come at once, so these change nothing. The certificate says who the client is; a credential beside it is not looked at.
-        for known in [Tag::BatchOrderOption, Tag::AsynchronousIndicator, Tag::TimeStamp, Tag::Authentication, Tag::AttestationCapableIndicator, Tag::ServerCorrelationValue]
-        {
+        for known in [
+            Tag::BatchOrderOption,
+            Tag::AsynchronousIndicator,
+            Tag::TimeStamp,
+            Tag::Authentication,
+            Tag::AttestationCapableIndicator,
+            Tag::ServerCorrelationValue,
+        ] {
             header.optional(known)?;
         }
         header.all(Tag::AttestationType).for_each(drop);
@@ -126,9 +132,9 @@ impl<'n, 'a> RequestItem<'n, 'a> {
         };
         let id = fields.optional(Tag::UniqueBatchItemID)?.map(batch_id).transpose()?;
         let payload = fields.optional(Tag::RequestPayload)?;
-        let unknown_extension = fields.all(Tag::MessageExtension).any(|extension| {
-            extension.find(Tag::CriticalityIndicator).is_some_and(|critical| critical.value == Value::Boolean(true))
-        });
+        let unknown_extension = fields
+            .all(Tag::MessageExtension)
+            .any(|extension| extension.find(Tag::CriticalityIndicator).is_some_and(|critical| critical.value == Value::Boolean(true)));
         fields.finish()?;
         Ok(Self { operation, id, payload, unknown_extension })
     }
@@ -202,18 +208,13 @@ mod tests {
     use crate::ttlv::decode;
 
     fn header(major: i32, minor: i32, count: i32) -> Node<'static> {
-        let version = Node::structure(
-            Tag::ProtocolVersion,
-            vec![Node::integer(Tag::ProtocolVersionMajor, major), Node::integer(Tag::ProtocolVersionMinor, minor)],
-        );
+        let version =
+            Node::structure(Tag::ProtocolVersion, vec![Node::integer(Tag::ProtocolVersionMajor, major), Node::integer(Tag::ProtocolVersionMinor, minor)]);
         Node::structure(Tag::RequestHeader, vec![version, Node::integer(Tag::BatchCount, count)])
     }
 
     fn item(operation: u32, payload: Vec<Node<'static>>) -> Node<'static> {
-        Node::structure(
-            Tag::BatchItem,
-            vec![Node::new(Tag::Operation, Value::Enumeration(operation)), Node::structure(Tag::RequestPayload, payload)],
-        )
+        Node::structure(Tag::BatchItem, vec![Node::new(Tag::Operation, Value::Enumeration(operation)), Node::structure(Tag::RequestPayload, payload)])
     }
 
     #[test]

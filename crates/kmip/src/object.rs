@@ -1,6 +1,6 @@
 //! Managed objects as they stand in messages (KMIP Specification 1.4, section 2.2), with the key block (2.1.3) and key wrapping (2.1.5, 2.1.6).
 
-use crate::attribute::{Attribute, check, Identity};
+use crate::attribute::{Attribute, Identity, check};
 use crate::enumeration::{
     BlockCipherMode, CryptographicAlgorithm, EncodingOption, Enumeration as _, KeyFormatType, ObjectType, ResultReason, SecretDataType, WrappingMethod,
 };

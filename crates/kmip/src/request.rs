@@ -83,9 +83,8 @@ impl<'n> Request<'n> {
             }
             Operation::Register => {
                 let object_type = enumeration(fields.required(Tag::ObjectType)?)?;
-                let tag = Object::tag(object_type).ok_or_else(|| {
-                    Failure::new(ResultReason::InvalidField, format!("objects of the type {} cannot be registered here", object_type.name()))
-                })?;
+                let tag = Object::tag(object_type)
+                    .ok_or_else(|| Failure::new(ResultReason::InvalidField, format!("objects of the type {} cannot be registered here", object_type.name())))?;
                 let object = Object::from_node(fields.required(tag)?, version)?;
                 Request::Register { object_type, template: template(&mut fields, version)?.unwrap_or_default(), object }
             }

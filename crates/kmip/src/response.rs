@@ -86,7 +86,6 @@ impl Query {
 
 /// A Protocol Version.
 pub(crate) fn version_node(version: Version) -> Node<'static> {
-    let items =
-        vec![Node::integer(Tag::ProtocolVersionMajor, i32::from(version.major)), Node::integer(Tag::ProtocolVersionMinor, i32::from(version.minor))];
+    let items = vec![Node::integer(Tag::ProtocolVersionMajor, i32::from(version.major)), Node::integer(Tag::ProtocolVersionMinor, i32::from(version.minor))];
     Node::structure(Tag::ProtocolVersion, items)
 }

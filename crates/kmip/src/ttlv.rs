@@ -336,7 +336,8 @@ mod tests {
             encode(&node, &mut out);
             assert_eq!(out, bytes, "{text}");
         }
-        let bytes = hex("42 00 20 | 01 | 00 00 00 20 | 42 00 04 | 05 | 00 00 00 04 | 00 00 00 FE 00 00 00 00 | 42 00 05 | 02 | 00 00 00 04 | 00 00 00 FF 00 00 00 00");
+        let bytes =
+            hex("42 00 20 | 01 | 00 00 00 20 | 42 00 04 | 05 | 00 00 00 04 | 00 00 00 FE 00 00 00 00 | 42 00 05 | 02 | 00 00 00 04 | 00 00 00 FF 00 00 00 00");
         let node = decode(&bytes).unwrap();
         assert_eq!(node.find(Tag(0x42_0005)).unwrap().value, Value::Integer(255));
     }

@@ -154,7 +154,7 @@ impl Manager {
                 format!("the KEK of the SVM {} wraps nothing that could be wrapped again", inner.svm_ref(config.record.svm).name),
             ));
         }
-        Err(Error::unexpected("keys are stored, but this version of Keystead has no data plane that could have stored them"))
+        self.start_job(who, &config, format!("POST /api/security/aws-kms/{uuid}/rekey-internal"), JobKind::RekeyInternal { config: uuid }).await
     }
 
     /// Starts to wrap the KEK under another customer key.

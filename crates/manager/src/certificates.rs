@@ -2,8 +2,8 @@
 
 use jiff::{SignedDuration, Span, Timestamp};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, RsaKeySize, SanType,
-    SerialNumber, SignatureAlgorithm,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, RsaKeySize, SanType, SerialNumber, SignatureAlgorithm,
 };
 use secrecy::{ExposeSecret, SecretString};
 use std::net::IpAddr;
@@ -38,6 +38,10 @@ pub struct CertificateRequest {
     pub dns_names: Vec<String>,
     /// Addresses.
     pub ip_addresses: Vec<IpAddr>,
+    /// URIs: who the certificate is for, in the cluster's own words.
+    pub uris: Vec<String>,
+    /// A certificate signing request, PEM (PKCS#10): its public key is certified, and no key is made. What else it says is not taken over.
+    pub csr: Option<String>,
 }
 
 impl Default for CertificateRequest {
@@ -54,6 +58,8 @@ impl Default for CertificateRequest {
             serial_number: None,
             dns_names: Vec::new(),
             ip_addresses: Vec::new(),
+            uris: Vec::new(),
+            csr: None,
         }
     }
 }
@@ -136,7 +142,9 @@ enum Kind {
 pub struct Created {
     /// PEM.
     pub certificate_pem: String,
-    /// PEM, PKCS#8.
+    /// DER.
+    pub certificate_der: Vec<u8>,
+    /// PEM, PKCS#8; empty where the public key came with a request.
     pub private_key_pem: SecretString,
     /// Hexadecimal digits, as openssl prints them.
     pub serial_number: String,
@@ -212,16 +220,15 @@ impl CertificateRequest {
 /// [`CertificateError::Failed`], or [`CertificateError::Value`] for a name that cannot stand in a certificate.
 pub fn create(checked: &Checked, issuer: Option<&CertificateAuthority>, now: Timestamp) -> Result<Created, CertificateError> {
     let failed = |error: rcgen::Error| CertificateError::Failed(error.to_string());
-    let key = match checked.rsa {
-        Some(size) => KeyPair::generate_rsa_for(checked.algorithm, size),
-        None => KeyPair::generate_for(checked.algorithm),
-    }
-    .map_err(failed)?;
     let expiry = now.checked_add(checked.validity).map_err(|_| CertificateError::Value("expiry_time", checked.request.expiry_time.clone()))?;
     let mut params = params(&checked.request.common_name, now, expiry)?;
     for name in &checked.request.dns_names {
         let name = name.clone().try_into().map_err(|_| CertificateError::Value("subject_alternatives.dns", name.clone()))?;
         params.subject_alt_names.push(SanType::DnsName(name));
+    }
+    for uri in &checked.request.uris {
+        let uri = uri.clone().try_into().map_err(|_| CertificateError::Value("subject_alternatives.uri", uri.clone()))?;
+        params.subject_alt_names.push(SanType::URI(uri));
     }
     params.subject_alt_names.extend(checked.request.ip_addresses.iter().map(|address| SanType::IpAddress(*address)));
     match checked.kind {
@@ -234,12 +241,28 @@ pub fn create(checked: &Checked, issuer: Option<&CertificateAuthority>, now: Tim
         params.use_authority_key_identifier_extension = true;
     }
     let serial_number = params.serial_number.as_ref().map(|serial| hex(serial.as_ref())).unwrap_or_default();
-    let certificate = match issuer {
-        Some(issuer) => params.signed_by(&key, &issuer.issuer),
-        None => params.self_signed(&key),
-    }
-    .map_err(failed)?;
-    Ok(Created { certificate_pem: certificate.pem(), private_key_pem: SecretString::from(key.serialize_pem()), serial_number, expiry })
+    let (certificate, private_key_pem) = match (&checked.request.csr, issuer) {
+        (Some(csr), Some(issuer)) => {
+            let csr = CertificateSigningRequestParams::from_pem(csr)
+                .map_err(|error| CertificateError::Value("csr", format!("no certificate signing request (PEM, PKCS#10) with a good signature: {error}")))?;
+            (params.signed_by(&csr.public_key, &issuer.issuer), SecretString::default())
+        }
+        (Some(_), None) => return Err(CertificateError::Value("csr", "without a CA".to_owned())),
+        (None, issuer) => {
+            let key = match checked.rsa {
+                Some(size) => KeyPair::generate_rsa_for(checked.algorithm, size),
+                None => KeyPair::generate_for(checked.algorithm),
+            }
+            .map_err(failed)?;
+            let certificate = match issuer {
+                Some(issuer) => params.signed_by(&key, &issuer.issuer),
+                None => params.self_signed(&key),
+            };
+            (certificate, SecretString::from(key.serialize_pem()))
+        }
+    };
+    let certificate = certificate.map_err(failed)?;
+    Ok(Created { certificate_pem: certificate.pem(), certificate_der: certificate.der().to_vec(), private_key_pem, serial_number, expiry })
 }
 
 /// A CA that signs.

@@ -128,6 +128,26 @@ impl Manager {
         Ok(self.inner().view.only::<AuthorityRecord>()?.record.certificate)
     }
 
+    /// The certificate of this node's EKMIP server. Until an SVM has been enabled there is none from the template, and one is made for the moment.
+    ///
+    /// # Errors
+    /// The record is damaged, or none can be made.
+    pub fn ekmip_identity(&self) -> Result<ServerIdentity> {
+        let inner = self.inner();
+        match inner.view.get::<EkmipCertificateRecord>(inner.node.uuid)? {
+            None => self.server_identity(inner.ekmip_names.clone(), inner.ekmip_addresses.clone()),
+            Some(stored) => Ok(ServerIdentity {
+                certificate_chain: format!("{}{}", stored.record.certificate, inner.view.only::<AuthorityRecord>()?.record.certificate),
+                private_key: inner.seal.open_text(&ekmip_key_place(inner), &stored.record.private_key)?,
+            }),
+        }
+    }
+
+    /// Changes when [`Manager::ekmip_identity`] would answer another certificate.
+    pub fn ekmip_certificate_revision(&self) -> Option<keystead_store::Revision> {
+        self.inner().view.get::<EkmipCertificateRecord>(self.inner().node.uuid).ok().flatten().map(|stored| stored.revision)
+    }
+
     /// Makes a certificate for a TLS server of this node, signed by the cluster's CA, for these names and addresses.
     ///
     /// # Errors
@@ -190,8 +210,11 @@ pub(crate) fn ekmip_certificate(inner: &Inner) -> Result<Option<EkmipCertificate
         expiry_time: template.expiry_time,
         subtype: template.subtype,
         serial_number: template.serial_number,
+        dns_names: inner.ekmip_names.clone(),
+        ip_addresses: inner.ekmip_addresses.clone(),
         ..CertificateRequest::default()
     };
+    let names: Vec<String> = inner.ekmip_names.iter().cloned().chain(inner.ekmip_addresses.iter().map(IpAddr::to_string)).collect();
     let checked = request.check(settings.fips).map_err(|error| {
         let code = Code::from_number(error.code()).unwrap_or(Code::Unexpected);
         Error::with(code, format!("the template of EKMIP certificates (ekmip.certificate of /security/ekmip/settings): {error}"))
@@ -199,19 +222,44 @@ pub(crate) fn ekmip_certificate(inner: &Inner) -> Result<Option<EkmipCertificate
     })?;
     let now = inner.clock.utc();
     let current = inner.view.get::<EkmipCertificateRecord>(inner.node.uuid)?;
-    if current.is_some_and(|current| current.record.expiry.duration_since(now) > jiff::SignedDuration::try_from(RENEW_BEFORE).unwrap_or_default()) {
+    let is_good = |record: &EkmipCertificateRecord| {
+        record.names == names && record.expiry.duration_since(now) > jiff::SignedDuration::try_from(RENEW_BEFORE).unwrap_or_default()
+    };
+    if current.is_some_and(|current| is_good(&current.record)) {
         return Ok(None);
     }
     let created = create(&checked, Some(&authority(inner)?), now).map_err(Error::unexpected)?;
-    let place = format!("{}#private_key", key::<EkmipCertificateRecord>(inner.node.uuid));
+    let place = ekmip_key_place(inner);
     Ok(Some(EkmipCertificateRecord {
         certificate: created.certificate_pem,
         private_key: inner.seal.seal(&place, created.private_key_pem.expose_secret().as_bytes()),
         expiry: created.expiry,
+        names,
     }))
 }
 
-fn authority(inner: &Inner) -> Result<CertificateAuthority> {
+/// Renews the certificate of this node's EKMIP server where it is due: near its end, or when the node's names have changed.
+pub(crate) async fn renew_ekmip_certificate(inner: &Inner) {
+    let renew = async {
+        let Some(current) = inner.view.get::<EkmipCertificateRecord>(inner.node.uuid)? else { return Ok(false) };
+        let Some(new) = ekmip_certificate(inner)? else { return Ok(false) };
+        let txn = Txn::new().when(Compare::Unchanged(current.key.clone(), current.revision)).put(current.key, new.encode()?);
+        let revision = inner.store.transact(txn).await.map_err(Error::unexpected)?;
+        inner.view.reached(revision).await;
+        Ok::<_, Error>(true)
+    };
+    match renew.await {
+        Ok(true) => tracing::info!("the certificate of the EKMIP server was renewed"),
+        Ok(false) => {}
+        Err(error) => tracing::warn!(%error, detail = error.detail.as_deref(), "the certificate of the EKMIP server could not be renewed; it is tried again"),
+    }
+}
+
+fn ekmip_key_place(inner: &Inner) -> String {
+    format!("{}#private_key", key::<EkmipCertificateRecord>(inner.node.uuid))
+}
+
+pub(crate) fn authority(inner: &Inner) -> Result<CertificateAuthority> {
     let record = inner.view.only::<AuthorityRecord>()?.record;
     let private_key = inner.seal.open_text(AUTHORITY_PLACE, &Base64(record.private_key.0))?;
     CertificateAuthority::from_pem(&record.certificate, &private_key).map_err(Error::unexpected)

@@ -86,6 +86,8 @@ codes! {
     DeleteViewNotLoaded = 65536817, "The keys of the SVM could not be counted since this node has not loaded them yet";
     DeleteRangeFailed = 65536827, "The keys of the SVM could not be counted since the store could not be read";
     DeleteStoreTimeout = 65536834, "The configuration could not be deleted since the store did not answer in time";
+    KeyRecordMissing = 65536883, "The record of a key is missing";
+    KeyRecordDamaged = 65536884, "The record of a key is damaged";
     KeysStillStored = 65537106, "Keys of this SVM are still stored here";
     NoClusterAddress = 65537518, "A node has no cluster-network address, so its EKMIP server cannot be reached";
     KeyUnusable = 65537538, "The customer key in AWS KMS cannot be used";

@@ -30,6 +30,12 @@ pub(crate) struct Inner {
     pub runner: Runner,
     pub polls: Polls,
     pub gate: Gate,
+    pub ekmip_probe: Arc<dyn crate::EkmipProbe>,
+    /// What the certificate of this node's EKMIP server is for.
+    pub ekmip_names: Vec<String>,
+    pub ekmip_addresses: Vec<std::net::IpAddr>,
+    /// Slots for reads of keys that are not in memory.
+    pub misses: tokio::sync::Semaphore,
     /// Tells the program that the password of `admin` is no longer the one of the first start.
     pub admin_password_changed: tokio::sync::Notify,
 }

@@ -9,15 +9,18 @@ mod accounts;
 mod aws;
 mod aws_kms;
 pub mod certificates;
+pub mod clients;
 pub mod clock;
 mod cluster;
 mod error;
 mod inner;
 mod jobs;
+pub mod keys;
 pub mod model;
 pub mod passwords;
 mod poll;
 pub mod random;
+mod reachability;
 mod records;
 pub mod revocation;
 mod seal;
@@ -30,6 +33,7 @@ pub use accounts::{ADMIN, Login};
 pub use cluster::{AWS_KMS_FEATURE_LEVEL, FEATURE_LEVEL, Founding, ServerIdentity, check as check_settings};
 pub use error::{Code, Error, Result};
 pub use jobs::table::JobAction;
+pub use reachability::EkmipProbe;
 pub use seal::{Seal, SealSource};
 
 use crate::clock::Clock;
@@ -73,6 +77,10 @@ pub struct Options {
     pub settings: Settings,
     /// How many jobs run at a time on this node.
     pub job_concurrency: usize,
+    /// Names the terms that keys are found by, from their attributes.
+    pub indexer: keys::Indexer,
+    /// Speaks KMIP to the EKMIP servers of the cluster.
+    pub ekmip_probe: Arc<dyn EkmipProbe>,
 }
 
 /// What a node says of itself.
@@ -88,6 +96,10 @@ pub struct NodeOptions {
     pub address: Option<String>,
     /// Where EKMIP clients reach it, `host:port`.
     pub ekmip_address: Option<String>,
+    /// The names that the certificate of the EKMIP server is for.
+    pub ekmip_names: Vec<String>,
+    /// The addresses that it is for.
+    pub ekmip_addresses: Vec<std::net::IpAddr>,
 }
 
 /// The key manager of this node. Cheap to clone.
@@ -117,7 +129,7 @@ impl Manager {
             Ok(Founding { settings: options.settings.clone(), admin_password_hash })
         };
         let made = cluster::found(&*options.store, &seal, options.clock.utc(), founding).await.map_err(text)?;
-        let view = View::load(Arc::clone(&options.store)).await.map_err(text)?;
+        let view = View::load(Arc::clone(&options.store), options.indexer).await.map_err(text)?;
         let cluster = view.only::<ClusterRecord>().map_err(text)?;
         cluster::check_seal(&cluster.record, &seal)?;
         let stored = view.only::<Settings>().map_err(text)?.record;
@@ -153,6 +165,10 @@ impl Manager {
             runner: Runner::new(options.job_concurrency),
             polls: Polls::default(),
             gate: options.gate,
+            ekmip_probe: options.ekmip_probe,
+            ekmip_names: options.node.ekmip_names,
+            ekmip_addresses: options.node.ekmip_addresses,
+            misses: tokio::sync::Semaphore::new(keys::MISSES_AT_A_TIME),
             admin_password_changed: tokio::sync::Notify::new(),
         });
         let manager = Self { inner: Arc::clone(&inner), stop: CancellationToken::new(), tasks: TaskTracker::new() };
@@ -160,7 +176,8 @@ impl Manager {
         cluster::register(&inner, &node).await.map_err(text)?;
         inner.configure_aws();
         manager.tasks.spawn(runner::run(Arc::clone(&inner), manager.stop.clone()));
-        manager.tasks.spawn(poll::run(inner, manager.stop.clone()));
+        manager.tasks.spawn(poll::run(Arc::clone(&inner), manager.stop.clone()));
+        manager.tasks.spawn(clients::watch_expiry(inner, manager.stop.clone()));
         Ok(manager)
     }
 

@@ -301,6 +301,62 @@ pub struct Node {
     pub started: Timestamp,
 }
 
+/// An EKMIP client: a certificate that speaks for one SVM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EkmipClient {
+    /// The identifier.
+    pub uuid: Uuid,
+    /// The SVM.
+    pub svm: SvmRef,
+    /// The subject's common name.
+    pub common_name: String,
+    /// Hexadecimal digits.
+    pub serial_number: String,
+    /// Up to when it is valid.
+    pub expiry: Timestamp,
+    /// `valid`, `expiring` (within 30 days), `expired` or `revoked`.
+    pub state: &'static str,
+}
+
+/// A client that was just made, with what is never shown again.
+#[derive(Debug)]
+pub struct NewEkmipClient {
+    /// The client.
+    pub client: EkmipClient,
+    /// Its certificate, PEM.
+    pub certificate: String,
+    /// The certificate of the CA that both sides trust, PEM.
+    pub ca_certificate: String,
+    /// The private key, PEM; none where the client has brought its own.
+    pub private_key: Option<SecretString>,
+}
+
+/// A CA of an SVM's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EkmipClientCa {
+    /// The identifier.
+    pub uuid: Uuid,
+    /// The SVM.
+    pub svm: SvmRef,
+    /// The subject.
+    pub subject: String,
+    /// Up to when it is valid.
+    pub expiry: Timestamp,
+}
+
+/// Whether a node reaches the EKMIP servers of all nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EkmipReachability {
+    /// The node that looked.
+    pub node: NodeRef,
+    /// Whether it reaches all of them.
+    pub reachable: bool,
+    /// `None` where all is well.
+    pub code: Option<crate::Code>,
+    /// Which it does not reach, and why.
+    pub message: String,
+}
+
 /// The cluster as such.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cluster {

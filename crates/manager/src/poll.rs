@@ -4,7 +4,7 @@
 
 use crate::aws::{context, kek_from};
 use crate::inner::Inner;
-use crate::records::{AwsKmsRecord, KekRecord, KeyStoreRecord, KeyStoreState, Record, Stored, kek_key};
+use crate::records::{AwsKmsRecord, KekRecord, KeyStoreRecord, KeyStoreState, Record, Stored, kek_key, keks_prefix};
 use crate::revocation::{Action, Event, Machine, Outcome, Settings, State, Why};
 use keystead_awskms::{Class, Hop};
 use keystead_keyring::Kek;
@@ -53,6 +53,11 @@ impl Standing {
     /// Whether keys are served.
     pub fn serves(&self) -> bool {
         self.state.serves()
+    }
+
+    /// Whether the KEK was taken away.
+    pub fn is_blocked(&self) -> bool {
+        self.state == State::Blocked
     }
 
     /// Whether all is well.
@@ -263,12 +268,31 @@ impl Inner {
             return Err(wrong());
         }
         // The right KEK came back, and that is what counts. What DescribeKey says beside it is for the operator.
+        self.load_older(&client, svm, version).await.map_err(judge)?;
         match client.describe_key(&record.key_arn).await {
             Ok(described) if described.enabled => {}
             Ok(described) => tracing::warn!(svm = %svm, key = described.arn, state = described.state, "the customer key is not Enabled"),
             Err(error) => tracing::warn!(svm = %svm, %error, "the KEK unwraps, but DescribeKey fails; the IAM user needs kms:DescribeKey too"),
         }
         Ok(kek)
+    }
+
+    /// While a rekey-internal has not ended, older versions of the KEK still wrap keys. A machine that starts in between needs them too.
+    async fn load_older(&self, client: &keystead_awskms::Client, svm: uuid::Uuid, current: u32) -> Result<(), keystead_awskms::Error> {
+        for older in self.view.under::<KekRecord>(&keks_prefix(svm)).into_iter().map(|kek| kek.record) {
+            if older.version == current || self.keyring.get(svm, older.version).is_some() {
+                continue;
+            }
+            let Ok(context) = context(older.encryption_context.as_deref()) else { continue };
+            let mut decrypted = client.decrypt(&older.key_arn, &older.blob.0, &context).await?;
+            match kek_from(&older, &mut decrypted.plaintext) {
+                Some(kek) => drop(self.keyring.insert(kek)),
+                None => {
+                    tracing::error!(%svm, version = older.version, "AWS KMS has answered with another KEK than the one that is stored; keys under it are not served")
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The first good poll of credentials that were stored without a proof.

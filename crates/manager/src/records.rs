@@ -11,12 +11,14 @@
 //! | `/key-stores/{svm}` | [`KeyStoreRecord`]: which key manager the SVM has; while it is `initializing`, the reservation of an enable |
 //! | `/aws-kms/{uuid}` | [`AwsKmsRecord`] |
 //! | `/keks/{svm}/{version}` | [`KekRecord`] |
+//! | `/ekmip/certificates/{node}` | [`EkmipCertificateRecord`] |
+//! | `/ekmip/clients/{uuid}`, `/ekmip/client-cas/{uuid}` | [`EkmipClientRecord`], [`EkmipClientCaRecord`] |
 //! | `/jobs/{uuid}` | [`JobRecord`] |
 //! | `/job-claims/{uuid}` | [`ClaimRecord`], under a lease |
 //! | `/onboard-keys/{svm}/…` | keys of an SVM that the onboard key manager holds |
-//! | `/keys/{svm}/…` | keys of an SVM under its own KEK |
+//! | `/keys/{svm}/…`, `/destroyed-keys/{svm}/…`, `/key-names/{svm}/…` | keys of an SVM under its own KEK: `crate::keys::record` |
 //!
-//! All records are JSON. A member that a later version adds has a default here, so that older records still read.
+//! All records but those of keys are JSON. A member that a later version adds has a default here, so that older records still read.
 
 use crate::jobs::JobKind;
 use crate::model::{JobState, Role, SvmKind};
@@ -84,6 +86,8 @@ records! {
     JobRecord => "/jobs/";
     ClaimRecord => "/job-claims/";
     EkmipCertificateRecord => "/ekmip/certificates/";
+    EkmipClientRecord => "/ekmip/clients/";
+    EkmipClientCaRecord => "/ekmip/client-cas/";
 }
 
 /// The key of a record that has an identifier.
@@ -162,6 +166,45 @@ pub struct EkmipCertificateRecord {
     pub certificate: String,
     /// Its private key, PEM, sealed.
     pub private_key: Base64,
+    /// Up to when it is valid.
+    pub expiry: Timestamp,
+    /// The names and addresses that it is for.
+    #[serde(default)]
+    pub names: Vec<String>,
+}
+
+/// An EKMIP client's certificate, issued by the cluster's CA.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EkmipClientRecord {
+    /// The identifier.
+    pub uuid: Uuid,
+    /// The SVM that it speaks for.
+    pub svm: Uuid,
+    /// The subject's common name.
+    pub common_name: String,
+    /// Hexadecimal digits.
+    pub serial_number: String,
+    /// SHA-256 of the certificate (DER), hexadecimal.
+    pub fingerprint: String,
+    /// Up to when it is valid.
+    pub expiry: Timestamp,
+    /// When it was revoked.
+    pub revoked: Option<Timestamp>,
+}
+
+/// A CA of an SVM's own, whose certificates speak for that SVM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EkmipClientCaRecord {
+    /// The identifier.
+    pub uuid: Uuid,
+    /// The SVM.
+    pub svm: Uuid,
+    /// The certificate, PEM.
+    pub certificate: String,
+    /// The subject.
+    pub subject: String,
+    /// SHA-256 of the certificate (DER), hexadecimal.
+    pub fingerprint: String,
     /// Up to when it is valid.
     pub expiry: Timestamp,
 }

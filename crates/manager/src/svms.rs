@@ -5,7 +5,10 @@
 use crate::inner::may_change;
 use crate::jobs::JobKind;
 use crate::model::{Accepted, Principal, Svm, SvmKind};
-use crate::records::{JobRecord, KeyStoreRecord, KeyStoreState, Record, Stored, SvmNameRecord, SvmRecord, key, onboard_keys_prefix, svm_name_key};
+use crate::records::{
+    EkmipClientCaRecord, EkmipClientRecord, JobRecord, KeyStoreRecord, KeyStoreState, Record, Stored, SvmNameRecord, SvmRecord, key, onboard_keys_prefix,
+    svm_name_key,
+};
 use crate::{Code, Error, Manager, Result};
 use keystead_store::{Compare, Txn};
 use uuid::Uuid;
@@ -92,6 +95,12 @@ impl Manager {
             }
             Some(store) => return Err(has_manager(&svm, &store.record)),
         };
+        // What an SVM leaves behind would speak for nobody; a transaction holds only so much.
+        let clients = inner.view.all::<EkmipClientRecord>().into_iter().filter(|client| client.record.svm == uuid).map(|client| client.key);
+        let cas = inner.view.all::<EkmipClientCaRecord>().into_iter().filter(|ca| ca.record.svm == uuid).map(|ca| ca.key);
+        for left in clients.chain(cas).take(100) {
+            txn = txn.delete(left);
+        }
         let job = self.done(who, format!("DELETE /api/svm/svms/{uuid}"), &svm.record);
         let txn = txn.delete(svm.key.clone()).delete(svm_name_key(&svm.record.name));
         inner

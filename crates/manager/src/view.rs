@@ -3,6 +3,9 @@
 //! Reads are answered from it, without the store: they go on when the store does not. A caller that has just written waits with [`View::reached`] until its own
 //! write is in the view, so that everybody reads their own writes.
 
+use crate::keys::Indexer;
+use crate::keys::cache::KeyCache;
+use crate::keys::record::BULK;
 use crate::records::{Record, Stored, key};
 use crate::{Error, Result};
 use keystead_store::{Entry, Event, EventBatch, Range, Revision, Store};
@@ -19,11 +22,15 @@ const RETRY: Duration = Duration::from_millis(500);
 /// How long a writer waits until its own write shows in the view.
 const READ_YOUR_WRITES: Duration = Duration::from_secs(5);
 
-/// A node's copy of all records but the keys of SVMs.
+/// A node's copy of the records; and, where they were needed, of the keys of SVMs.
 pub struct View {
     store: Arc<dyn Store>,
     records: RwLock<BTreeMap<String, Entry>>,
+    keys: KeyCache,
+    /// Up to where the view follows the store.
     revision: watch::Sender<Revision>,
+    /// The last revision that changed a record: changes of keys, which may be thousands a second, wake nobody.
+    changed: watch::Sender<Revision>,
 }
 
 impl View {
@@ -31,8 +38,9 @@ impl View {
     ///
     /// # Errors
     /// The store cannot be read.
-    pub async fn load(store: Arc<dyn Store>) -> Result<Arc<Self>> {
-        let view = Arc::new(Self { store, records: RwLock::default(), revision: watch::channel(Revision(0)).0 });
+    pub async fn load(store: Arc<dyn Store>, indexer: Indexer) -> Result<Arc<Self>> {
+        let channel = || watch::channel(Revision(0)).0;
+        let view = Arc::new(Self { store, records: RwLock::default(), keys: KeyCache::new(indexer), revision: channel(), changed: channel() });
         view.reload().await?;
         Ok(view)
     }
@@ -88,9 +96,14 @@ impl View {
         self.read().range(prefix.to_owned()..).next().is_some_and(|(key, _)| key.starts_with(prefix))
     }
 
-    /// Signals each new revision of the view.
+    /// The keys of SVMs.
+    pub fn keys(&self) -> &KeyCache {
+        &self.keys
+    }
+
+    /// Signals each revision that changes a record.
     pub fn changes(&self) -> watch::Receiver<Revision> {
-        self.revision.subscribe()
+        self.changed.subscribe()
     }
 
     /// Waits until the view shows `revision`, at most a few seconds: a view that lags is behind, but no reason to fail what has been written already.
@@ -140,18 +153,30 @@ impl View {
         loop {
             let page = self.store.range(range.clone()).await?;
             revision.get_or_insert(page.revision);
-            range.after = page.entries.last().map(|entry| entry.key.clone());
+            range.after = page.entries.last().map(|entry| past_bulk(&entry.key));
             fresh.extend(page.entries.into_iter().filter(|entry| is_kept(&entry.key)).map(|entry| (entry.key.clone(), entry)));
             if !page.more {
                 break;
             }
         }
         *self.write() = fresh;
+        // The changes between what was followed and what was read now are unknown: keys are loaded anew when they are needed.
+        self.keys.clear();
         self.revision.send_replace(revision.unwrap_or_default());
+        self.changed.send_replace(revision.unwrap_or_default());
         Ok(())
     }
 
     fn apply(&self, batch: EventBatch) {
+        self.keys.apply(&batch.events, batch.revision);
+        let touches_records = batch.events.iter().any(|event| match event {
+            Event::Put(entry) => is_kept(&entry.key),
+            Event::Delete { key } => is_kept(key),
+        });
+        if !touches_records {
+            self.revision.send_replace(batch.revision);
+            return;
+        }
         let mut records = self.write();
         for event in batch.events {
             match event {
@@ -166,6 +191,7 @@ impl View {
         }
         drop(records);
         self.revision.send_replace(batch.revision);
+        self.changed.send_replace(batch.revision);
     }
 
     // A panic while the lock is held cannot leave the map half changed, so a poisoned lock is as good as any.
@@ -178,7 +204,16 @@ impl View {
     }
 }
 
-/// Keys of SVMs are many, and have a view of their own.
+/// Keys of SVMs are many, and are loaded when they are needed.
 fn is_kept(key: &str) -> bool {
-    !key.starts_with("/keys/")
+    !BULK.iter().any(|prefix| key.starts_with(prefix))
+}
+
+/// Where to read on after a key: past all keys of SVMs, where it is one.
+fn past_bulk(key: &str) -> String {
+    match BULK.iter().find(|prefix| key.starts_with(**prefix)) {
+        // '0' follows '/'.
+        Some(prefix) => format!("{}0", prefix.trim_end_matches('/')),
+        None => key.to_owned(),
+    }
 }

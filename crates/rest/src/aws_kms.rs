@@ -6,7 +6,9 @@ use crate::resource::{Resource, Values, put};
 use crate::select::Selection;
 use futures_util::StreamExt as _;
 use keystead_awskms::{EncryptionContext, Endpoint, ProxyKind};
-use keystead_manager::model::{AwsKms, AwsKmsChange, AwsKmsSettings, EnableRequest, Health, Proxy, ProxyChange, RekeyExternalRequest, Role, SvmSelector};
+use keystead_manager::model::{
+    AwsKms, AwsKmsChange, AwsKmsSettings, EkmipReachability, EnableRequest, Health, Proxy, ProxyChange, RekeyExternalRequest, Role, SvmSelector,
+};
 use keystead_manager::{Code, Error, Result};
 use serde_json::{Map, Value as Json, json};
 use std::net::IpAddr;
@@ -95,7 +97,7 @@ pub const AWS_KMS: Resource = Resource {
         shown("amazon_reachability.reachable", Show::Advanced, "Whether every node reaches AWS KMS."),
         shown("amazon_reachability.code", Show::Advanced, "0 where all is well."),
         shown("amazon_reachability.message", Show::Advanced, "What is wrong, and where."),
-        shown("ekmip_reachability", Show::Advanced, "For each node, whether it reaches all EKMIP servers. Comes with the data plane."),
+        shown("ekmip_reachability", Show::Advanced, "For each node, whether it reaches the EKMIP servers of all nodes, as this SVM."),
         Field {
             path: "keystead.access_error_grace",
             kind: DURATION,
@@ -145,6 +147,7 @@ pub async fn list(request: Request) -> Result<Answer> {
     let wanted = |path: &str| selection.has(path) || request.query.all().any(|(name, _)| name == path || name.starts_with(&format!("{path}.")));
     let ordered = |path: &str| request.query.get("order_by").is_some_and(|order| order.contains(path));
     let (state, amazon) = (wanted("state") || ordered("state."), wanted("amazon_reachability") || ordered("amazon_reachability."));
+    let ekmip = wanted("ekmip_reachability") || ordered("ekmip_reachability");
     let visible = request.manager.aws_kms_list().into_iter().filter(|config| request.sees(config.svm.uuid)).enumerate();
     let records = futures_util::stream::iter(visible)
         .map(|(n, config)| {
@@ -162,6 +165,10 @@ pub async fn list(request: Request) -> Result<Answer> {
                         "reachable",
                         if live { Some(request.manager.amazon_reachability(config.uuid).await) } else { None },
                     );
+                }
+                if ekmip {
+                    let looked = if live { Some(request.manager.ekmip_reachability(config.uuid).await) } else { None };
+                    put(&mut record, "ekmip_reachability", ekmip_reachability(looked));
                 }
                 record
             }
@@ -182,6 +189,9 @@ pub async fn show(request: Request) -> Result<Answer> {
     }
     if selection.has("amazon_reachability") {
         live_object(&mut record, "amazon_reachability", "reachable", Some(request.manager.amazon_reachability(config.uuid).await));
+    }
+    if selection.has("ekmip_reachability") {
+        put(&mut record, "ekmip_reachability", ekmip_reachability(Some(request.manager.ekmip_reachability(config.uuid).await)));
     }
     Ok(Answer::ok(Json::Object(project(&selection, &record, request.links()))))
 }
@@ -539,6 +549,25 @@ fn project(selection: &Selection, record: &Map<String, Json>, with_links: bool) 
         put(&mut shown, "svm._links", links(&format!("/api/svm/svms/{svm}")));
     }
     shown
+}
+
+/// One entry a node. `None`: the request has looked at as many as it may.
+fn ekmip_reachability(looked: Option<Result<Vec<EkmipReachability>>>) -> Json {
+    match looked {
+        Some(Ok(entries)) => entries
+            .into_iter()
+            .map(|entry| {
+                json!({
+                    "node": { "uuid": entry.node.uuid, "name": entry.node.name },
+                    "reachable": entry.reachable,
+                    "code": entry.code.map_or_else(|| "0".to_owned(), |code| code.to_string()),
+                    "message": entry.message,
+                })
+            })
+            .collect(),
+        Some(Err(error)) => json!([{ "reachable": false, "code": error.code.to_string(), "message": error.message }]),
+        None => json!([{ "code": Code::TooManyRequests.to_string(), "message": format!("one request looks at {LIVE_RECORDS} records at the most") }]),
+    }
 }
 
 /// Puts a live object into a record. `None`: the request has looked at as many as it may.

@@ -5,6 +5,7 @@
 
 mod aws_kms;
 mod cluster;
+mod ekmip_clients;
 mod error;
 pub mod field;
 mod jobs;

@@ -2,7 +2,7 @@
 
 use crate::login::Access;
 use crate::request::{Answer, Request};
-use crate::{aws_kms, cluster, jobs, password, settings, svms};
+use crate::{aws_kms, cluster, ekmip_clients, jobs, password, settings, svms};
 use http::Method;
 use keystead_manager::{Code, Error, Result};
 use percent_encoding::percent_decode_str;
@@ -51,6 +51,14 @@ routes! {
     POST   "/api/security/aws-kms/{}/restore"                  Change aws_kms::restore;
     POST   "/api/security/aws-kms/{}/rekey-internal"           Change aws_kms::rekey_internal;
     POST   "/api/security/aws-kms/{}/rekey-external"           Change aws_kms::rekey_external;
+    GET    "/api/security/ekmip/clients"                       Read   ekmip_clients::list;
+    POST   "/api/security/ekmip/clients"                       Change ekmip_clients::create;
+    GET    "/api/security/ekmip/clients/{}"                    Read   ekmip_clients::show;
+    DELETE "/api/security/ekmip/clients/{}"                    Change ekmip_clients::delete;
+    GET    "/api/security/ekmip/client-cas"                    Read   ekmip_clients::list_cas;
+    POST   "/api/security/ekmip/client-cas"                    Change ekmip_clients::create_ca;
+    GET    "/api/security/ekmip/client-cas/{}"                 Read   ekmip_clients::show_ca;
+    DELETE "/api/security/ekmip/client-cas/{}"                 Change ekmip_clients::delete_ca;
     GET    "/api/security/ekmip/settings"                      Read   settings::show;
     PATCH  "/api/security/ekmip/settings"                      Change settings::modify;
     POST   "/api/security/authentication/password"             Read   password::change;

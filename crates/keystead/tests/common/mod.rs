@@ -82,8 +82,8 @@ impl Node {
         config.admin_password_file = Some(password);
         let stop = CancellationToken::new();
         let (ready, address) = tokio::sync::oneshot::channel();
-        let task = tokio::spawn(node(config, hooks, stop.clone(), move |address| {
-            let _ = ready.send(address);
+        let task = tokio::spawn(node(config, hooks, stop.clone(), move |address, ekmip| {
+            let _ = ready.send((address, ekmip));
         }));
         let Ok(address) = address.await else { return Err(task.await.unwrap().unwrap_err()) };
         let ca = std::fs::read(folder.path().join("data/ca.pem")).unwrap();

@@ -56,18 +56,18 @@ impl JobContext {
     }
 
     /// Passes a named step.
-    pub(super) fn step(&self, what: &str, when: &str) {
+    pub fn step(&self, what: &str, when: &str) {
         self.manager.steps.reached(&format!("{}.{what}.{when}", self.name));
     }
 
     /// Adds the comparisons without which no transaction of a job may happen: its claim stands, and nobody has touched its record.
-    pub(super) fn fenced(&self, txn: Txn) -> Txn {
+    pub fn fenced(&self, txn: Txn) -> Txn {
         let stored = self.stored();
         txn.when(Compare::Unchanged(self.claim.0.clone(), self.claim.1)).when(Compare::Unchanged(stored.key.clone(), stored.revision))
     }
 
     /// Whether a failed comparison on `key` means that this node has lost the job.
-    pub(super) fn is_fence(&self, key: &str) -> bool {
+    pub fn is_fence(&self, key: &str) -> bool {
         key == self.claim.0 || key == self.stored().key
     }
 

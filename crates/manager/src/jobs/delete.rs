@@ -4,16 +4,22 @@ use super::context::JobContext;
 use super::{Afterwards, Plan};
 use crate::inner::Inner;
 use crate::jobs::restore::configuration;
+use crate::keys::record::destroyed_prefix;
 use crate::records::{KekRecord, KeyStoreRecord, keks_prefix, key, keys_prefix};
 use crate::{Code, Error, Result};
 use keystead_store::{Compare, Error as StoreError, Range, Txn};
 use uuid::Uuid;
+
+/// How many records go in one transaction.
+const BATCH: usize = 100;
 
 pub(crate) async fn run(job: &JobContext, config: Uuid) -> Result<Plan> {
     let manager = &job.manager;
     let config = configuration(manager, config).await?;
     let svm = config.record.svm;
     refuse_live_keys(manager, svm).await?;
+    job.progress("deleting what is known of destroyed keys").await;
+    forget_destroyed(job, svm).await?;
     job.progress("deleting the configuration, its secrets and the wrapped KEK").await;
     let mut txn = Txn::new()
         .when(Compare::Unchanged(config.key.clone(), config.revision))
@@ -25,6 +31,22 @@ pub(crate) async fn run(job: &JobContext, config: Uuid) -> Result<Plan> {
     }
     manager.aws.forget(config.record.uuid);
     Ok(Plan { txn, message: "the configuration is deleted".to_owned(), afterwards: Afterwards::Forget(svm) })
+}
+
+/// Destroyed keys have no secret any more; what is left of them goes with the configuration.
+async fn forget_destroyed(job: &JobContext, svm: Uuid) -> Result<()> {
+    loop {
+        let page =
+            job.manager.store.range(Range::prefix(destroyed_prefix(svm), BATCH)).await.map_err(|error| Error::new(Code::DeleteRangeFailed).detail(error))?;
+        if page.entries.is_empty() {
+            return Ok(());
+        }
+        let txn = page.entries.into_iter().fold(Txn::new(), |txn, entry| txn.delete(entry.key));
+        match job.manager.store.transact(job.fenced(txn)).await {
+            Ok(_) | Err(StoreError::Indeterminate(_)) => {}
+            Err(error) => return Err(Error::new(Code::DeleteStoreTimeout).detail(error)),
+        }
+    }
 }
 
 /// 65537106, and the internal failures of counting.

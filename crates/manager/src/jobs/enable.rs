@@ -65,7 +65,7 @@ pub(crate) async fn run(job: &JobContext, kind: &JobKind) -> Result<Plan> {
     Ok(Plan {
         txn,
         message: "AWS KMS is enabled: the KEK is wrapped by the customer key, and proven".to_owned(),
-        afterwards: Afterwards::Serve(kek, Box::new(record)),
+        afterwards: Afterwards::Serve(vec![kek], Box::new(record)),
     })
 }
 

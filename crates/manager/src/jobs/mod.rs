@@ -14,6 +14,7 @@ pub(crate) mod delete;
 pub(crate) mod enable;
 pub(crate) mod modify;
 pub(crate) mod rekey_external;
+pub(crate) mod rekey_internal;
 pub(crate) mod restore;
 pub(crate) mod runner;
 pub(crate) mod table;
@@ -64,6 +65,11 @@ pub enum JobKind {
         /// The configuration.
         config: Uuid,
     },
+    /// Make the next version of the KEK, and wrap every key again.
+    RekeyInternal {
+        /// The configuration.
+        config: Uuid,
+    },
     /// Wrap the KEK under another customer key.
     RekeyExternal {
         /// The configuration.
@@ -84,6 +90,7 @@ impl JobKind {
             Self::Modify { .. } => "modify",
             Self::Delete { .. } => "delete",
             Self::Restore { .. } => "restore",
+            Self::RekeyInternal { .. } => "rekey_internal",
             Self::RekeyExternal { .. } => "rekey_external",
         }
     }
@@ -96,6 +103,7 @@ impl JobKind {
             | Self::Modify { config, .. }
             | Self::Delete { config }
             | Self::Restore { config }
+            | Self::RekeyInternal { config }
             | Self::RekeyExternal { config, .. } => Some(*config),
         }
     }
@@ -161,8 +169,10 @@ pub(crate) struct Plan {
 pub(crate) enum Afterwards {
     /// Nothing.
     Nothing,
-    /// The KEK is proven under this configuration, and is served from now on.
-    Serve(Kek, Box<AwsKmsRecord>),
+    /// These KEKs, the current version last, are proven under this configuration, and are served from now on.
+    Serve(Vec<Kek>, Box<AwsKmsRecord>),
+    /// Every key of the SVM is wrapped by this version: the others leave memory.
+    Retire(Uuid, u32),
     /// The SVM has no key manager any more: its KEKs leave memory.
     Forget(Uuid),
 }
@@ -175,6 +185,7 @@ pub(crate) async fn run(context: &JobContext, kind: &JobKind) -> Result<Plan> {
         JobKind::Modify { config, change } => modify::run(context, *config, change).await,
         JobKind::Delete { config } => delete::run(context, *config).await,
         JobKind::Restore { config } => restore::run(context, *config).await,
+        JobKind::RekeyInternal { config } => rekey_internal::run(context, *config).await,
         JobKind::RekeyExternal { config, key_id, change } => rekey_external::run(context, *config, key_id, change).await,
     }
 }

@@ -23,7 +23,7 @@ pub(crate) async fn run(job: &JobContext, config: Uuid, change: &StoredChange) -
         let kek = current_kek(manager, old.record.svm).await?;
         let (replacement, proven) = prove_change(job, &old, &new, &kek.record).await?;
         new.unproven = false;
-        afterwards = Afterwards::Serve(proven, Box::new(new.clone()));
+        afterwards = Afterwards::Serve(vec![proven], Box::new(new.clone()));
         txn = txn.when(Compare::Unchanged(kek.key.clone(), kek.revision));
         if let Some(replacement) = replacement {
             txn = txn.put(kek.key, replacement.encode()?);

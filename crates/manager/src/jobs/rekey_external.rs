@@ -3,7 +3,7 @@
 use super::context::JobContext;
 use super::enable::{prove, wrap};
 use super::modify::apply;
-use super::restore::{configuration, current_kek, unwrap};
+use super::restore::{configuration, current_kek, not_while_rekeying, unwrap};
 use super::{Afterwards, Plan, StoredChange};
 use crate::aws::{Phase, context};
 use crate::records::{AwsKmsRecord, Record};
@@ -14,6 +14,7 @@ use uuid::Uuid;
 pub(crate) async fn run(job: &JobContext, config: Uuid, key_id: &str, change: &StoredChange) -> Result<Plan> {
     let manager = &job.manager;
     let old = configuration(manager, config).await?;
+    not_while_rekeying(manager, old.record.svm).await?;
     let record = current_kek(manager, old.record.svm).await?;
     let svm = manager.svm_ref(old.record.svm);
 
@@ -45,5 +46,5 @@ pub(crate) async fn run(job: &JobContext, config: Uuid, key_id: &str, change: &S
         .when(Compare::Unchanged(record.key.clone(), record.revision))
         .put(old.key, new.encode()?)
         .put(record.key, wrapped.encode()?);
-    Ok(Plan { txn, message, afterwards: Afterwards::Serve(kek, Box::new(new)) })
+    Ok(Plan { txn, message, afterwards: Afterwards::Serve(vec![kek], Box::new(new)) })
 }

@@ -4,7 +4,7 @@ use super::context::JobContext;
 use super::{Afterwards, Plan};
 use crate::aws::{Phase, context, kek_from};
 use crate::inner::Inner;
-use crate::records::{AwsKmsRecord, KekRecord, KeyStoreRecord, Stored, kek_key};
+use crate::records::{AwsKmsRecord, KekRecord, KeyStoreRecord, KeyStoreState, Stored, kek_key, keks_prefix};
 use crate::{Code, Error, Result};
 use keystead_awskms::Client;
 use keystead_keyring::Kek;
@@ -14,17 +14,39 @@ use uuid::Uuid;
 pub(crate) async fn run(job: &JobContext, config: Uuid) -> Result<Plan> {
     let manager = &job.manager;
     let config = configuration(manager, config).await?;
-    let record = current_kek(manager, config.record.svm).await?;
-    job.progress(format!("node {}: unwrapping version {} of the KEK", manager.node.name, record.record.version)).await;
+    let current = current_kek(manager, config.record.svm).await?.record;
+    // More than one where a rekey-internal has not ended: each still wraps keys.
+    let older = manager.view.under::<KekRecord>(&keks_prefix(current.svm)).into_iter().map(|kek| kek.record).filter(|kek| kek.version != current.version);
+    let mut keks = Vec::new();
+    let mut versions = Vec::new();
     let client = manager.client(&config)?;
-    let kek = unwrap(job, &client, &record.record)
-        .await
-        .map_err(|error| if error.code == Code::Unexpected { error } else { Error::with(Code::NotAllKeysRestored, error.message) })?;
+    for record in older.chain([current.clone()]) {
+        job.progress(format!("node {}: unwrapping version {} of the KEK", manager.node.name, record.version)).await;
+        versions.push(record.version.to_string());
+        let kek = unwrap(job, &client, &record)
+            .await
+            .map_err(|error| if error.code == Code::Unexpected { error } else { Error::with(Code::NotAllKeysRestored, error.message) })?;
+        keks.push(kek);
+    }
     Ok(Plan {
         txn: Txn::new().when(Compare::Unchanged(config.key, config.revision)),
-        message: format!("node {}: version {} of the KEK is loaded", manager.node.name, record.record.version),
-        afterwards: Afterwards::Serve(kek, Box::new(config.record)),
+        message: format!("node {}: version {} of the KEK is loaded", manager.node.name, versions.join(" and ")),
+        afterwards: Afterwards::Serve(keks, Box::new(config.record)),
     })
+}
+
+/// While a rekey-internal has not ended, two versions of the KEK wrap keys. What changes how AWS wraps the KEK would have to change both, so it waits.
+///
+/// # Errors
+/// 65537610.
+pub(crate) async fn not_while_rekeying(manager: &Inner, svm: Uuid) -> Result<()> {
+    match manager.fresh::<KeyStoreRecord>(svm).await? {
+        Some(store) if store.record.state == KeyStoreState::SvmKekRekey => Err(Error::with(
+            Code::KeystoreSwitching,
+            format!("the rekey-internal of the SVM {} has not ended; start it again, and it goes on", manager.svm_ref(svm).name),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// A configuration, from the store itself.

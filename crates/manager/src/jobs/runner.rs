@@ -206,9 +206,9 @@ enum Committed {
 
 async fn commit(context: &JobContext, kind: &JobKind, plan: Plan) -> Committed {
     let svm = match &plan.afterwards {
-        Afterwards::Serve(kek, _) => Some(kek.svm()),
+        Afterwards::Serve(_, config) => Some(config.svm),
         Afterwards::Forget(svm) => Some(*svm),
-        Afterwards::Nothing => None,
+        Afterwards::Nothing | Afterwards::Retire(..) => None,
     };
     svm.inspect(|svm| context.manager.polls.settling(*svm));
     let committed = transact(context, kind, plan).await;
@@ -271,13 +271,17 @@ fn after(context: &JobContext, afterwards: Afterwards) {
     let manager = &context.manager;
     match afterwards {
         Afterwards::Nothing => {}
-        Afterwards::Serve(kek, config) => {
-            manager.keyring.insert(kek);
+        Afterwards::Serve(keks, config) => {
+            for kek in keks {
+                manager.keyring.insert(kek);
+            }
             manager.proven(&config);
         }
+        Afterwards::Retire(svm, version) => manager.keyring.retain(svm, &[version]),
         Afterwards::Forget(svm) => {
             manager.keyring.forget(svm);
             manager.polls.forget(svm);
+            manager.view.keys().forget(svm);
         }
     }
 }

@@ -1,0 +1,107 @@
+//! One mutual-TLS connection to a KMIP server.
+
+use keystead_kmip::ttlv::{HEADER_BYTES, Node, decode, encode};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The longest answer that is read.
+const MOST: usize = 16 * 1024 * 1024;
+
+/// Where the server is, and who we are.
+#[derive(Clone)]
+pub struct Endpoint {
+    address: String,
+    name: ServerName<'static>,
+    config: Arc<ClientConfig>,
+}
+
+impl Endpoint {
+    /// From PEM files.
+    ///
+    /// # Errors
+    /// A file cannot be read, or is not what it should be.
+    pub fn from_files(address: &str, ca: &Path, certificate: &Path, key: &Path) -> Result<Self, String> {
+        let read = |path: &Path| std::fs::read(path).map_err(|error| format!("{} cannot be read: {error}", path.display()));
+        Self::from_pem(address, &read(ca)?, &read(certificate)?, &read(key)?)
+    }
+
+    /// From PEM.
+    ///
+    /// # Errors
+    /// What is not what it should be.
+    pub fn from_pem(address: &str, ca: &[u8], certificate: &[u8], key: &[u8]) -> Result<Self, String> {
+        let text = |error: &dyn std::fmt::Display| error.to_string();
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(ca) {
+            roots.add(certificate.map_err(|error| text(&error))?).map_err(|error| text(&error))?;
+        }
+        let chain = CertificateDer::pem_slice_iter(certificate).collect::<Result<Vec<_>, _>>().map_err(|error| text(&error))?;
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| text(&error))?;
+        let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| text(&error))?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, key)
+            .map_err(|error| text(&error))?;
+        let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']).to_owned();
+        let name = ServerName::try_from(host).map_err(|error| text(&error))?;
+        Ok(Self { address: address.to_owned(), name, config: Arc::new(config) })
+    }
+}
+
+/// A connection.
+pub struct Client {
+    stream: StreamOwned<ClientConnection, TcpStream>,
+}
+
+impl Client {
+    /// Connects.
+    ///
+    /// # Errors
+    /// Why not. The handshake itself happens with the first call.
+    pub fn connect(endpoint: &Endpoint) -> Result<Self, String> {
+        let text = |error: &dyn std::fmt::Display| error.to_string();
+        let stream = TcpStream::connect(&endpoint.address).map_err(|error| format!("{}: {error}", endpoint.address))?;
+        stream.set_nodelay(true).map_err(|error| text(&error))?;
+        stream.set_read_timeout(Some(PATIENCE)).map_err(|error| text(&error))?;
+        stream.set_write_timeout(Some(PATIENCE)).map_err(|error| text(&error))?;
+        let connection = ClientConnection::new(Arc::clone(&endpoint.config), endpoint.name.clone()).map_err(|error| text(&error))?;
+        Ok(Self { stream: StreamOwned::new(connection, stream) })
+    }
+
+    /// Sends a message and reads the answer.
+    ///
+    /// # Errors
+    /// The connection ends, or what comes is no TTLV.
+    pub fn call(&mut self, request: &Node<'_>) -> Result<Node<'static>, String> {
+        let mut bytes = Vec::new();
+        encode(request, &mut bytes);
+        let answer = self.call_bytes(&bytes)?;
+        decode(&answer).map(Node::into_owned).map_err(|error| format!("the answer is no TTLV: {error}"))
+    }
+
+    /// Sends bytes and reads one answer.
+    ///
+    /// # Errors
+    /// The connection ends, or the answer is too long.
+    pub fn call_bytes(&mut self, request: &[u8]) -> Result<Vec<u8>, String> {
+        let lost = |error: std::io::Error| format!("the connection was lost: {error}");
+        self.stream.write_all(request).map_err(lost)?;
+        self.stream.flush().map_err(lost)?;
+        let mut answer = vec![0; HEADER_BYTES];
+        self.stream.read_exact(&mut answer).map_err(lost)?;
+        let length = answer.get(4..8).and_then(|length| <[u8; 4]>::try_from(length).ok()).map_or(0, u32::from_be_bytes);
+        let length = usize::try_from(length).ok().filter(|length| *length <= MOST).ok_or("the answer is too long")?;
+        answer.resize(HEADER_BYTES + length, 0);
+        self.stream.read_exact(answer.get_mut(HEADER_BYTES..).unwrap_or_default()).map_err(lost)?;
+        Ok(answer)
+    }
+}

@@ -1,0 +1,185 @@
+//! Who connects: from the client's certificate to the SVM that it speaks for.
+//!
+//! Certificates of the cluster's CA are known one by one: the record says for which SVM, and whether it was revoked. Those of an SVM's own CA speak for that SVM, whoever they name. The table
+//! follows the store; open sessions look at it again whenever it changes, and before each request at the certificate's end.
+
+use keystead_manager::clients::{ClientTable, PROBE_URI, fingerprint};
+use keystead_manager::{Error, Manager};
+use rustls::RootCertStore;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use std::collections::HashSet;
+use std::sync::Arc;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+/// Who may connect now.
+pub struct Identities {
+    table: ClientTable,
+    /// Accepts what any of the CAs has signed; `None` where the roots are unusable.
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+    cluster: Option<Arc<dyn ClientCertVerifier>>,
+    /// One verifier an SVM with CAs of its own.
+    own: Vec<(Uuid, Arc<dyn ClientCertVerifier>)>,
+}
+
+/// A client that was recognized.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Client {
+    /// The SVM that it speaks for.
+    pub svm: Uuid,
+    /// SHA-256 of its certificate.
+    pub fingerprint: [u8; 32],
+    /// The certificate's end, seconds since 1970.
+    pub not_after: i64,
+    /// The certificate, then those above it that the client sent.
+    chain: Arc<Vec<CertificateDer<'static>>>,
+}
+
+/// Why a certificate is refused. For the log: the client only sees the connection end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// It is not in the list of clients: its record was deleted, or it was issued for something else.
+    Unknown,
+    /// It was revoked.
+    Revoked,
+    /// It has expired.
+    Expired,
+    /// No CA that counts has signed it.
+    NotSigned,
+    /// CAs of two SVMs vouch for it.
+    TwoSvms,
+    /// Its SVM does not exist.
+    NoSvm,
+    /// It cannot be read.
+    Unreadable,
+}
+
+impl Identities {
+    fn new(table: ClientTable) -> Self {
+        let all = table.cas.iter().map(|(_, ca)| ca.clone()).chain([table.cluster_ca.clone()]);
+        let verifier = verifier(all);
+        let cluster = self::verifier([table.cluster_ca.clone()]);
+        let svms: HashSet<Uuid> = table.cas.iter().map(|(svm, _)| *svm).collect();
+        let own = svms.into_iter().filter_map(|svm| {
+            let cas = table.cas.iter().filter(|(owner, _)| *owner == svm).map(|(_, ca)| ca.clone());
+            Some((svm, self::verifier(cas)?))
+        });
+        let own = own.collect();
+        Self { table, verifier, cluster, own }
+    }
+
+    /// What the handshake checks.
+    pub fn verifier(&self) -> Option<Arc<dyn ClientCertVerifier>> {
+        self.verifier.clone()
+    }
+
+    /// Recognizes a client after the handshake.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn recognize(&self, chain: &[CertificateDer<'_>], now: i64) -> Result<Client, Refusal> {
+        let leaf = chain.first().ok_or(Refusal::Unreadable)?;
+        let (_, certificate) = X509Certificate::from_der(leaf).map_err(|_| Refusal::Unreadable)?;
+        let client = Client {
+            svm: Uuid::nil(),
+            fingerprint: fingerprint(leaf),
+            not_after: certificate.validity().not_after.timestamp(),
+            chain: Arc::new(chain.iter().map(|certificate| certificate.clone().into_owned()).collect()),
+        };
+        let svm = self.svm(&client, probe_of(&certificate), now)?;
+        Ok(Client { svm, ..client })
+    }
+
+    /// Looks at a client again: its certificate may have been revoked, or have ended.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn check(&self, client: &Client, now: i64) -> Result<(), Refusal> {
+        let leaf = client.chain.first().ok_or(Refusal::Unreadable)?;
+        let (_, certificate) = X509Certificate::from_der(leaf).map_err(|_| Refusal::Unreadable)?;
+        match self.svm(client, probe_of(&certificate), now)? {
+            svm if svm == client.svm => Ok(()),
+            _ => Err(Refusal::Unknown),
+        }
+    }
+
+    /// The name of an SVM, for the log.
+    pub fn svm_name(&self, svm: Uuid) -> &str {
+        self.table.svms.get(&svm).map_or("", String::as_str)
+    }
+
+    fn svm(&self, client: &Client, probe: Option<Uuid>, now: i64) -> Result<Uuid, Refusal> {
+        if client.not_after <= now {
+            return Err(Refusal::Expired);
+        }
+        let known = self.table.clients.get(&client.fingerprint);
+        let by_cluster = self.cluster.as_ref().is_some_and(|verifier| vouches(&**verifier, &client.chain, now));
+        let mut owners: Vec<Uuid> = self.own.iter().filter(|(_, verifier)| vouches(&**verifier, &client.chain, now)).map(|(svm, _)| *svm).collect();
+        if by_cluster {
+            match (known, probe) {
+                (Some(known), _) if known.revoked => return Err(Refusal::Revoked),
+                (Some(known), _) => owners.push(known.svm),
+                (None, Some(svm)) => owners.push(svm),
+                (None, None) => return Err(Refusal::Unknown),
+            }
+        }
+        owners.sort_unstable();
+        owners.dedup();
+        match owners.as_slice() {
+            [] => Err(Refusal::NotSigned),
+            [svm] if self.table.svms.contains_key(svm) => Ok(*svm),
+            [_] => Err(Refusal::NoSvm),
+            _ => Err(Refusal::TwoSvms),
+        }
+    }
+}
+
+/// Follows the store. Ends when the manager stops.
+pub fn follow(manager: &Manager, stop: CancellationToken) -> Result<watch::Receiver<Arc<Identities>>, Error> {
+    let (sender, receiver) = watch::channel(Arc::new(Identities::new(manager.ekmip_client_table()?)));
+    let mut changes = manager.changes();
+    let manager = manager.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = changes.changed() => if changed.is_err() { return },
+            }
+            match manager.ekmip_client_table() {
+                Ok(table) if table == sender.borrow().table => {}
+                Ok(table) => drop(sender.send_replace(Arc::new(Identities::new(table)))),
+                Err(error) => tracing::error!(%error, detail = error.detail.as_deref(), "the list of EKMIP clients cannot be read; the last one counts"),
+            }
+        }
+    });
+    Ok(receiver)
+}
+
+fn verifier(cas: impl IntoIterator<Item = Vec<u8>>) -> Option<Arc<dyn ClientCertVerifier>> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(cas.into_iter().map(CertificateDer::from));
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+        .build()
+        .inspect_err(|error| tracing::error!(%error, "a client CA cannot be used"))
+        .ok()
+}
+
+fn vouches(verifier: &dyn ClientCertVerifier, chain: &[CertificateDer<'_>], now: i64) -> bool {
+    let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(u64::try_from(now).unwrap_or_default()));
+    chain.split_first().is_some_and(|(leaf, rest)| verifier.verify_client_cert(leaf, rest, now).is_ok())
+}
+
+/// The SVM that a node's own probe speaks for.
+fn probe_of(certificate: &X509Certificate<'_>) -> Option<Uuid> {
+    let names = certificate.subject_alternative_name().ok().flatten()?;
+    names.value.general_names.iter().find_map(|name| match name {
+        GeneralName::URI(uri) => uri.strip_prefix(PROBE_URI)?.parse().ok(),
+        _ => None,
+    })
+}

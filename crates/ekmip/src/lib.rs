@@ -1,0 +1,27 @@
+//! The EKMIP server: KMIP over TLS, for the SVM that the client's certificate speaks for.
+//!
+//! [`serve`] accepts connections; each is a session of its own: a handshake off the accept loop, then requests one after the other. What a request does stands in `operations`, what it changes
+//! is committed by a `unit`. This room knows neither the store nor AWS: keys come from, and go to, `keystead_manager::keys`.
+
+mod identity;
+mod managed;
+mod memory;
+mod operations;
+mod probe;
+
+mod reason;
+mod server;
+mod session;
+mod stored;
+mod unit;
+
+pub use managed::index;
+pub use probe::Probe;
+
+pub use server::{Limits, serve};
+
+/// For fuzzing and tests: what the codec of stored attributes does with any bytes.
+#[doc(hidden)]
+pub fn reads_as_attributes(bytes: &[u8]) -> bool {
+    stored::decode(bytes).is_some()
+}

@@ -1,0 +1,319 @@
+//! A managed object of an SVM, as operations work with it: its attributes, and what follows from them.
+
+use crate::stored;
+use keystead_keyring::material::sha256;
+use keystead_kmip::attribute::{Attribute, Change, DEFINITIONS, Identity, name_value};
+use keystead_kmip::enumeration::{
+    CryptographicAlgorithm, DRBGAlgorithm, Enumeration, HashingAlgorithm, KeyFormatType, ObjectType, RNGAlgorithm, ResultReason, State,
+};
+use keystead_kmip::ttlv::{Node, Value};
+use keystead_kmip::{Failure, Result, Tag, Version};
+use std::borrow::Cow;
+use std::hash::{Hash as _, Hasher as _};
+use uuid::Uuid;
+
+/// Seconds for which a client may use what it has learned about an object before it asks again (KMIP Specification 1.4, section 3.20).
+const LEASE_TIME: u32 = 3_600;
+
+/// An object.
+#[derive(Debug, Clone)]
+pub struct Managed<'a> {
+    /// The identifier.
+    pub id: Uuid,
+    attributes: Vec<Attribute<'a>>,
+}
+
+impl<'a> Managed<'a> {
+    /// A new object with no attributes but its type.
+    pub fn new(id: Uuid, object_type: ObjectType) -> Managed<'static> {
+        Managed { id, attributes: vec![Attribute::new(Tag::ObjectType, Value::Enumeration(object_type.number()))] }
+    }
+
+    /// Reads what is stored.
+    ///
+    /// # Errors
+    /// General Failure where it is damaged.
+    pub fn decode(id: Uuid, bytes: &'a [u8]) -> Result<Self> {
+        match stored::decode(bytes) {
+            Some(attributes) => Ok(Self { id, attributes }),
+            None => Err(Failure::new(ResultReason::GeneralFailure, format!("the record of the object {id} is damaged"))),
+        }
+    }
+
+    /// What is to be stored.
+    pub fn encode(&self) -> Vec<u8> {
+        stored::encode(&self.attributes)
+    }
+
+    /// A copy that borrows nothing.
+    pub fn into_owned(self) -> Managed<'static> {
+        let owned =
+            |attribute: Attribute<'a>| Attribute { identity: attribute.identity.into_owned(), index: attribute.index, value: attribute.value.into_owned() };
+        Managed { id: self.id, attributes: self.attributes.into_iter().map(owned).collect() }
+    }
+
+    /// The first value under a tag, as stored.
+    pub fn value(&self, tag: Tag) -> Option<&Value<'a>> {
+        self.attributes.iter().find(|attribute| attribute.identity == Identity::Known(tag)).map(|attribute| &attribute.value)
+    }
+
+    /// A member of an enumeration.
+    pub fn enumeration<E: Enumeration>(&self, tag: Tag) -> Option<E> {
+        match self.value(tag) {
+            Some(Value::Enumeration(number)) => E::from_number(*number),
+            _ => None,
+        }
+    }
+
+    /// An integer.
+    pub fn integer(&self, tag: Tag) -> Option<i32> {
+        match self.value(tag) {
+            Some(Value::Integer(value)) => Some(*value),
+            _ => None,
+        }
+    }
+
+    /// A date.
+    pub fn date(&self, tag: Tag) -> Option<i64> {
+        match self.value(tag) {
+            Some(Value::DateTime(value)) => Some(*value),
+            _ => None,
+        }
+    }
+
+    /// A boolean.
+    pub fn boolean(&self, tag: Tag) -> Option<bool> {
+        match self.value(tag) {
+            Some(Value::Boolean(value)) => Some(*value),
+            _ => None,
+        }
+    }
+
+    /// The type.
+    pub fn object_type(&self) -> ObjectType {
+        // It is the first thing that a new object gets.
+        self.enumeration(Tag::ObjectType).unwrap_or(ObjectType::OpaqueObject)
+    }
+
+    /// Whether it has a state, and a life cycle: keys and secret data have, opaque objects and templates have none (section 3.22).
+    pub fn has_state(&self) -> bool {
+        !matches!(self.object_type(), ObjectType::OpaqueObject | ObjectType::Template)
+    }
+
+    /// The state now: dates that have passed turn it by themselves (section 3.22).
+    pub fn state(&self, now: i64) -> Option<State> {
+        let stored: State = self.enumeration(Tag::State)?;
+        let passed = |tag| self.date(tag).is_some_and(|date| date <= now);
+        Some(match stored {
+            State::PreActive if passed(Tag::ActivationDate) && passed(Tag::DeactivationDate) => State::Deactivated,
+            State::PreActive if passed(Tag::ActivationDate) => State::Active,
+            State::Active if passed(Tag::DeactivationDate) => State::Deactivated,
+            other => other,
+        })
+    }
+
+    /// The names.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.attributes.iter().filter(|attribute| attribute.identity == Identity::Known(Tag::Name)).filter_map(|attribute| name_value(&attribute.value))
+    }
+
+    /// All instances of an attribute, also of one that is not stored but follows: with the state as it is now, defaults, and what is the same for all.
+    pub fn instances(&self, identity: &Identity<'_>, now: i64) -> Vec<Attribute<'_>> {
+        let stored = || self.attributes.iter().filter(|attribute| attribute.identity == *identity).cloned().collect::<Vec<_>>();
+        let Identity::Known(tag) = identity else { return stored() };
+        let one = |value| vec![Attribute::new(*tag, value)];
+        match *tag {
+            Tag::UniqueIdentifier => one(Value::TextString(Cow::Owned(self.id.to_string()))),
+            Tag::State => self.state(now).map(|state| one(Value::Enumeration(state.number()))).unwrap_or_default(),
+            Tag::LeaseTime if self.has_state() => one(Value::Interval(LEASE_TIME)),
+            Tag::Sensitive | Tag::AlwaysSensitive | Tag::Extractable | Tag::NeverExtractable if self.has_state() => {
+                one(Value::Boolean(self.boolean(*tag).unwrap_or(*tag == Tag::Extractable)))
+            }
+            _ => stored(),
+        }
+    }
+
+    /// All attributes that a version has, in the order of the table, then clients' own.
+    pub fn all(&self, version: Version, now: i64) -> Vec<Attribute<'_>> {
+        let known = DEFINITIONS.iter().filter(|definition| definition.since <= version);
+        let mut all: Vec<Attribute<'_>> = known.flat_map(|definition| self.instances(&Identity::Known(definition.tag), now)).collect();
+        all.extend(self.attributes.iter().filter(|attribute| matches!(attribute.identity, Identity::Custom(_))).cloned());
+        all
+    }
+
+    /// Puts the one value under a tag.
+    pub fn set(&mut self, tag: Tag, value: Value<'static>) {
+        match self.attributes.iter_mut().find(|attribute| attribute.identity == Identity::Known(tag)) {
+            Some(attribute) => attribute.value = value,
+            None => self.attributes.push(Attribute::new(tag, value)),
+        }
+    }
+
+    /// Puts a date.
+    pub fn set_date(&mut self, tag: Tag, date: i64) {
+        self.set(tag, Value::DateTime(date));
+    }
+
+    /// Puts the state.
+    pub fn set_state(&mut self, state: State) {
+        self.set(Tag::State, Value::Enumeration(state.number()));
+    }
+
+    /// Takes all values under a tag away.
+    pub fn remove(&mut self, tag: Tag) {
+        self.attributes.retain(|attribute| attribute.identity != Identity::Known(tag));
+    }
+
+    /// Adds an instance with the next index (section 2.1.1: an index is never used again while the others stand).
+    ///
+    /// # Errors
+    /// Illegal Operation where it is there and can be there only once.
+    pub fn add(&mut self, attribute: Attribute<'static>) -> Result<u32> {
+        let next = self.attributes.iter().filter(|known| known.identity == attribute.identity).map(|known| known.index + 1).max();
+        if next.is_some() && !attribute.identity.is_multiple() {
+            return Err(Failure::new(ResultReason::IllegalOperation, format!("the object has the attribute {:?} already", attribute.identity.name())));
+        }
+        let index = next.unwrap_or(0);
+        self.attributes.push(Attribute { index, ..attribute });
+        Ok(index)
+    }
+
+    /// Replaces the value of an instance.
+    ///
+    /// # Errors
+    /// Item Not Found.
+    pub fn modify(&mut self, identity: &Identity<'_>, index: u32, value: Value<'static>) -> Result<()> {
+        let known = self.attributes.iter_mut().find(|known| known.identity == *identity && known.index == index).ok_or_else(|| missing(identity, index))?;
+        known.value = value;
+        Ok(())
+    }
+
+    /// Takes an instance away.
+    ///
+    /// # Errors
+    /// Item Not Found.
+    pub fn delete(&mut self, identity: &Identity<'_>, index: u32) -> Result<Attribute<'a>> {
+        let at = self.attributes.iter().position(|known| known.identity == *identity && known.index == index).ok_or_else(|| missing(identity, index))?;
+        Ok(self.attributes.remove(at))
+    }
+
+    /// Digest, generator and dates of an object whose secret has just been made or brought.
+    pub fn describe_secret(&mut self, secret: &[u8], format: KeyFormatType, made_here: bool, now: i64) {
+        let digest = vec![
+            Node::enumeration(Tag::HashingAlgorithm, HashingAlgorithm::SHA_256),
+            Node::bytes(Tag::DigestValue, sha256(secret)),
+            Node::enumeration(Tag::KeyFormatType, format),
+        ];
+        self.set(Tag::Digest, Value::Structure(digest));
+        self.set(Tag::KeyFormatType, Value::Enumeration(format.number()));
+        if made_here {
+            // What aws-lc's generator is: CTR_DRBG with AES-256 (NIST SP 800-90A, section 10.2.1).
+            let generator = vec![
+                Node::enumeration(Tag::RNGAlgorithm, RNGAlgorithm::DRBG),
+                Node::enumeration(Tag::CryptographicAlgorithm, CryptographicAlgorithm::AES),
+                Node::integer(Tag::CryptographicLength, 256),
+                Node::enumeration(Tag::DRBGAlgorithm, DRBGAlgorithm::CTR),
+            ];
+            self.set(Tag::RandomNumberGenerator, Value::Structure(generator));
+        }
+        if self.boolean(Tag::Sensitive) == Some(true) {
+            self.set(Tag::AlwaysSensitive, Value::Boolean(true));
+        }
+        if self.boolean(Tag::Extractable) == Some(false) {
+            self.set(Tag::NeverExtractable, Value::Boolean(true));
+        }
+        if made_here && self.value(Tag::OriginalCreationDate).is_none() {
+            self.set_date(Tag::OriginalCreationDate, now);
+        }
+    }
+
+    /// The terms that it is found by.
+    pub fn terms(&self) -> Vec<u64> {
+        self.attributes.iter().filter(|attribute| is_indexed(&attribute.identity)).map(|attribute| term(&attribute.identity, &attribute.value)).collect()
+    }
+}
+
+/// Whether searches for an attribute go by the index: those that tell few objects from many.
+pub fn is_indexed(identity: &Identity<'_>) -> bool {
+    match identity {
+        Identity::Known(tag) => matches!(
+            *tag,
+            Tag::Name | Tag::ObjectGroup | Tag::ApplicationSpecificInformation | Tag::Link | Tag::AlternativeName | Tag::ContactInformation | Tag::Description
+        ),
+        Identity::Custom(_) => true,
+    }
+}
+
+/// The term of an attribute with a value. It lives in memory only, so it may differ from one version to the next.
+pub fn term(identity: &Identity<'_>, value: &Value<'_>) -> u64 {
+    // Not keyed: who floods a term slows down searches of its own SVM alone, and searches compare again.
+    let mut hasher = std::hash::DefaultHasher::new();
+    identity.hash(&mut hasher);
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The index for the key manager: the terms of stored attributes.
+pub fn index(attributes: &[u8]) -> Vec<u64> {
+    Managed::decode(Uuid::nil(), attributes).map(|managed| managed.terms()).unwrap_or_default()
+}
+
+/// Whether a client may give an attribute when it makes an object.
+pub fn may_create(identity: &Identity<'_>) -> bool {
+    match identity {
+        Identity::Known(tag) => keystead_kmip::attribute::definition(*tag).is_some_and(|definition| definition.create),
+        Identity::Custom(_) => identity.change() == Change::Free,
+    }
+}
+
+fn missing(identity: &Identity<'_>, index: u32) -> Failure {
+    Failure::new(ResultReason::ItemNotFound, format!("the object has no attribute {:?} with the index {index}", identity.name()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> Managed<'static> {
+        let mut key = Managed::new(Uuid::from_u128(1), ObjectType::SymmetricKey);
+        key.set_state(State::PreActive);
+        key
+    }
+
+    #[test]
+    fn dates_turn_the_state() {
+        let mut key = key();
+        assert_eq!(key.state(100), Some(State::PreActive));
+        key.set_date(Tag::ActivationDate, 100);
+        assert_eq!((key.state(99), key.state(100)), (Some(State::PreActive), Some(State::Active)));
+        key.set_date(Tag::DeactivationDate, 200);
+        assert_eq!((key.state(199), key.state(200)), (Some(State::Active), Some(State::Deactivated)));
+        key.set_state(State::Compromised);
+        assert_eq!(key.state(200), Some(State::Compromised));
+        assert_eq!(Managed::new(Uuid::nil(), ObjectType::OpaqueObject).state(0), None);
+    }
+
+    #[test]
+    fn an_index_is_not_used_again_while_others_stand() {
+        let mut key = key();
+        assert_eq!(key.add(Attribute::name("a")).unwrap(), 0);
+        assert_eq!(key.add(Attribute::name("b")).unwrap(), 1);
+        let name = Identity::Known(Tag::Name);
+        key.delete(&name, 0).unwrap();
+        assert_eq!(key.add(Attribute::name("c")).unwrap(), 2);
+        assert_eq!(key.names().collect::<Vec<_>>(), ["b", "c"]);
+        assert_eq!(key.delete(&name, 0).unwrap_err().reason, ResultReason::ItemNotFound);
+        let twice = Attribute::new(Tag::ContactInformation, Value::TextString("x".into()));
+        key.add(twice.clone()).unwrap();
+        assert_eq!(key.add(twice).unwrap_err().reason, ResultReason::IllegalOperation);
+    }
+
+    #[test]
+    fn terms_are_those_of_the_stored_form() {
+        let mut key = key();
+        key.add(Attribute::name("a")).unwrap();
+        let bytes = key.encode();
+        assert_eq!(index(&bytes), [term(&Identity::Known(Tag::Name), &Attribute::name("a").value)]);
+        assert!(index(b"damaged").is_empty());
+    }
+}

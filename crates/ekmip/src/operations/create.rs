@@ -1,0 +1,280 @@
+//! Create and Register (KMIP Specification 1.4, sections 4.1 and 4.3).
+
+use super::Context;
+use crate::managed::{Managed, may_create, term};
+use crate::reason::failure;
+use crate::unit::{Unit, name_taken, not_found};
+use keystead_keyring::material;
+use keystead_kmip::attribute::{Attribute, Identity, name_value};
+use keystead_kmip::enumeration::{CryptographicAlgorithm, Enumeration as _, KeyFormatType, ObjectType, ResultReason, State};
+use keystead_kmip::object::{KeyBlock, KeyValue, Object};
+use keystead_kmip::request::Template;
+use keystead_kmip::response::Response;
+use keystead_kmip::ttlv::Value;
+use keystead_kmip::{Failure, Result, Tag};
+use zeroize::Zeroizing;
+
+pub async fn create(context: &mut Context<'_>, unit: &mut Unit<'_>, object_type: ObjectType, template: Template<'_>) -> Result<Response<'static>> {
+    if object_type != ObjectType::SymmetricKey {
+        return Err(invalid(format!("{} cannot be created, only SymmetricKey; register it", object_type.name())));
+    }
+    context.keys.usable().map_err(|error| failure(&error))?;
+    let mut object = start(context, unit, object_type, template).await?;
+    let missing = |what: &str| invalid(format!("the attribute {what:?} is needed to create a key"));
+    let algorithm = object.enumeration(Tag::CryptographicAlgorithm).ok_or_else(|| missing("Cryptographic Algorithm"))?;
+    if object.value(Tag::CryptographicUsageMask).is_none() {
+        return Err(missing("Cryptographic Usage Mask"));
+    }
+    let bits = object.integer(Tag::CryptographicLength).or_else(|| default_length(algorithm)).ok_or_else(|| missing("Cryptographic Length"))?;
+    let secret = make_key(algorithm, bits)?;
+    object.set(Tag::CryptographicLength, Value::Integer(bits));
+    object.describe_secret(&secret, KeyFormatType::Raw, true, context.now);
+    finish(context, unit, object, Some(secret), Some(object_type))
+}
+
+pub async fn register(
+    context: &mut Context<'_>,
+    unit: &mut Unit<'_>,
+    object_type: ObjectType,
+    template: Template<'_>,
+    object: Object<'_>,
+) -> Result<Response<'static>> {
+    context.keys.usable().map_err(|error| failure(&error))?;
+    let mut new = start(context, unit, object_type, template).await?;
+    let secret = match object {
+        Object::SymmetricKey(block) => Some(take_key(&mut new, &block, true)?),
+        Object::SecretData(kind, block) => {
+            new.set(Tag::SecretDataType, Value::Enumeration(kind.number()));
+            Some(take_key(&mut new, &block, false)?)
+        }
+        Object::OpaqueObject(kind, data) => {
+            new.set(Tag::OpaqueDataType, Value::Enumeration(kind));
+            Some((Zeroizing::new(data.into_owned()), KeyFormatType::Opaque))
+        }
+        Object::Template(attributes) => {
+            for attribute in attributes {
+                give(&mut new, attribute)?;
+            }
+            None
+        }
+    };
+    let secret = secret.map(|(secret, format)| {
+        new.describe_secret(&secret, format, false, context.now);
+        secret
+    });
+    finish(context, unit, new, secret, None)
+}
+
+/// A new object with the attributes that the client and the templates it names give.
+pub(super) async fn start(context: &Context<'_>, unit: &Unit<'_>, object_type: ObjectType, template: Template<'_>) -> Result<Managed<'static>> {
+    let mut object = Managed::new(context.manager.new_uuid(), object_type);
+    for attribute in template.attributes {
+        give(&mut object, attribute)?;
+    }
+    for name in template.names {
+        for attribute in template_attributes(unit, name).await? {
+            // What the request itself says counts before what a template says (section 2.1.8).
+            if attribute.identity.is_multiple() || object.instances(&attribute.identity, context.now).is_empty() {
+                give(&mut object, attribute)?;
+            }
+        }
+    }
+    Ok(object)
+}
+
+/// Dates, state and names; then the object is there.
+pub(super) fn finish(
+    context: &mut Context<'_>,
+    unit: &mut Unit<'_>,
+    mut object: Managed<'static>,
+    secret: Option<Zeroizing<Vec<u8>>>,
+    object_type: Option<ObjectType>,
+) -> Result<Response<'static>> {
+    let now = context.now;
+    check_dates(&object)?;
+    object.set_date(Tag::InitialDate, now);
+    object.set_date(Tag::LastChangeDate, now);
+    if object.has_state() {
+        object.set_state(State::PreActive);
+        if object.value(Tag::Fresh).is_none() {
+            object.set(Tag::Fresh, Value::Boolean(true));
+        }
+    }
+    let mut names: Vec<&str> = object.names().collect();
+    let count = names.len();
+    names.sort_unstable();
+    names.dedup();
+    if names.len() < count {
+        return Err(name_taken());
+    }
+    let id = object.id;
+    unit.create(object, secret)?;
+    context.placeholder = Some(id);
+    Ok(Response::Identifier { object_type, id: id.to_string() })
+}
+
+/// Gives a new object an attribute of the client's.
+fn give(object: &mut Managed<'static>, attribute: Attribute<'static>) -> Result<()> {
+    if !may_create(&attribute.identity) {
+        return Err(invalid(format!("the attribute {:?} is the server's to set", attribute.identity.name())));
+    }
+    if attribute.identity == Identity::Known(Tag::Name) && name_value(&attribute.value).is_none_or(str::is_empty) {
+        return Err(invalid("a Name must not be empty".to_owned()));
+    }
+    object.add(attribute).map(|_| ()).map_err(|failure| invalid(failure.message))
+}
+
+/// The attributes of a Template object that templates can hand on: all but its own names.
+async fn template_attributes(unit: &Unit<'_>, name: &str) -> Result<Vec<Attribute<'static>>> {
+    let wanted = Attribute::name(name);
+    let mut found = None;
+    unit.search(Some(term(&Identity::Known(Tag::Name), &wanted.value)), |object, destroyed| {
+        if object.object_type() == ObjectType::Template && !destroyed && object.names().any(|known| known == name) {
+            found = Some(object.clone().into_owned());
+        }
+    })
+    .await?;
+    let template = found.ok_or_else(|| not_found(&format!("of the type Template with the name {name:?}")))?;
+    let all = template.all(keystead_kmip::Version::V1_4, 0).into_iter();
+    let handed_on = all.filter(|attribute| may_create(&attribute.identity) && attribute.identity != Identity::Known(Tag::Name));
+    Ok(handed_on.map(|attribute| Attribute { identity: attribute.identity.into_owned(), index: 0, value: attribute.value.into_owned() }).collect())
+}
+
+/// Takes the material of a key block over, and checks that algorithm and length belong together.
+fn take_key(object: &mut Managed<'static>, block: &KeyBlock<'_>, is_key: bool) -> Result<(Zeroizing<Vec<u8>>, KeyFormatType)> {
+    let KeyValue::Plain(material) = &block.value else {
+        return Err(Failure::new(ResultReason::FeatureNotSupported, "keys that come wrapped cannot be registered"));
+    };
+    if !matches!(block.format, KeyFormatType::Raw | KeyFormatType::Opaque) {
+        let message = format!("the format {} is not supported; register Raw or Opaque bytes", block.format.name());
+        return Err(Failure::new(ResultReason::KeyFormatTypeNotSupported, message));
+    }
+    if material.is_empty() {
+        return Err(invalid("KeyMaterial is empty".to_owned()));
+    }
+    let algorithm = same(object.enumeration(Tag::CryptographicAlgorithm), block.algorithm, "CryptographicAlgorithm")?;
+    let length = same(object.integer(Tag::CryptographicLength), block.length, "CryptographicLength")?;
+    if is_key {
+        let algorithm = algorithm.ok_or_else(|| invalid("CryptographicAlgorithm is missing in KeyBlock".to_owned()))?;
+        let actual = i32::try_from(material.len() * 8).unwrap_or(i32::MAX);
+        let bits = length.unwrap_or(actual);
+        let expected = key_bytes(algorithm, bits)?;
+        if block.format == KeyFormatType::Raw && expected != material.len() {
+            return Err(invalid(format!("a {} key of {bits} bits has {expected} bytes of material, not {}", algorithm.name(), material.len())));
+        }
+        object.set(Tag::CryptographicLength, Value::Integer(bits));
+    } else if let Some(length) = length {
+        object.set(Tag::CryptographicLength, Value::Integer(length));
+    }
+    if let Some(algorithm) = algorithm {
+        object.set(Tag::CryptographicAlgorithm, Value::Enumeration(algorithm.number()));
+    }
+    Ok((Zeroizing::new(material.to_vec()), block.format))
+}
+
+/// Two places may say the same thing, but not two things.
+fn same<T: PartialEq>(one: Option<T>, other: Option<T>, what: &str) -> Result<Option<T>> {
+    match (one, other) {
+        (Some(one), Some(other)) if one != other => Err(invalid(format!("{what} in the attributes and in KeyBlock differ"))),
+        (one, other) => Ok(one.or(other)),
+    }
+}
+
+/// Makes the material of a key.
+pub(super) fn make_key(algorithm: CryptographicAlgorithm, bits: i32) -> Result<Zeroizing<Vec<u8>>> {
+    let mut key = material::generate(key_bytes(algorithm, bits)?);
+    if matches!(algorithm, CryptographicAlgorithm::DES3 | CryptographicAlgorithm::DES) {
+        // Odd parity in the lowest bit of each byte (FIPS 46-3).
+        key.iter_mut().for_each(|byte| *byte = *byte & 0xfe | u8::from((*byte & 0xfe).count_ones() % 2 == 0));
+    }
+    Ok(key)
+}
+
+/// How many bytes the material of a key has. DES and 3DES count 56 of 64 bits.
+fn key_bytes(algorithm: CryptographicAlgorithm, bits: i32) -> Result<usize> {
+    use CryptographicAlgorithm as A;
+    let good = match algorithm {
+        // 512: two keys of AES-256-XTS in one object, as storage has them.
+        A::AES => matches!(bits, 128 | 192 | 256 | 512),
+        A::Camellia | A::Twofish | A::ARIA | A::MARS => matches!(bits, 128 | 192 | 256),
+        A::DES3 => matches!(bits, 112 | 128 | 168 | 192),
+        A::ChaCha20 | A::ChaCha20Poly1305 | A::Poly1305 => bits == 256,
+        A::SEED | A::SM4 | A::IDEA => bits == 128,
+        A::Blowfish | A::CAST5 | A::RC2 | A::RC4 | A::RC5 | A::OneTimePad => (40..=65_536).contains(&bits) && bits % 8 == 0,
+        A::HMAC_SHA1
+        | A::HMAC_SHA224
+        | A::HMAC_SHA256
+        | A::HMAC_SHA384
+        | A::HMAC_SHA512
+        | A::HMAC_SHA3_224
+        | A::HMAC_SHA3_256
+        | A::HMAC_SHA3_384
+        | A::HMAC_SHA3_512 => (64..=65_536).contains(&bits) && bits % 8 == 0,
+        other => return Err(invalid(format!("{} is no algorithm of symmetric keys that is served here", other.name()))),
+    };
+    if !good {
+        return Err(invalid(format!("a {} key cannot have {bits} bits", algorithm.name())));
+    }
+    let stored = match (algorithm, bits) {
+        (A::DES3, 112) => 128,
+        (A::DES3, 168) => 192,
+        _ => bits,
+    };
+    usize::try_from(stored / 8).map_err(|_| invalid("CryptographicLength is negative".to_owned()))
+}
+
+fn default_length(algorithm: CryptographicAlgorithm) -> Option<i32> {
+    use CryptographicAlgorithm as A;
+    match algorithm {
+        A::AES | A::ChaCha20 | A::ChaCha20Poly1305 | A::HMAC_SHA256 => Some(256),
+        A::DES3 => Some(168),
+        _ => None,
+    }
+}
+
+/// Dates follow each other (sections 3.24 to 3.27).
+pub(super) fn check_dates(object: &Managed<'_>) -> Result<()> {
+    let date = |tag| object.date(tag);
+    let order = [
+        (Tag::ActivationDate, Tag::ProcessStartDate),
+        (Tag::ActivationDate, Tag::DeactivationDate),
+        (Tag::ProcessStartDate, Tag::DeactivationDate),
+        (Tag::ProtectStopDate, Tag::DeactivationDate),
+        (Tag::ActivationDate, Tag::ProtectStopDate),
+    ];
+    for (first, later) in order {
+        if let (Some(a), Some(b)) = (date(first), date(later))
+            && a > b
+        {
+            return Err(invalid(format!("{first} is after {later}")));
+        }
+    }
+    Ok(())
+}
+
+fn invalid(message: String) -> Failure {
+    Failure::new(ResultReason::InvalidField, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_by_algorithm() {
+        use CryptographicAlgorithm as A;
+        for (algorithm, bits, bytes) in
+            [(A::AES, 128, 16), (A::AES, 256, 32), (A::AES, 512, 64), (A::DES3, 112, 16), (A::DES3, 168, 24), (A::HMAC_SHA256, 256, 32)]
+        {
+            assert_eq!(make_key(algorithm, bits).unwrap().len(), bytes, "{algorithm:?} {bits}");
+        }
+        for (algorithm, bits) in [(A::AES, 0), (A::AES, 129), (A::AES, -8), (A::DES3, 56), (A::RSA, 2048), (A::HMAC_SHA256, i32::MAX), (A::ChaCha20, 128)] {
+            assert_eq!(make_key(algorithm, bits).unwrap_err().reason, ResultReason::InvalidField, "{algorithm:?} {bits}");
+        }
+    }
+
+    #[test]
+    fn des_keys_have_odd_parity() {
+        assert!(make_key(CryptographicAlgorithm::DES3, 168).unwrap().iter().all(|byte| byte.count_ones() % 2 == 1));
+    }
+}

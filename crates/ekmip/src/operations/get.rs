@@ -1,0 +1,145 @@
+//! Get (KMIP Specification 1.4, section 4.11), with key wrapping (2.1.6).
+
+use super::Context;
+use crate::managed::Managed;
+use crate::unit::{Found, Unit, not_found};
+use keystead_keyring::material::aes_key_wrap;
+use keystead_kmip::enumeration::{
+    BlockCipherMode, CryptographicAlgorithm, EncodingOption, Enumeration as _, KeyFormatType, ObjectType, ResultReason, SecretDataType, State, WRAP_KEY,
+};
+use keystead_kmip::fields::enumeration;
+use keystead_kmip::object::{KeyBlock, KeyValue, KeyWrappingData, Object};
+use keystead_kmip::response::Response;
+use keystead_kmip::ttlv::{Node, Value, encode};
+use keystead_kmip::{Failure, Result, Tag, Version};
+use std::borrow::Cow;
+use std::sync::Arc;
+use zeroize::Zeroizing;
+
+pub async fn get(
+    context: &mut Context<'_>,
+    unit: &mut Unit<'_>,
+    id: Option<&str>,
+    format: Option<KeyFormatType>,
+    wrapping: Option<KeyWrappingData>,
+) -> Result<Response<'static>> {
+    let id = context.id(id)?;
+    let found = unit.find(id).await?;
+    if found.is_destroyed() {
+        return Err(not_found(&id.to_string()));
+    }
+    let object = &found.object;
+    let flag = |tag, default| object.boolean(tag).unwrap_or(default);
+    if object.has_state() && !flag(Tag::Extractable, true) {
+        return Err(Failure::new(ResultReason::NotExtractable, "the object is not extractable"));
+    }
+    if object.has_state() && flag(Tag::Sensitive, false) && wrapping.is_none() {
+        return Err(Failure::new(ResultReason::Sensitive, "the object is sensitive: it is given out wrapped by another key only"));
+    }
+    let secret = unit.secret(&found)?;
+    let response = match secret {
+        None => template(object),
+        Some(secret) => with_secret(context, unit, object, secret, format, wrapping).await?,
+    };
+    if flag(Tag::Fresh, false) {
+        context.fresh.push(id);
+    }
+    context.placeholder = Some(id);
+    Ok(Response::Object { id: id.to_string(), object: response })
+}
+
+async fn with_secret(
+    context: &Context<'_>,
+    unit: &Unit<'_>,
+    object: &Managed<'_>,
+    secret: Arc<Zeroizing<Vec<u8>>>,
+    format: Option<KeyFormatType>,
+    wrapping: Option<KeyWrappingData>,
+) -> Result<Object<'static>> {
+    if object.object_type() == ObjectType::OpaqueObject {
+        if wrapping.is_some() || format.is_some() {
+            return Err(Failure::new(ResultReason::IllegalOperation, "an opaque object has neither a key format nor a way to be wrapped"));
+        }
+        let kind = if let Some(Value::Enumeration(kind)) = object.value(Tag::OpaqueDataType) { *kind } else { 0x8000_0000 };
+        return Ok(Object::OpaqueObject(kind, Cow::Owned(secret.to_vec())));
+    }
+    let stored = object.enumeration(Tag::KeyFormatType).unwrap_or(KeyFormatType::Raw);
+    if let Some(wanted) = format.filter(|wanted| *wanted != stored) {
+        let message = format!("the key is stored as {}, and cannot be given out as {}", stored.name(), wanted.name());
+        return Err(Failure::new(ResultReason::KeyFormatTypeNotSupported, message));
+    }
+    let value = match wrapping {
+        None => KeyValue::Plain(Cow::Owned(secret.to_vec())),
+        Some(wrapping) => wrapped(context, unit, &secret, wrapping).await?,
+    };
+    let block =
+        KeyBlock { format: stored, value, algorithm: object.enumeration(Tag::CryptographicAlgorithm), length: object.integer(Tag::CryptographicLength) };
+    Ok(match object.object_type() {
+        ObjectType::SecretData => Object::SecretData(object.enumeration(Tag::SecretDataType).unwrap_or(SecretDataType::Password), block),
+        _ => Object::SymmetricKey(block),
+    })
+}
+
+async fn wrapped(context: &Context<'_>, unit: &Unit<'_>, secret: &[u8], wrapping: KeyWrappingData) -> Result<KeyValue<'static>> {
+    let refuse = |reason, message: &str| Failure::new(reason, format!("the wrapping key {message}"));
+    let id = wrapping.key_id.parse().map_err(|_| not_found(&wrapping.key_id))?;
+    let key = unit.find(id).await?;
+    if key.is_destroyed() {
+        return Err(not_found(&wrapping.key_id));
+    }
+    if key.object.object_type() != ObjectType::SymmetricKey || key.object.enumeration(Tag::CryptographicAlgorithm) != Some(CryptographicAlgorithm::AES) {
+        return Err(refuse(ResultReason::IllegalOperation, "is no AES key"));
+    }
+    if key.object.state(context.now) != Some(State::Active) {
+        return Err(refuse(ResultReason::PermissionDenied, "is not active"));
+    }
+    if key.object.integer(Tag::CryptographicUsageMask).unwrap_or(0) & WRAP_KEY == 0 {
+        return Err(refuse(ResultReason::PermissionDenied, "may not wrap: its Cryptographic Usage Mask lacks Wrap Key"));
+    }
+    let mode = wrapping.mode.or_else(|| mode_of(&key)).unwrap_or(BlockCipherMode::NISTKeyWrap);
+    let padding = match mode {
+        BlockCipherMode::NISTKeyWrap => false,
+        BlockCipherMode::AESKeyWrapPadding => true,
+        other => {
+            return Err(Failure::new(
+                ResultReason::FeatureNotSupported,
+                format!("keys are not wrapped with {}; take NISTKeyWrap or AESKeyWrapPadding", other.name()),
+            ));
+        }
+    };
+    let wrapping_secret = unit.secret(&key)?.ok_or_else(|| refuse(ResultReason::IllegalOperation, "has no key material"))?;
+    // Without an Encoding Option the whole Key Value is wrapped, as TTLV (section 9.1.3.2.32).
+    let plain = match wrapping.encoding {
+        Some(EncodingOption::NoEncoding) => Zeroizing::new(secret.to_vec()),
+        Some(EncodingOption::TTLVEncoding) | None => {
+            let mut bytes = Zeroizing::new(Vec::with_capacity(secret.len() + 32));
+            encode(&Node::structure(Tag::KeyValue, vec![Node::bytes(Tag::KeyMaterial, secret)]), &mut bytes);
+            bytes
+        }
+    };
+    let out = aes_key_wrap(&wrapping_secret, &plain, padding).map_err(|error| Failure::new(ResultReason::CryptographicFailure, error.to_string()))?;
+    let encoding = wrapping.encoding.filter(|_| context.version >= Version::V1_1);
+    Ok(KeyValue::Wrapped(Cow::Owned(out), KeyWrappingData { encoding, ..wrapping }))
+}
+
+/// The mode that the wrapping key itself is for.
+fn mode_of(key: &Found) -> Option<BlockCipherMode> {
+    match key.object.value(Tag::CryptographicParameters) {
+        Some(Value::Structure(items)) => items.iter().find(|item| item.tag == Tag::BlockCipherMode).and_then(|item| enumeration(item).ok()),
+        _ => None,
+    }
+}
+
+fn template(object: &Managed<'_>) -> Object<'static> {
+    let all = object.clone().into_owned();
+    let given = all.all(Version::V1_4, 0).into_iter().filter(|attribute| crate::managed::may_create(&attribute.identity));
+    Object::Template(
+        given
+            .map(|attribute| keystead_kmip::attribute::Attribute {
+                identity: attribute.identity.into_owned(),
+                index: attribute.index,
+                value: attribute.value.into_owned(),
+            })
+            .collect(),
+    )
+}

@@ -1,0 +1,92 @@
+//! Locate (KMIP Specification 1.4, section 4.9).
+
+use super::Context;
+use crate::managed::{Managed, is_indexed, term};
+use crate::unit::Unit;
+use keystead_kmip::attribute::{Attribute, Identity};
+use keystead_kmip::enumeration::{ObjectGroupMember, State};
+use keystead_kmip::request::Locate;
+use keystead_kmip::response::Response;
+use keystead_kmip::ttlv::Value;
+use keystead_kmip::{Result, Tag};
+use uuid::Uuid;
+
+/// Objects whose secret is there (bit 1 of the Storage Status Mask) and those whose secret is gone (bit 3).
+const ON_LINE: i32 = 1;
+const DESTROYED: i32 = 4;
+
+pub async fn locate(context: &mut Context<'_>, unit: &mut Unit<'_>, locate: &Locate) -> Result<Response<'static>> {
+    let wants_destroyed = locate.attributes.iter().any(|attribute| {
+        attribute.identity == Identity::Known(Tag::State)
+            && matches!(attribute.value, Value::Enumeration(state) if state == State::Destroyed as u32 || state == State::DestroyedCompromised as u32)
+    });
+    let status = locate.storage_status.unwrap_or(if wants_destroyed { ON_LINE | DESTROYED } else { ON_LINE });
+    let mut found: Vec<(i64, Uuid)> = Vec::new();
+    let mut visit = |object: &Managed<'_>, destroyed: bool| {
+        let bit = if destroyed { DESTROYED } else { ON_LINE };
+        if status & bit != 0 && matches(context, object, locate) {
+            found.push((object.date(Tag::InitialDate).unwrap_or_default(), object.id));
+        }
+    };
+    match identifier(locate) {
+        // By identifier: also an object that another node has just made.
+        Some(Some(id)) => {
+            if let Ok(object) = unit.find(id).await {
+                visit(&object.object, object.is_destroyed());
+            }
+        }
+        Some(None) => {}
+        None => {
+            let indexed = locate.attributes.iter().find(|attribute| is_indexed(&attribute.identity));
+            unit.search(indexed.map(|attribute| term(&attribute.identity, &attribute.value)), visit).await?;
+        }
+    }
+    // Oldest first, so that Offset and Maximum Items page through the same list.
+    found.sort_unstable();
+    let most = locate.maximum_items.unwrap_or(usize::MAX);
+    let ids: Vec<Uuid> = found.into_iter().skip(locate.offset).take(most).map(|(_, id)| id).collect();
+    if let [only] = ids.as_slice() {
+        context.placeholder = Some(*only);
+    }
+    Ok(Response::Located(ids.iter().map(Uuid::to_string).collect()))
+}
+
+/// The identifier that is looked for, where one is. `Some(None)`: one that no object can have.
+fn identifier(locate: &Locate) -> Option<Option<Uuid>> {
+    let attribute = locate.attributes.iter().find(|attribute| attribute.identity == Identity::Known(Tag::UniqueIdentifier))?;
+    match &attribute.value {
+        Value::TextString(text) => Some(text.parse().ok()),
+        _ => Some(None),
+    }
+}
+
+fn matches(context: &Context<'_>, object: &Managed<'_>, locate: &Locate) -> bool {
+    let fresh = object.boolean(Tag::Fresh).unwrap_or(false);
+    if locate.group_member == Some(ObjectGroupMember::GroupMemberFresh) && !fresh {
+        return false;
+    }
+    locate.attributes.iter().all(|wanted| {
+        let instances = object.instances(&wanted.identity, context.now);
+        match (&wanted.identity, &wanted.value) {
+            (Identity::Known(_), Value::DateTime(date)) => matches_date(locate, wanted, *date, &instances),
+            // All bits that are asked for must be set.
+            (Identity::Known(Tag::CryptographicUsageMask), Value::Integer(mask)) => {
+                instances.iter().any(|known| matches!(known.value, Value::Integer(have) if have & mask == *mask))
+            }
+            _ => instances.iter().any(|known| known.value == wanted.value),
+        }
+    })
+}
+
+/// One date must be met exactly; two of a kind are a range, both ends included.
+fn matches_date(locate: &Locate, wanted: &Attribute<'_>, date: i64, instances: &[Attribute<'_>]) -> bool {
+    let dates = || {
+        locate
+            .attributes
+            .iter()
+            .filter(|other| other.identity == wanted.identity)
+            .filter_map(|other| if let Value::DateTime(date) = other.value { Some(date) } else { None })
+    };
+    let (first, last) = (dates().min().unwrap_or(date), dates().max().unwrap_or(date));
+    instances.iter().any(|known| matches!(known.value, Value::DateTime(have) if (first..=last).contains(&have)))
+}

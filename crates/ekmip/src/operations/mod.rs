@@ -1,0 +1,145 @@
+//! The operations, a file a kind; and the batch that they run in.
+
+mod attributes;
+mod create;
+mod get;
+mod lifecycle;
+mod locate;
+mod query;
+mod rekey;
+
+use crate::unit::{Unit, Unsaved, not_found};
+use keystead_kmip::enumeration::{BatchErrorContinuationOption, ResultReason};
+use keystead_kmip::message::{Outcome, RequestItem, RequestMessage, ResponseItem, respond};
+use keystead_kmip::request::Request;
+use keystead_kmip::response::Response;
+use keystead_kmip::{Failure, Result, Version};
+use keystead_manager::Manager;
+use keystead_manager::keys::Keys;
+use uuid::Uuid;
+
+/// How often work is done again since something it had read has changed.
+const REPEATS: usize = 20;
+
+/// What an operation runs with.
+pub struct Context<'c> {
+    /// The key manager.
+    pub manager: &'c Manager,
+    /// The keys of the client's SVM.
+    pub keys: &'c Keys,
+    /// The client's version.
+    pub version: Version,
+    /// Seconds since 1970.
+    pub now: i64,
+    /// The identifier that an item without one means.
+    pub placeholder: Option<Uuid>,
+    /// Objects that were handed out while they were fresh.
+    pub fresh: Vec<Uuid>,
+}
+
+impl Context<'_> {
+    /// The object that a request names, or the ID Placeholder's.
+    ///
+    /// # Errors
+    /// Item Not Found; Invalid Field where neither is there.
+    fn id(&self, id: Option<&str>) -> Result<Uuid> {
+        match (id, self.placeholder) {
+            (Some(text), _) => text.parse().map_err(|_| not_found(text)),
+            (None, Some(placeholder)) => Ok(placeholder),
+            (None, None) => {
+                Err(Failure::new(ResultReason::InvalidField, "UniqueIdentifier is missing, and no item before this one has set the ID Placeholder"))
+            }
+        }
+    }
+}
+
+/// Runs a message and writes the answer. Answers which objects were handed out while they were fresh.
+pub async fn run(manager: &Manager, keys: &Keys, message: &RequestMessage<'_, '_>, out: &mut Vec<u8>) -> Vec<Uuid> {
+    let now = manager.now().as_second();
+    let mut context = Context { manager, keys, version: message.version, now, placeholder: None, fresh: Vec::new() };
+    let items = match message.on_error {
+        BatchErrorContinuationOption::Undo => undoable(&mut context, &message.items).await,
+        other => one_by_one(&mut context, &message.items, other == BatchErrorContinuationOption::Continue).await,
+    };
+    let start = out.len();
+    respond(message.version, now, message.client_correlation_value, &items, out);
+    if let Some(limit) = message.maximum_response_size.filter(|limit| out.len() - start > *limit) {
+        out.truncate(start);
+        let failure = Failure::new(ResultReason::ResponseTooLarge, format!("the answer is longer than the {limit} bytes of MaximumResponseSize"));
+        let outcome = |item: &ResponseItem<'_>| ResponseItem { operation: item.operation, id: None, outcome: Outcome::Failed(failure.clone()) };
+        let refused: Vec<_> = items.iter().map(outcome).collect();
+        respond(message.version, now, message.client_correlation_value, &refused, out);
+    }
+    context.fresh
+}
+
+/// Each item for itself. Without `go_on`, the first failure ends the batch (section 6.13).
+async fn one_by_one<'n>(context: &mut Context<'_>, items: &'n [RequestItem<'n, '_>], go_on: bool) -> Vec<ResponseItem<'n>> {
+    let mut answers = Vec::with_capacity(items.len());
+    for item in items {
+        let result = repeat(context, std::slice::from_ref(item)).await;
+        let failed = result.is_err();
+        let outcome = match result {
+            Ok(mut responses) => responses.pop().map_or(Outcome::Undone, Outcome::Success),
+            Err((_, failure)) => Outcome::Failed(failure),
+        };
+        answers.push(ResponseItem { operation: Some(item.operation), id: item.id, outcome });
+        if failed && !go_on {
+            break;
+        }
+    }
+    answers
+}
+
+/// All items or none: those before the one that failed are undone, those after it are not run (section 6.13).
+async fn undoable<'n>(context: &mut Context<'_>, items: &'n [RequestItem<'n, '_>]) -> Vec<ResponseItem<'n>> {
+    let answer = |item: &'n RequestItem<'n, '_>, outcome| ResponseItem { operation: Some(item.operation), id: item.id, outcome };
+    match repeat(context, items).await {
+        Ok(responses) => items.iter().zip(responses).map(|(item, response)| answer(item, Outcome::Success(response))).collect(),
+        Err((at, failure)) => {
+            let mut answers: Vec<_> = items.iter().take(at).map(|item| answer(item, Outcome::Undone)).collect();
+            answers.extend(items.get(at).map(|item| answer(item, Outcome::Failed(failure))));
+            answers
+        }
+    }
+}
+
+/// Runs items as one unit of work until it is committed. On failure: which item, and why.
+async fn repeat(context: &mut Context<'_>, items: &[RequestItem<'_, '_>]) -> std::result::Result<Vec<Response<'static>>, (usize, Failure)> {
+    let placeholder = context.placeholder;
+    for _ in 0..REPEATS {
+        context.placeholder = placeholder;
+        let mut unit = Unit::new(context.keys);
+        let mut responses = Vec::with_capacity(items.len());
+        for (at, item) in items.iter().enumerate() {
+            responses.push(execute(context, &mut unit, item).await.map_err(|failure| (at, failure))?);
+        }
+        match unit.commit().await {
+            Ok(()) => return Ok(responses),
+            Err(Unsaved::Repeat) => {}
+            Err(Unsaved::Failed(failure)) => return Err((items.len().saturating_sub(1), failure)),
+        }
+    }
+    Err((items.len().saturating_sub(1), Failure::new(ResultReason::GeneralFailure, "the object kept changing while this operation ran; try again")))
+}
+
+async fn execute(context: &mut Context<'_>, unit: &mut Unit<'_>, item: &RequestItem<'_, '_>) -> Result<Response<'static>> {
+    let request = item.request(context.version)?;
+    match request {
+        Request::Create { object_type, template } => create::create(context, unit, object_type, template).await,
+        Request::Register { object_type, template, object } => create::register(context, unit, object_type, template, object).await,
+        Request::ReKey { id, offset, template } => rekey::rekey(context, unit, id, offset, template).await,
+        Request::Locate(locate) => locate::locate(context, unit, &locate).await,
+        Request::Get { id, format, wrapping } => get::get(context, unit, id, format, wrapping).await,
+        Request::GetAttributes { id, names } => attributes::get(context, unit, id, &names).await,
+        Request::GetAttributeList { id } => attributes::list(context, unit, id).await,
+        Request::AddAttribute { id, attribute } => attributes::add(context, unit, id, attribute).await,
+        Request::ModifyAttribute { id, attribute, index } => attributes::modify(context, unit, id, attribute, index).await,
+        Request::DeleteAttribute { id, identity, index } => attributes::delete(context, unit, id, &identity, index).await,
+        Request::Activate { id } => lifecycle::activate(context, unit, id).await,
+        Request::Revoke { id, code, message, occurrence } => lifecycle::revoke(context, unit, id, code, message, occurrence).await,
+        Request::Destroy { id } => lifecycle::destroy(context, unit, id).await,
+        Request::Query(functions) => Ok(query::query(context.version, &functions)),
+        Request::DiscoverVersions(versions) => Ok(query::discover(&versions)),
+    }
+}

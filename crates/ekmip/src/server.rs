@@ -1,0 +1,265 @@
+//! The server: accepts connections within its limits, and shakes hands off the accept loop.
+
+use crate::identity::{Identities, follow};
+use crate::memory::Memory;
+use crate::session::{Session, Shared};
+use keystead_manager::{Error, Manager, ServerIdentity};
+use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache};
+use rustls::sign::CertifiedKey;
+use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
+use secrecy::ExposeSecret as _;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+/// How long a stop waits for requests that are being served.
+const DRAIN: Duration = Duration::from_secs(10);
+/// The pause after the system has no descriptors or memory for another connection.
+const EXHAUSTED: Duration = Duration::from_millis(100);
+/// TLS 1.2 sessions that can be resumed.
+const SESSIONS: usize = 4_096;
+/// Handshakes cost a signature; more at a time would only wait for each other.
+const HANDSHAKES: usize = 64;
+
+/// What clients may take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// The longest message, in bytes.
+    pub max_message_size: usize,
+    /// Connections in all.
+    pub max_connections: usize,
+    /// Connections with one certificate.
+    pub max_connections_per_client: usize,
+    /// From the connection to the end of the handshake.
+    pub handshake_timeout: Duration,
+    /// Without a request.
+    pub idle_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_message_size: 1024 * 1024,
+            max_connections: 1_024,
+            max_connections_per_client: 256,
+            handshake_timeout: Duration::from_secs(10),
+            // Storage keeps its connection open and asks once a day.
+            idle_timeout: Duration::from_secs(24 * 60 * 60),
+        }
+    }
+}
+
+/// Serves until `stop`; then lets running requests end, within a limit.
+///
+/// # Errors
+/// The list of clients or this node's certificate cannot be had.
+pub async fn serve(listener: TcpListener, manager: Manager, limits: Limits, stop: CancellationToken) -> Result<(), Error> {
+    let identities = follow(&manager, stop.clone())?;
+    let certificate = Arc::new(Certificate(RwLock::new(certified(&manager.ekmip_identity()?)?)));
+    let acceptor = TlsAcceptor::from(Arc::new(tls(&identities, &certificate)?));
+    let (fresh, shown) = mpsc::channel(1_024);
+    let sessions = TaskTracker::new();
+    sessions.spawn(renew(manager.clone(), Arc::clone(&certificate), stop.clone()));
+    sessions.spawn(crate::session::note_shown(manager.clone(), shown, stop.clone()));
+    let shared =
+        Arc::new(Shared { manager, identities, limits: limits.clone(), memory: Memory::new(), fresh, stop: stop.clone(), clients: Clients::default() });
+    let slots = Arc::new(Semaphore::new(limits.max_connections));
+    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "an EKMIP connection could not be accepted");
+                tokio::time::sleep(EXHAUSTED).await;
+                continue;
+            }
+        };
+        let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
+            tracing::warn!(%peer, limit = limits.max_connections, "an EKMIP connection was refused: max_connections is reached");
+            continue;
+        };
+        let (acceptor, shared, handshakes) = (acceptor.clone(), Arc::clone(&shared), Arc::clone(&handshakes));
+        sessions.spawn(async move {
+            connection(stream, acceptor, shared, handshakes).await.unwrap_or_else(|why| tracing::debug!(%peer, why, "an EKMIP connection has ended"));
+            drop(slot);
+        });
+    }
+    drop(shared);
+    sessions.close();
+    if tokio::time::timeout(DRAIN, sessions.wait()).await.is_err() {
+        tracing::warn!(connections = sessions.len(), "EKMIP connections are still open at the stop");
+    }
+    Ok(())
+}
+
+async fn connection(stream: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared>, handshakes: Arc<Semaphore>) -> Result<(), String> {
+    // Without it an answer waits for the client's acknowledgement of the one before: 40 ms.
+    stream.set_nodelay(true).map_err(|error| error.to_string())?;
+    let handshake = async {
+        let _slot = handshakes.acquire().await.map_err(|error| error.to_string())?;
+        acceptor.accept(stream).await.map_err(|error| format!("handshake: {error}"))
+    };
+    let stream = tokio::time::timeout(shared.limits.handshake_timeout, handshake).await.map_err(|_| "the handshake took too long".to_owned())??;
+    Session::run(stream, shared).await
+}
+
+/// Connections of each certificate.
+#[derive(Default)]
+pub(crate) struct Clients(Arc<Mutex<HashMap<[u8; 32], usize>>>);
+
+/// A place among the connections of a certificate.
+pub(crate) struct ClientSlot {
+    clients: Arc<Mutex<HashMap<[u8; 32], usize>>>,
+    fingerprint: [u8; 32],
+}
+
+impl Clients {
+    pub(crate) fn enter(&self, fingerprint: [u8; 32], most: usize) -> Option<ClientSlot> {
+        let mut clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = clients.entry(fingerprint).or_default();
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(ClientSlot { clients: Arc::clone(&self.0), fingerprint })
+    }
+}
+
+impl Drop for ClientSlot {
+    fn drop(&mut self) {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = clients.get_mut(&self.fingerprint) {
+            *count -= 1;
+            if *count == 0 {
+                clients.remove(&self.fingerprint);
+            }
+        }
+    }
+}
+
+fn tls(identities: &watch::Receiver<Arc<Identities>>, certificate: &Arc<Certificate>) -> Result<ServerConfig, Error> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier = Arc::new(Verifier { identities: identities.clone(), provider: Arc::clone(&provider) });
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(Error::unexpected)?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(Arc::clone(certificate) as Arc<dyn ResolvesServerCert>);
+    // A resumed session keeps the client's certificate; who it is is decided anew each time.
+    config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
+    config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(Error::unexpected)?;
+    Ok(config)
+}
+
+/// Checks clients against the CAs of the moment.
+#[derive(Debug)]
+struct Verifier {
+    identities: watch::Receiver<Arc<Identities>>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl std::fmt::Debug for Identities {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Identities")
+    }
+}
+
+impl ClientCertVerifier for Verifier {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        // The list changes while the server runs, and a client has one certificate for it anyway.
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        match self.identities.borrow().verifier() {
+            Some(verifier) => verifier.verify_client_cert(end_entity, intermediates, now),
+            None => Err(rustls::Error::General("no client CA can be used".to_owned())),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// This node's certificate, which is replaced while the server runs.
+#[derive(Debug)]
+struct Certificate(RwLock<Arc<CertifiedKey>>);
+
+impl ResolvesServerCert for Certificate {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
+/// Takes a renewed certificate over.
+async fn renew(manager: Manager, certificate: Arc<Certificate>, stop: CancellationToken) {
+    let mut changes = manager.changes();
+    let mut known = manager.ekmip_certificate_revision();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = changes.changed() => if changed.is_err() { return },
+        }
+        let now = manager.ekmip_certificate_revision();
+        if now == known {
+            continue;
+        }
+        match manager.ekmip_identity().and_then(|identity| certified(&identity)) {
+            Ok(new) => {
+                *certificate.0.write().unwrap_or_else(PoisonError::into_inner) = new;
+                tracing::info!("the EKMIP server has a new certificate");
+                known = now;
+            }
+            Err(error) => tracing::error!(%error, detail = error.detail.as_deref(), "the new certificate of the EKMIP server cannot be used"),
+        }
+    }
+}
+
+fn certified(identity: &ServerIdentity) -> Result<Arc<CertifiedKey>, Error> {
+    let chain = CertificateDer::pem_slice_iter(identity.certificate_chain.as_bytes()).collect::<Result<Vec<_>, _>>().map_err(Error::unexpected)?;
+    let key = PrivateKeyDer::from_pem_slice(identity.private_key.expose_secret().as_bytes()).map_err(Error::unexpected)?;
+    let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).map_err(Error::unexpected)?;
+    Ok(Arc::new(CertifiedKey::new(chain, key)))
+}
+
+/// An object that was handed out while it was fresh.
+pub(crate) type Shown = (Uuid, Uuid);

@@ -1,0 +1,272 @@
+//! A session: one connection of one client, from the handshake to its end.
+
+use crate::identity::{Client, Identities, Refusal};
+use crate::managed::Managed;
+use crate::memory::{Memory, OWN};
+use crate::operations::run;
+use crate::server::{Clients, Limits, Shown};
+use crate::unit::{Unit, Unsaved};
+use keystead_kmip::enumeration::ResultReason;
+use keystead_kmip::message::{RequestMessage, Unreadable, refusal};
+use keystead_kmip::ttlv::{HEADER_BYTES, Value, decode};
+use keystead_kmip::{Failure, Tag, Version};
+use keystead_manager::Manager;
+use keystead_manager::keys::Keys;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+use zeroize::{Zeroize as _, Zeroizing};
+
+/// From the first byte of a message to its last, and as long for an answer to be taken.
+const MESSAGE_TIME: Duration = Duration::from_secs(30);
+/// How much more is read at a time: memory grows with what has come, not with what was announced.
+const STEP: usize = 16 * 1024;
+
+/// What all sessions share.
+pub(crate) struct Shared {
+    pub manager: Manager,
+    pub identities: watch::Receiver<Arc<Identities>>,
+    pub limits: Limits,
+    pub memory: Memory,
+    pub fresh: mpsc::Sender<Shown>,
+    pub stop: CancellationToken,
+    pub clients: Clients,
+}
+
+/// One connection.
+pub(crate) struct Session {
+    stream: TlsStream<TcpStream>,
+    shared: Arc<Shared>,
+    client: Client,
+    keys: Keys,
+    identities: watch::Receiver<Arc<Identities>>,
+    /// What has been read and not been answered; may hold the start of the next message.
+    input: Zeroizing<Vec<u8>>,
+    output: Zeroizing<Vec<u8>>,
+}
+
+impl Session {
+    /// Serves a connection until its end. The error says why it ended, for the log.
+    pub async fn run(stream: TlsStream<TcpStream>, shared: Arc<Shared>) -> Result<(), String> {
+        let identities = shared.identities.clone();
+        let now = shared.manager.now().as_second();
+        let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let current = Arc::clone(&identities.borrow());
+        let client = current.recognize(chain, now).map_err(|why| refused(&why))?;
+        let Some(_slot) = shared.clients.enter(client.fingerprint, shared.limits.max_connections_per_client) else {
+            tracing::warn!(svm = current.svm_name(client.svm), "an EKMIP connection was refused: its certificate has max_connections_per_client already");
+            return Err("too many connections with this certificate".to_owned());
+        };
+        let keys = shared.manager.keys(client.svm);
+        let mut session = Self { stream, client, keys, identities, shared, input: Zeroizing::default(), output: Zeroizing::default() };
+        let ended = session.serve().await;
+        // Says goodbye where the peer still listens; it is not waited for.
+        let _ = timeout(Duration::from_secs(1), session.stream.shutdown()).await;
+        ended
+    }
+
+    async fn serve(&mut self) -> Result<(), String> {
+        loop {
+            if !self.wait().await? {
+                return Ok(());
+            }
+            let memory = self.shared.memory.clone();
+            let limit = self.shared.limits.max_message_size;
+            let length = match timeout(MESSAGE_TIME, self.message_length()).await.map_err(|_| slow())?? {
+                Length::Message(length) if length <= limit => length,
+                Length::Message(length) => {
+                    return self.refuse(format!("the message has {length} bytes, and at most {limit} are accepted")).await;
+                }
+                Length::NoMessage => return self.refuse("this is no KMIP message".to_owned()).await,
+            };
+            // Room first, then the bytes: nobody holds what others wait for while it waits itself.
+            let room = timeout(MESSAGE_TIME, memory.take(length)).await.map_err(|_| "no room for the message".to_owned())?;
+            timeout(MESSAGE_TIME, self.read_to(length)).await.map_err(|_| slow())??;
+            let now = self.shared.manager.now().as_second();
+            self.identities.borrow().check(&self.client, now).map_err(|why| refused(&why))?;
+            self.answer(length, now).await;
+            drop(room);
+            self.send().await?;
+            self.forget(length);
+        }
+    }
+
+    /// Waits for the next message. `false`: the client has closed, or the server stops.
+    async fn wait(&mut self) -> Result<bool, String> {
+        let idle = tokio::time::sleep(self.shared.limits.idle_timeout);
+        tokio::pin!(idle);
+        let stop = self.shared.stop.clone();
+        while self.input.is_empty() {
+            self.input.reserve(1024);
+            tokio::select! {
+                biased;
+                read = self.stream.read_buf(&mut *self.input) => match read {
+                    Ok(0) => return Ok(false),
+                    Ok(_) => {}
+                    Err(error) => return Err(error.to_string()),
+                },
+                () = stop.cancelled() => return Ok(false),
+                changed = self.identities.changed() => {
+                    if changed.is_err() {
+                        return Ok(false);
+                    }
+                    let now = self.shared.manager.now().as_second();
+                    let current = Arc::clone(&self.identities.borrow_and_update());
+                    current.check(&self.client, now).map_err(|why| refused(&why))?;
+                }
+                () = &mut idle => return Err("idle for too long".to_owned()),
+            }
+        }
+        Ok(true)
+    }
+
+    async fn message_length(&mut self) -> Result<Length, String> {
+        self.read_to(HEADER_BYTES).await?;
+        let Some([0x42, 0x00, 0x78, 0x01, l0, l1, l2, l3]) = self.input.first_chunk::<HEADER_BYTES>().copied() else { return Ok(Length::NoMessage) };
+        let body = usize::try_from(u32::from_be_bytes([l0, l1, l2, l3])).map_err(|_| "a length that does not fit".to_owned())?;
+        Ok(Length::Message(body.saturating_add(HEADER_BYTES)))
+    }
+
+    async fn read_to(&mut self, length: usize) -> Result<(), String> {
+        while self.input.len() < length {
+            let more = (length - self.input.len()).min(STEP);
+            grow(&mut self.input, more);
+            match self.stream.read_buf(&mut *self.input).await {
+                Ok(0) => return Err("the connection ended inside a message".to_owned()),
+                Ok(_) => {}
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+        Ok(())
+    }
+
+    async fn answer(&mut self, length: usize, now: i64) {
+        let Some(bytes) = self.input.get(..length) else { return };
+        let out = &mut *self.output;
+        let node = match decode(bytes) {
+            Ok(node) => node,
+            Err(error) => {
+                let failure = Failure::new(ResultReason::InvalidMessage, error.to_string());
+                return refusal(&Unreadable { version: version_of(bytes), failure }, now, out);
+            }
+        };
+        match RequestMessage::from_node(&node) {
+            Err(unreadable) => refusal(&unreadable, now, out),
+            Ok(message) => {
+                for id in run(&self.shared.manager, &self.keys, &message, out).await {
+                    // Full: the next Get tries again.
+                    let _ = self.shared.fresh.try_send((self.client.svm, id));
+                }
+            }
+        }
+    }
+
+    async fn send(&mut self) -> Result<(), String> {
+        let written = timeout(MESSAGE_TIME, async {
+            self.stream.write_all(&self.output).await?;
+            self.stream.flush().await
+        });
+        written.await.map_err(|_| "the client does not read its answer".to_owned())?.map_err(|error| error.to_string())
+    }
+
+    /// Says why, and ends the connection: where the next message starts is unknown.
+    async fn refuse(&mut self, message: String) -> Result<(), String> {
+        let now = self.shared.manager.now().as_second();
+        let failure = Failure::new(ResultReason::InvalidMessage, message.clone());
+        refusal(&Unreadable { version: Version::V1_4, failure }, now, &mut self.output);
+        self.send().await?;
+        Err(message)
+    }
+
+    /// Wipes what was answered, and gives large buffers back.
+    fn forget(&mut self, length: usize) {
+        self.output.zeroize();
+        let rest = self.input.get(length..).unwrap_or_default().to_vec();
+        self.input.zeroize();
+        if self.input.capacity() > OWN {
+            *self.input = Vec::new();
+        }
+        if self.output.capacity() > OWN {
+            *self.output = Vec::new();
+        }
+        self.input.extend_from_slice(&rest);
+    }
+}
+
+enum Length {
+    Message(usize),
+    NoMessage,
+}
+
+/// Makes room without leaving a copy behind: a plain `reserve` would move the bytes and not wipe where they were.
+fn grow(buffer: &mut Zeroizing<Vec<u8>>, more: usize) {
+    if buffer.capacity() - buffer.len() >= more {
+        return;
+    }
+    let mut larger = Zeroizing::new(Vec::with_capacity((buffer.len() + more).max(2 * buffer.capacity())));
+    larger.extend_from_slice(buffer);
+    *buffer = larger;
+}
+
+/// The version of a message that cannot be read as a whole, where its header is whole: clients look at it first.
+fn version_of(bytes: &[u8]) -> Version {
+    let header = bytes.get(HEADER_BYTES..).unwrap_or_default();
+    let length = header.get(4..8).and_then(|length| <[u8; 4]>::try_from(length).ok()).map_or(0, u32::from_be_bytes);
+    let end = usize::try_from(length).unwrap_or(usize::MAX).saturating_add(HEADER_BYTES);
+    let number = |node: &keystead_kmip::ttlv::Node<'_>, tag| match node.find(Tag::ProtocolVersion)?.find(tag)?.value {
+        Value::Integer(number) => Some(number),
+        _ => None,
+    };
+    header
+        .get(..end)
+        .and_then(|header| decode(header).ok())
+        .and_then(|header| Version::supported(number(&header, Tag::ProtocolVersionMajor)?, number(&header, Tag::ProtocolVersionMinor)?))
+        .unwrap_or(Version::V1_4)
+}
+
+fn slow() -> String {
+    "the message took too long to arrive".to_owned()
+}
+
+fn refused(why: &Refusal) -> String {
+    format!("the client's certificate is refused: {why:?}")
+}
+
+/// Turns Fresh off for objects that were handed out, one durable write each, off the path of the Get.
+pub(crate) async fn note_shown(manager: Manager, mut shown: mpsc::Receiver<Shown>, stop: CancellationToken) {
+    loop {
+        let (svm, id) = tokio::select! {
+            () = stop.cancelled() => return,
+            next = shown.recv() => match next { Some(next) => next, None => return },
+        };
+        let keys = manager.keys(svm);
+        for _ in 0..5 {
+            let mut unit = Unit::new(&keys);
+            let Ok(mut found) = unit.find(id).await else { break };
+            if found.is_destroyed() || !turn_off(&mut found.object) || unit.change(found).is_err() {
+                break;
+            }
+            match unit.commit().await {
+                Err(Unsaved::Repeat) => {}
+                Ok(()) => break,
+                Err(Unsaved::Failed(error)) => {
+                    tracing::debug!(%error, key = %id, "Fresh could not be turned off; the next Get tries again");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+fn turn_off(object: &mut Managed<'static>) -> bool {
+    let fresh = object.boolean(Tag::Fresh) == Some(true);
+    if fresh {
+        object.set(Tag::Fresh, Value::Boolean(false));
+    }
+    fresh
+}

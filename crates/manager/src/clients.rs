@@ -1,0 +1,318 @@
+//! EKMIP clients: which certificate speaks for which SVM.
+//!
+//! The cluster's CA issues client certificates, each recorded with its SVM; an SVM can also bring a CA of its own, and then all certificates of that CA speak for it. Who connects is decided by
+//! the EKMIP server, from the [`ClientTable`].
+
+use crate::aws_kms::select_svm;
+use crate::certificates::{CertificateError, CertificateRequest, Created, create};
+use crate::inner::{Inner, may_change};
+use crate::model::{EkmipClient, EkmipClientCa, NewEkmipClient, Principal, SvmKind, SvmSelector};
+use crate::records::{AuthorityRecord, EkmipClientCaRecord, EkmipClientRecord, Record, Stored, SvmRecord, key};
+use crate::{Code, Error, Manager, Result};
+use aws_lc_rs::digest;
+use jiff::{SignedDuration, Timestamp};
+use keystead_store::{Compare, Error as StoreError, Revision, Txn};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+/// How long a client certificate is valid when nothing is said.
+const VALIDITY: &str = "P365DT";
+/// A client whose certificate ends within this time is warned about.
+const EXPIRING: SignedDuration = SignedDuration::from_hours(30 * 24);
+/// How often certificates are looked through.
+const LOOK: Duration = Duration::from_secs(60 * 60);
+/// The most that an SVM can have of each kind.
+const MOST: usize = 1_000;
+/// What the URI of a probe's certificate starts with; the SVM's identifier follows.
+pub const PROBE_URI: &str = "urn:keystead:ekmip-probe:";
+
+/// Who may connect, as the store says now.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct ClientTable {
+    /// The cluster's CA, DER.
+    pub cluster_ca: Vec<u8>,
+    /// By the SHA-256 of the certificate.
+    pub clients: HashMap<[u8; 32], ClientEntry>,
+    /// CAs of SVMs, DER.
+    pub cas: Vec<(Uuid, Vec<u8>)>,
+    /// SVMs that exist.
+    pub svms: HashMap<Uuid, String>,
+}
+
+/// A client of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientEntry {
+    /// The SVM.
+    pub svm: Uuid,
+    /// Whether it was revoked.
+    pub revoked: bool,
+}
+
+impl Manager {
+    /// All clients, by uuid.
+    pub fn ekmip_clients(&self) -> Vec<EkmipClient> {
+        let inner = self.inner();
+        let mut clients: Vec<EkmipClient> = inner.view.all::<EkmipClientRecord>().into_iter().map(|client| shown(inner, client.record)).collect();
+        clients.sort_by_key(|client| client.uuid);
+        clients
+    }
+
+    /// Issues a certificate. With a `csr` (PEM) its public key is certified, else a key is made, which is given out here and nowhere else.
+    ///
+    /// # Errors
+    /// The SVM (2621462, 2621706); 6; 65537908 for the admin SVM; 262247 for a `csr`, `common_name` or `expiry_time` that cannot be used; 7 where the SVM has too many.
+    pub async fn create_ekmip_client(
+        &self,
+        who: &Principal,
+        svm: &SvmSelector,
+        common_name: &str,
+        csr: Option<String>,
+        expiry_time: Option<String>,
+    ) -> Result<NewEkmipClient> {
+        let inner = self.inner();
+        let svm = data_svm(inner, who, svm)?;
+        let existing = inner.view.all::<EkmipClientRecord>().into_iter().filter(|client| client.record.svm == svm.record.uuid).count();
+        if existing >= MOST {
+            return Err(Error::with(Code::LimitReached, format!("the SVM {} has {MOST} EKMIP clients", svm.record.name)));
+        }
+        let uuid = inner.random.uuid();
+        let brings_key = csr.is_some();
+        let uri = format!("urn:keystead:ekmip-client:{uuid}");
+        let created = issue(inner, common_name, uri, csr, expiry_time.as_deref().unwrap_or(VALIDITY))?;
+        let record = EkmipClientRecord {
+            uuid,
+            svm: svm.record.uuid,
+            common_name: common_name.to_owned(),
+            serial_number: created.serial_number.clone(),
+            fingerprint: hex(&fingerprint(&created.certificate_der)),
+            expiry: created.expiry,
+            revoked: None,
+        };
+        let key = key::<EkmipClientRecord>(uuid);
+        let txn = Txn::new().when(Compare::Present(svm.key)).when(Compare::Absent(key.clone())).put(key, record.encode()?);
+        commit(inner, txn, || Error::with(Code::SvmNotFound, "it was deleted at this moment").target("svm")).await?;
+        Ok(NewEkmipClient {
+            client: shown(inner, record),
+            certificate: created.certificate_pem,
+            ca_certificate: self.ca_certificate()?,
+            private_key: (!brings_key).then_some(created.private_key_pem),
+        })
+    }
+
+    /// Revokes a certificate. Its open connections end within a second. It stays in the list, as revoked.
+    ///
+    /// # Errors
+    /// 4; 6.
+    pub async fn revoke_ekmip_client(&self, who: &Principal, uuid: Uuid) -> Result<()> {
+        let inner = self.inner();
+        let client = inner.view.get::<EkmipClientRecord>(uuid)?.ok_or_else(|| Error::new(Code::NotFound).target("uuid"))?;
+        may_change(who, Some(client.record.svm))?;
+        if client.record.revoked.is_some() {
+            return Ok(());
+        }
+        let record = EkmipClientRecord { revoked: Some(inner.clock.utc()), ..client.record };
+        let txn = Txn::new().when(Compare::Unchanged(client.key.clone(), client.revision)).put(client.key, record.encode()?);
+        commit(inner, txn, || Error::with(Code::InUse, "the client was changed at this moment; look again")).await
+    }
+
+    /// All CAs of SVMs, by uuid.
+    pub fn ekmip_client_cas(&self) -> Vec<EkmipClientCa> {
+        let inner = self.inner();
+        let mut cas: Vec<EkmipClientCa> = inner.view.all::<EkmipClientCaRecord>().into_iter().map(|ca| shown_ca(inner, ca.record)).collect();
+        cas.sort_by_key(|ca| ca.uuid);
+        cas
+    }
+
+    /// Installs a CA of the SVM's own: from now on its certificates speak for that SVM.
+    ///
+    /// # Errors
+    /// The SVM; 6; 65537908; 262247 where it is no CA certificate in PEM, or expired; 1 where a CA with the same key and name is installed already, for whichever SVM: a certificate must not
+    /// speak for two.
+    pub async fn install_ekmip_client_ca(&self, who: &Principal, svm: &SvmSelector, certificate: &str) -> Result<EkmipClientCa> {
+        let inner = self.inner();
+        let svm = data_svm(inner, who, svm)?;
+        let wrong = |why: &str| Error::with(Code::InvalidValue, why).target("certificate");
+        let mut ders = CertificateDer::pem_slice_iter(certificate.as_bytes());
+        let der = match (ders.next(), ders.next()) {
+            (Some(Ok(der)), None) => der,
+            _ => return Err(wrong("one certificate in PEM is needed")),
+        };
+        let (_, parsed) = X509Certificate::from_der(&der).map_err(|_| wrong("the certificate cannot be read"))?;
+        if !parsed.is_ca() {
+            return Err(wrong("the certificate is not one of a CA"));
+        }
+        let expiry = Timestamp::from_second(parsed.validity().not_after.timestamp()).map_err(|_| wrong("its end cannot be read"))?;
+        if expiry <= inner.clock.utc() {
+            return Err(wrong("the certificate has expired"));
+        }
+        let identity = |der: &[u8]| X509Certificate::from_der(der).ok().map(|(_, ca)| (ca.public_key().raw.to_vec(), ca.subject().as_raw().to_vec()));
+        let own = identity(&der);
+        let table = self.ekmip_client_table()?;
+        if identity(&table.cluster_ca) == own || table.cas.iter().any(|(_, other)| identity(other) == own) {
+            return Err(Error::with(Code::Duplicate, "this CA is installed already; a certificate must not speak for two SVMs").target("certificate"));
+        }
+        let record = EkmipClientCaRecord {
+            uuid: inner.random.uuid(),
+            svm: svm.record.uuid,
+            certificate: certificate.to_owned(),
+            subject: parsed.subject().to_string(),
+            fingerprint: hex(&fingerprint(&der)),
+            expiry,
+        };
+        let txn = Txn::new().when(Compare::Present(svm.key)).put(key::<EkmipClientCaRecord>(record.uuid), record.encode()?);
+        commit(inner, txn, || Error::with(Code::SvmNotFound, "it was deleted at this moment").target("svm")).await?;
+        Ok(shown_ca(inner, record))
+    }
+
+    /// Takes a CA of an SVM away: connections with its certificates end within a second.
+    ///
+    /// # Errors
+    /// 4; 6.
+    pub async fn delete_ekmip_client_ca(&self, who: &Principal, uuid: Uuid) -> Result<()> {
+        let inner = self.inner();
+        let ca = inner.view.get::<EkmipClientCaRecord>(uuid)?.ok_or_else(|| Error::new(Code::NotFound).target("uuid"))?;
+        may_change(who, Some(ca.record.svm))?;
+        let txn = Txn::new().when(Compare::Unchanged(ca.key.clone(), ca.revision)).delete(ca.key);
+        commit(inner, txn, || Error::with(Code::InUse, "the CA was changed at this moment; look again")).await
+    }
+
+    /// Who may connect now.
+    ///
+    /// # Errors
+    /// The CA's record is damaged.
+    pub fn ekmip_client_table(&self) -> Result<ClientTable> {
+        let inner = self.inner();
+        let der = |pem: &str| CertificateDer::from_pem_slice(pem.as_bytes()).map(|der| der.to_vec()).map_err(Error::unexpected);
+        let mut table = ClientTable { cluster_ca: der(&inner.view.only::<AuthorityRecord>()?.record.certificate)?, ..ClientTable::default() };
+        for client in inner.view.all::<EkmipClientRecord>() {
+            if let Some(fingerprint) = unhex(&client.record.fingerprint) {
+                table.clients.insert(fingerprint, ClientEntry { svm: client.record.svm, revoked: client.record.revoked.is_some() });
+            }
+        }
+        for ca in inner.view.all::<EkmipClientCaRecord>() {
+            table.cas.push((ca.record.svm, der(&ca.record.certificate)?));
+        }
+        table.svms = self.svms().into_iter().filter(|svm| svm.kind == SvmKind::Data).map(|svm| (svm.uuid, svm.name)).collect();
+        Ok(table)
+    }
+
+    /// Signals changes of records, and so, perhaps, of the [`ClientTable`].
+    pub fn changes(&self) -> watch::Receiver<Revision> {
+        self.inner().view.changes()
+    }
+
+    /// A certificate with which this node itself can speak for an SVM, to see whether EKMIP servers answer. Valid for ten minutes.
+    ///
+    /// # Errors
+    /// The CA's record is damaged.
+    pub fn probe_certificate(&self, svm: Uuid) -> Result<Created> {
+        let inner = self.inner();
+        issue(inner, &format!("probe of {}", inner.node.name), format!("{PROBE_URI}{svm}"), None, "PT10M")
+    }
+}
+
+/// SHA-256 of a certificate.
+pub fn fingerprint(der: &[u8]) -> [u8; 32] {
+    let mut out = [0; 32];
+    for (to, from) in out.iter_mut().zip(digest::digest(&digest::SHA256, der).as_ref()) {
+        *to = *from;
+    }
+    out
+}
+
+/// Warns of client certificates that end soon, and renews this node's own, at the start and every hour.
+pub(crate) async fn watch_expiry(inner: Arc<Inner>, stop: CancellationToken) {
+    loop {
+        crate::cluster::renew_ekmip_certificate(&inner).await;
+        for client in inner.view.all::<EkmipClientRecord>() {
+            let client = shown(&inner, client.record);
+            if client.state == "expiring" {
+                tracing::warn!(svm = client.svm.name, client = %client.uuid, common_name = client.common_name, expiry = %client.expiry, "the certificate of an EKMIP client ends soon; issue a new one with POST /security/ekmip/clients");
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = inner.clock.sleep_until(inner.clock.monotonic() + LOOK) => {}
+        }
+    }
+}
+
+fn issue(inner: &Inner, common_name: &str, uri: String, csr: Option<String>, expiry_time: &str) -> Result<Created> {
+    let request = CertificateRequest {
+        kind: "client".to_owned(),
+        common_name: common_name.to_owned(),
+        key_type: "ec".to_owned(),
+        key_size: 256,
+        expiry_time: expiry_time.to_owned(),
+        uris: vec![uri],
+        csr,
+        ..CertificateRequest::default()
+    };
+    let refused = |error: CertificateError| {
+        let code = Code::from_number(error.code()).unwrap_or(Code::Unexpected);
+        Error::with(code, &error).target(error.target())
+    };
+    let checked = request.check(inner.settings().fips).map_err(refused)?;
+    create(&checked, Some(&crate::cluster::authority(inner)?), inner.clock.utc()).map_err(refused)
+}
+
+fn data_svm(inner: &Inner, who: &Principal, svm: &SvmSelector) -> Result<Stored<SvmRecord>> {
+    let svm = select_svm(inner, svm)?;
+    may_change(who, Some(svm.record.uuid))?;
+    if svm.record.kind == SvmKind::Admin {
+        return Err(Error::with(Code::AdminSvm, "EKMIP clients belong to data SVMs").target("svm"));
+    }
+    Ok(svm)
+}
+
+async fn commit(inner: &Inner, txn: Txn, conflict: impl FnOnce() -> Error) -> Result<()> {
+    match inner.store.transact(txn).await {
+        Ok(revision) => {
+            inner.view.reached(revision).await;
+            Ok(())
+        }
+        Err(StoreError::Conflict { .. }) => Err(conflict()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn shown(inner: &Inner, record: EkmipClientRecord) -> EkmipClient {
+    let left = record.expiry.duration_since(inner.clock.utc());
+    let state = match record.revoked {
+        Some(_) => "revoked",
+        None if left <= SignedDuration::ZERO => "expired",
+        None if left <= EXPIRING => "expiring",
+        None => "valid",
+    };
+    EkmipClient {
+        uuid: record.uuid,
+        svm: inner.svm_ref(record.svm),
+        common_name: record.common_name,
+        serial_number: record.serial_number,
+        expiry: record.expiry,
+        state,
+    }
+}
+
+fn shown_ca(inner: &Inner, record: EkmipClientCaRecord) -> EkmipClientCa {
+    EkmipClientCa { uuid: record.uuid, svm: inner.svm_ref(record.svm), subject: record.subject, expiry: record.expiry }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Option<[u8; 32]> {
+    let mut out = [0; 32];
+    for (at, to) in out.iter_mut().enumerate() {
+        *to = u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok()?;
+    }
+    Some(out)
+}
