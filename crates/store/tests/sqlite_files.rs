@@ -168,3 +168,23 @@ async fn a_history_that_is_too_old_is_said_to_be_compacted() {
     }
     assert!(seen > 0 && slow.next().await.is_none());
 }
+
+/// A runtime that ends before the store does, as when a test fails, must not take the writer with it.
+#[test]
+fn the_writer_outlives_the_runtime_that_it_was_opened_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let first = runtime();
+    let store = first.block_on(async {
+        let store = SqliteStore::open(&path).await.unwrap();
+        store.grant_lease(Duration::from_secs(60)).await.unwrap();
+        store
+    });
+    drop(first);
+    runtime().block_on(async {
+        store.transact(Txn::new().put("/a", "1")).await.unwrap();
+        assert_eq!(store.get("/a").await.unwrap().unwrap().value, "1");
+        store.close().await;
+    });
+}

@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // Each test file uses a part of it.
 
 pub mod faulty;
+pub mod kmip;
 pub mod program;
 
 use async_trait::async_trait;
@@ -59,6 +60,7 @@ impl Clock for ManualClock {
 /// A running node.
 pub struct Node {
     pub address: SocketAddr,
+    pub ekmip: SocketAddr,
     pub folder: Arc<tempfile::TempDir>,
     pub client: reqwest::Client,
     stop: CancellationToken,
@@ -85,10 +87,10 @@ impl Node {
         let task = tokio::spawn(node(config, hooks, stop.clone(), move |address, ekmip| {
             let _ = ready.send((address, ekmip));
         }));
-        let Ok(address) = address.await else { return Err(task.await.unwrap().unwrap_err()) };
+        let Ok((address, ekmip)) = address.await else { return Err(task.await.unwrap().unwrap_err()) };
         let ca = std::fs::read(folder.path().join("data/ca.pem")).unwrap();
         let client = client(&ca);
-        Ok(Self { address, folder, client, stop, task })
+        Ok(Self { address, ekmip, folder, client, stop, task })
     }
 
     /// Calls the REST API as `admin`. Answers status, headers and body.

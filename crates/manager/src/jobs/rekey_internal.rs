@@ -140,10 +140,18 @@ async fn pass(job: &JobContext, svm: Uuid, kek: &Arc<Kek>, done: &mut usize) -> 
     }
 }
 
+/// A key's record under the new KEK, and what it replaces.
+struct Rewrapped {
+    key: String,
+    revision: Revision,
+    id: Uuid,
+    value: Vec<u8>,
+}
+
 /// Wraps a page of keys again. `false`: one of them was changed meanwhile; read them again.
 async fn rewrap(job: &JobContext, svm: Uuid, kek: &Arc<Kek>, objects: Vec<(String, KeyObject)>) -> Result<bool> {
     let manager = &job.manager;
-    let mut batches: Vec<Vec<(String, Revision, Uuid, Vec<u8>)>> = vec![Vec::new()];
+    let mut batches: Vec<Vec<Rewrapped>> = vec![Vec::new()];
     let mut bytes = 0;
     for (key, object) in objects {
         arrived(job, svm, object.kek_version).await?;
@@ -159,19 +167,17 @@ async fn rewrap(job: &JobContext, svm: Uuid, kek: &Arc<Kek>, objects: Vec<(Strin
             batches.push(Vec::new());
         }
         if let Some(batch) = batches.last_mut() {
-            batch.push((key, object.revision, object.id, value));
+            batch.push(Rewrapped { key, revision: object.revision, id: object.id, value });
         }
     }
     for batch in batches.into_iter().filter(|batch| !batch.is_empty()) {
-        let txn = batch
-            .iter()
-            .fold(Txn::new(), |txn, (key, revision, _, value)| txn.when(Compare::Unchanged(key.clone(), *revision)).put(key.clone(), value.clone()));
+        let txn = batch.iter().fold(Txn::new(), |txn, new| txn.when(Compare::Unchanged(new.key.clone(), new.revision)).put(new.key.clone(), new.value.clone()));
         job.step("batch", "before");
         match manager.store.transact(job.fenced(txn)).await {
             Ok(revision) => {
                 job.step("batch", "after");
-                for (_, _, id, value) in batch {
-                    manager.view.keys().put(svm, id, false, revision, value.into());
+                for new in batch {
+                    manager.view.keys().put(svm, new.id, false, revision, new.value.into());
                 }
             }
             Err(StoreError::Conflict { key }) if job.is_fence(&key) => return Err(Error::with(Code::InUse, "another node goes on with this job")),

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::runtime::Handle;
+use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -38,7 +38,8 @@ pub(super) struct Writer {
     next_lease: u64,
     leases: HashMap<LeaseId, Lease>,
     watches: Arc<Watches>,
-    runtime: Handle,
+    /// Of its own, so that the writer lives as long as it must, whatever ends around it.
+    runtime: Arc<Runtime>,
     /// Kept until the last commit is done, so that no other process opens the file before.
     _lock: File,
 }
@@ -60,13 +61,14 @@ struct Applied {
 }
 
 impl Writer {
-    pub(super) fn new(connection: Connection, revision: Revision, watches: Arc<Watches>, runtime: Handle, lock: File) -> Self {
-        Self { connection, revision, next_lease: 1, leases: HashMap::new(), watches, runtime, _lock: lock }
+    pub(super) fn new(connection: Connection, revision: Revision, watches: Arc<Watches>, lock: File) -> std::io::Result<Self> {
+        let runtime = Arc::new(tokio::runtime::Builder::new_current_thread().enable_time().build()?);
+        Ok(Self { connection, revision, next_lease: 1, leases: HashMap::new(), watches, runtime, _lock: lock })
     }
 
     /// Serves commands until the store is closed or dropped.
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Command>) {
-        let runtime = self.runtime.clone();
+        let runtime = Arc::clone(&self.runtime);
         let mut group = Vec::new();
         loop {
             let next_end = self.leases.values().map(|lease| lease.end).min();

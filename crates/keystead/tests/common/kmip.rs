@@ -1,0 +1,192 @@
+//! A KMIP client for tests: one connection, requests made of items, answers looked into by tag.
+
+use super::Node as Keystead;
+use keystead_conformance::client::{Client, Endpoint};
+use keystead_kmip::Tag;
+use keystead_kmip::attribute::Attribute;
+use keystead_kmip::enumeration::{CryptographicAlgorithm, Enumeration, ObjectType, Operation, ResultReason, SecretDataType};
+use keystead_kmip::ttlv::{Node, Value};
+use serde_json::{Value as Json, json};
+
+/// The credentials of a client, as the REST API gives them.
+#[derive(Clone)]
+pub struct Credentials {
+    pub uuid: String,
+    pub certificate: String,
+    pub private_key: String,
+    pub ca_certificate: String,
+}
+
+impl Credentials {
+    /// Has the REST API issue a certificate.
+    pub async fn issue(node: &Keystead, svm: &str) -> Self {
+        let body = json!({ "svm": { "name": svm }, "common_name": format!("client of {svm}") });
+        let (status, body) = node.ask("POST", "/security/ekmip/clients?return_records=true", Some(body)).await;
+        assert_eq!(status, 201, "{body}");
+        Self::from_record(&body["records"][0])
+    }
+
+    pub fn from_record(record: &Json) -> Self {
+        let text = |member: &str| record[member].as_str().unwrap_or_default().to_owned();
+        Self { uuid: text("uuid"), certificate: text("certificate"), private_key: text("private_key"), ca_certificate: text("ca_certificate") }
+    }
+
+    pub fn endpoint(&self, address: std::net::SocketAddr) -> Endpoint {
+        Endpoint::from_pem(&address.to_string(), self.ca_certificate.as_bytes(), self.certificate.as_bytes(), self.private_key.as_bytes()).unwrap()
+    }
+}
+
+/// A connection.
+pub struct Kmip {
+    client: Client,
+    /// The minor version of 1.x that it speaks.
+    pub minor: i32,
+}
+
+/// The answer to one item.
+pub struct Answer(pub Node<'static>);
+
+impl Kmip {
+    pub fn connect(endpoint: &Endpoint) -> Self {
+        Self { client: Client::connect(endpoint).unwrap(), minor: 4 }
+    }
+
+    /// One operation. `Err`: the connection was lost.
+    pub fn try_call(&mut self, operation: Operation, payload: Vec<Node<'static>>) -> Result<Answer, String> {
+        let answers = self.try_batch(vec![(operation, payload)], &[])?;
+        Ok(answers.into_iter().next().unwrap())
+    }
+
+    /// One operation.
+    pub fn call(&mut self, operation: Operation, payload: Vec<Node<'static>>) -> Answer {
+        self.try_call(operation, payload).unwrap()
+    }
+
+    /// A batch, with further items of the header.
+    pub fn try_batch(&mut self, items: Vec<(Operation, Vec<Node<'static>>)>, header: &[Node<'static>]) -> Result<Vec<Answer>, String> {
+        let answer = tokio::task::block_in_place(|| self.client.call(&message(self.minor, items, header)))?;
+        Ok(answer.items().iter().filter(|item| item.tag == Tag::BatchItem).map(|item| Answer(item.clone())).collect())
+    }
+
+    /// Bytes as they are.
+    pub fn raw(&mut self, bytes: &[u8]) -> Result<Node<'static>, String> {
+        let answer = tokio::task::block_in_place(|| self.client.call_bytes(bytes))?;
+        keystead_kmip::ttlv::decode(&answer).map(Node::into_owned).map_err(|error| error.to_string())
+    }
+
+    /// Makes an AES-256 key with these attributes beside the usual ones.
+    pub fn create(&mut self, attributes: Vec<Attribute<'static>>) -> Answer {
+        let mut all = vec![
+            Attribute::new(Tag::CryptographicAlgorithm, Value::Enumeration(CryptographicAlgorithm::AES.number())),
+            Attribute::new(Tag::CryptographicLength, Value::Integer(256)),
+            Attribute::new(Tag::CryptographicUsageMask, Value::Integer(12)),
+        ];
+        all.extend(attributes);
+        self.call(Operation::Create, vec![Node::enumeration(Tag::ObjectType, ObjectType::SymmetricKey), template(&all)])
+    }
+
+    pub fn created(&mut self, attributes: Vec<Attribute<'static>>) -> String {
+        self.create(attributes).id()
+    }
+
+    /// Registers secret data.
+    pub fn register(&mut self, secret: &[u8], attributes: &[Attribute<'static>]) -> Answer {
+        let value = Node::structure(Tag::KeyValue, vec![Node::bytes(Tag::KeyMaterial, secret.to_vec())]);
+        let block = Node::structure(Tag::KeyBlock, vec![Node::enumeration(Tag::KeyFormatType, keystead_kmip::enumeration::KeyFormatType::Opaque), value]);
+        let data = Node::structure(Tag::SecretData, vec![Node::enumeration(Tag::SecretDataType, SecretDataType::Password), block]);
+        self.call(Operation::Register, vec![Node::enumeration(Tag::ObjectType, ObjectType::SecretData), template(attributes), data])
+    }
+
+    pub fn get(&mut self, id: &str) -> Answer {
+        self.call(Operation::Get, vec![uid(id)])
+    }
+
+    pub fn with_id(&mut self, operation: Operation, id: &str) -> Answer {
+        self.call(operation, vec![uid(id)])
+    }
+
+    /// The names of the attributes of an object.
+    pub fn attribute_list(&mut self, id: &str) -> Vec<String> {
+        let answer = self.with_id(Operation::GetAttributeList, id);
+        answer.payload().items().iter().filter(|item| item.tag == Tag::AttributeName).map(|item| text(&item.value)).collect()
+    }
+
+    /// The value of an attribute.
+    pub fn attribute(&mut self, id: &str, name: &'static str) -> Option<Value<'static>> {
+        let answer = self.call(Operation::GetAttributes, vec![uid(id), Node::text(Tag::AttributeName, name)]);
+        answer.payload().find(Tag::Attribute).and_then(|attribute| attribute.find(Tag::AttributeValue)).map(|value| value.value.clone())
+    }
+
+    /// The identifiers of objects with these attributes.
+    pub fn locate(&mut self, attributes: &[Attribute<'static>]) -> Vec<String> {
+        let answer = self.call(Operation::Locate, attributes.iter().map(|attribute| own(attribute.to_node())).collect());
+        answer.payload().items().iter().map(|item| text(&item.value)).collect()
+    }
+}
+
+impl Answer {
+    /// Why it failed; `None` where it did not.
+    pub fn reason(&self) -> Option<ResultReason> {
+        match self.0.find(Tag::ResultReason)?.value {
+            Value::Enumeration(number) => ResultReason::from_number(number),
+            _ => None,
+        }
+    }
+
+    pub fn message(&self) -> String {
+        self.0.find(Tag::ResultMessage).map(|message| text(&message.value)).unwrap_or_default()
+    }
+
+    pub fn payload(&self) -> &Node<'static> {
+        self.0.find(Tag::ResponsePayload).unwrap_or_else(|| panic!("it failed: {:?} {}", self.reason(), self.message()))
+    }
+
+    pub fn id(&self) -> String {
+        text(&self.payload().find(Tag::UniqueIdentifier).unwrap().value)
+    }
+
+    /// The material of the object.
+    pub fn material(&self) -> Vec<u8> {
+        let object = self.payload().items().last().unwrap();
+        let block = object.find(Tag::KeyBlock).unwrap();
+        match &block.find(Tag::KeyValue).unwrap().find(Tag::KeyMaterial).unwrap().value {
+            Value::ByteString(bytes) => bytes.to_vec(),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// A request message of KMIP 1.x.
+pub fn message(minor: i32, items: Vec<(Operation, Vec<Node<'static>>)>, header: &[Node<'static>]) -> Node<'static> {
+    let version = Node::structure(Tag::ProtocolVersion, vec![Node::integer(Tag::ProtocolVersionMajor, 1), Node::integer(Tag::ProtocolVersionMinor, minor)]);
+    let mut head = vec![version];
+    head.extend_from_slice(header);
+    head.push(Node::integer(Tag::BatchCount, items.len() as i32));
+    let mut message = vec![Node::structure(Tag::RequestHeader, head)];
+    for (at, (operation, payload)) in items.into_iter().enumerate() {
+        message.push(Node::structure(
+            Tag::BatchItem,
+            vec![Node::enumeration(Tag::Operation, operation), Node::bytes(Tag::UniqueBatchItemID, vec![at as u8]), Node::structure(Tag::RequestPayload, payload)],
+        ));
+    }
+    Node::structure(Tag::RequestMessage, message)
+}
+
+pub fn uid(id: &str) -> Node<'static> {
+    Node::text(Tag::UniqueIdentifier, id.to_owned())
+}
+
+pub fn template(attributes: &[Attribute<'static>]) -> Node<'static> {
+    Node::structure(Tag::TemplateAttribute, attributes.iter().map(|attribute| own(attribute.to_node())).collect())
+}
+
+pub fn own(node: Node<'_>) -> Node<'static> {
+    node.into_owned()
+}
+
+pub fn text(value: &Value<'_>) -> String {
+    match value {
+        Value::TextString(text) => text.to_string(),
+        other => panic!("{other:?} is no text"),
+    }
+}

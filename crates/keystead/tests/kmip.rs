@@ -1,0 +1,733 @@
+//! The data plane, through the wire: KMIP over mutual TLS against a whole node.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod common;
+
+use common::faulty::Faulty;
+use common::kmip::{Credentials, Kmip, own, text, uid};
+use common::{ManualClock, Node, code, enable_body, eventually, stand_in, toml_for};
+use keystead::serve::Hooks;
+use keystead_conformance::case::Case;
+use keystead_conformance::{Verdict, cases_in, replay, replay_file};
+use keystead_kmip::Tag;
+use keystead_kmip::attribute::{Attribute, Identity};
+use keystead_kmip::enumeration::{Enumeration, KeyFormatType, Operation, ResultReason, RevocationReasonCode, State};
+use keystead_kmip::ttlv::{Node as Item, Value};
+use keystead_store::Range;
+use keystead_testkit::{KeyState, KmsStandIn};
+use serde_json::json;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+struct Scene {
+    kms: KmsStandIn,
+    key: String,
+    node: Node,
+    store: Faulty,
+    clock: Arc<ManualClock>,
+    /// The configuration of `svm1`.
+    config: String,
+    client: Credentials,
+}
+
+/// A node with `svm1` enabled, and a client certificate for it.
+async fn scene() -> Scene {
+    let (kms, key) = stand_in().await;
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let (store, clock) = (Faulty::default(), ManualClock::new());
+    let hooks = Hooks { store: store.hook(), clock: clock.clone(), ..Hooks::default() };
+    let node = Node::start_in(folder.clone(), &toml_for(&kms, folder.path()), hooks).await.unwrap();
+    node.svm("svm1").await;
+    let config = enabled(&node, &kms, &key, "svm1").await;
+    let client = Credentials::issue(&node, "svm1").await;
+    Scene { kms, key, node, store, clock, config, client }
+}
+
+async fn enabled(node: &Node, kms: &KmsStandIn, key: &str, svm: &str) -> String {
+    let (status, body) = node.enable(enable_body(svm, kms, key)).await;
+    assert_eq!(status, 201, "{body}");
+    format!("/security/aws-kms/{}", body["records"][0]["uuid"].as_str().unwrap())
+}
+
+impl Scene {
+    fn connect(&self) -> Kmip {
+        Kmip::connect(&self.client.endpoint(self.node.ekmip))
+    }
+
+    fn at(&self, minor: i32) -> Kmip {
+        let mut kmip = self.connect();
+        kmip.minor = minor;
+        kmip
+    }
+
+    async fn svm_uuid(&self, name: &str) -> String {
+        self.node.get(&format!("/svm/svms?name={name}")).await["records"][0]["uuid"].as_str().unwrap().to_owned()
+    }
+
+    /// Blocks `svm1`: the customer key is disabled, and the polls that confirm it have passed.
+    async fn block(&self) {
+        let settings = json!({ "aws_kms": { "access_error_grace": "0s", "min_poll_interval": "5s" } });
+        assert_eq!(self.node.ask("PATCH", "/security/ekmip/settings", Some(settings)).await.0, 200);
+        self.kms.set_key_state(&self.key, KeyState::Disabled).unwrap();
+        eventually("the SVM must be blocked", async || {
+            self.clock.advance(Duration::from_secs(60 * 60));
+            let state = self.node.get(&format!("{}?fields=state", self.config)).await;
+            (state["state"]["cluster_state"] == false && state["state"]["message"].as_str().unwrap().contains("blocked")).then_some(())
+        })
+        .await;
+    }
+}
+
+fn own_cases() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/kmip-cases");
+    let cases = cases_in(&[folder]).unwrap();
+    assert_eq!(cases.len(), 6);
+    cases
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_projects_own_cases_pass() {
+    let scene = scene().await;
+    let endpoint = scene.client.endpoint(scene.node.ekmip);
+    for case in own_cases() {
+        let verdict = tokio::task::block_in_place(|| replay_file(&case, &endpoint)).unwrap();
+        assert_eq!(verdict, Verdict::Pass, "{}", case.display());
+    }
+}
+
+/// A runner that cannot fail proves nothing: each of these changes of a case must be found.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mutated_cases_fail() {
+    let scene = scene().await;
+    let endpoint = scene.client.endpoint(scene.node.ekmip);
+    let read = |name: &str| {
+        let case = own_cases().into_iter().find(|case| case.file_stem().unwrap() == name).unwrap();
+        std::fs::read_to_string(case).unwrap()
+    };
+    // In the responses alone: what comes after the first of them.
+    let mutations = [
+        ("life-cycle", "value=\"PreActive\"", "value=\"Active\""),
+        ("life-cycle", "ResultReason type=\"Enumeration\" value=\"IllegalOperation\"", "ResultReason type=\"Enumeration\" value=\"PermissionDenied\""),
+        ("life-cycle", "value=\"OperationFailed\"", "value=\"Success\""),
+        ("life-cycle", "AttributeValue type=\"Integer\" value=\"256\"", "AttributeValue type=\"Integer\" value=\"128\""),
+        ("life-cycle", "AttributeValue type=\"DateTime\" value=\"$NOW\"", "AttributeValue type=\"DateTime\" value=\"$NOW-3600\""),
+        ("life-cycle", "AttributeValue type=\"DateTime\" value=\"1970-01-01T00:00:06+00:00\"", "AttributeValue type=\"DateTime\" value=\"1970-01-01T00:00:07+00:00\""),
+        ("register", "KeyMaterial type=\"ByteString\" value=\"0011", "KeyMaterial type=\"ByteString\" value=\"ff11"),
+        ("register", "OpaqueDataValue type=\"ByteString\" value=\"c0ffee\"", "OpaqueDataValue type=\"ByteString\" value=\"c0ffef\""),
+        ("register", "SecretDataType type=\"Enumeration\" value=\"Password\"", "SecretDataType type=\"Enumeration\" value=\"Seed\""),
+        ("attributes", "AttributeIndex type=\"Integer\" value=\"1\"", "AttributeIndex type=\"Integer\" value=\"2\""),
+        ("attributes", "AttributeName type=\"TextString\" value=\"Lease Time\"", "AttributeName type=\"TextString\" value=\"Archive Date\""),
+        ("batches", "BatchCount type=\"Integer\" value=\"2\"", "BatchCount type=\"Integer\" value=\"3\""),
+        ("batches", "value=\"OperationUndone\"", "value=\"OperationPending\""),
+        ("batches", "WrappingMethod type=\"Enumeration\" value=\"Encrypt\"", "WrappingMethod type=\"Enumeration\" value=\"MACSign\""),
+        ("templates-and-rekey", "LinkType type=\"Enumeration\" value=\"ReplacedObjectLink\"", "LinkType type=\"Enumeration\" value=\"NextLink\""),
+        ("templates-and-rekey", "LinkedObjectIdentifier type=\"TextString\" value=\"$UNIQUE_IDENTIFIER_1\"", "LinkedObjectIdentifier type=\"TextString\" value=\"$UNIQUE_IDENTIFIER_2\""),
+        ("query", "Operation type=\"Enumeration\" value=\"ReKey\"", "Operation type=\"Enumeration\" value=\"Sign\""),
+        ("query", "ObjectType type=\"Enumeration\" value=\"Template\"", "ObjectType type=\"Enumeration\" value=\"SplitKey\""),
+        ("query", "ProtocolVersionMinor type=\"Integer\" value=\"0\"", "ProtocolVersionMinor type=\"Integer\" value=\"5\""),
+    ];
+    for (name, from, to) in mutations {
+        let text = read(name);
+        let (mut changed, mut in_response, mut count) = (String::new(), false, 0);
+        for line in text.lines() {
+            in_response = (in_response || line.contains("<ResponseMessage>")) && !line.contains("<RequestMessage>");
+            if in_response && line.contains(from) {
+                count += 1;
+                changed += &line.replace(from, to);
+            } else {
+                changed += line;
+            }
+            changed.push('\n');
+        }
+        assert!(count > 0, "{name} has no response with {from}");
+        let case = Case::parse(&changed).unwrap();
+        let verdict = tokio::task::block_in_place(|| replay(&case, &endpoint)).unwrap();
+        assert!(matches!(verdict, Verdict::Fail(_)), "{name}: {from} as {to} was not found");
+        scrub(&mut scene.connect());
+    }
+}
+
+/// Ends all objects, so that the next case finds none.
+fn scrub(kmip: &mut Kmip) {
+    for id in kmip.locate(&[]) {
+        revoke(kmip, &id, RevocationReasonCode::KeyCompromise);
+        kmip.with_id(Operation::Destroy, &id).id();
+    }
+}
+
+fn revoke(kmip: &mut Kmip, id: &str, code: RevocationReasonCode) -> common::kmip::Answer {
+    let reason = Item::structure(Tag::RevocationReason, vec![Item::enumeration(Tag::RevocationReasonCode, code)]);
+    kmip.call(Operation::Revoke, vec![uid(id), reason])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_svms_objects_do_not_exist() {
+    let scene = scene().await;
+    scene.node.svm("svm2").await;
+    enabled(&scene.node, &scene.kms, &scene.key, "svm2").await;
+    let other = Credentials::issue(&scene.node, "svm2").await;
+    let (mut a, mut b) = (scene.connect(), Kmip::connect(&other.endpoint(scene.node.ekmip)));
+    let id = a.created(vec![Attribute::name("shared name"), Attribute::new(Tag::ObjectGroup, Value::TextString("g".into()))]);
+    let attribute = || own(Attribute { identity: Identity::Custom("x-a".into()), index: 0, value: Value::TextString("v".into()) }.to_node());
+    let wrapping = |id: &str| {
+        let key = Item::structure(Tag::EncryptionKeyInformation, vec![uid(id)]);
+        Item::structure(Tag::KeyWrappingSpecification, vec![Item::enumeration(Tag::WrappingMethod, keystead_kmip::enumeration::WrappingMethod::Encrypt), key])
+    };
+    let mine = b.created(vec![Attribute::name("shared name")]);
+    let reason = || Item::structure(Tag::RevocationReason, vec![Item::enumeration(Tag::RevocationReasonCode, RevocationReasonCode::KeyCompromise)]);
+    let calls = vec![
+        (Operation::Get, vec![uid(&id)]),
+        (Operation::GetAttributes, vec![uid(&id)]),
+        (Operation::GetAttributeList, vec![uid(&id)]),
+        (Operation::AddAttribute, vec![uid(&id), attribute()]),
+        (Operation::ModifyAttribute, vec![uid(&id), attribute()]),
+        (Operation::DeleteAttribute, vec![uid(&id), Item::text(Tag::AttributeName, "x-a")]),
+        (Operation::Activate, vec![uid(&id)]),
+        (Operation::Revoke, vec![uid(&id), reason()]),
+        (Operation::Destroy, vec![uid(&id)]),
+        (Operation::ReKey, vec![uid(&id)]),
+        (Operation::Get, vec![uid(&mine), wrapping(&id)]),
+    ];
+    let never = "11111111-1111-4111-8111-111111111111";
+    for (operation, payload) in calls {
+        let answer = b.call(operation, payload.clone());
+        assert_eq!(answer.reason(), Some(ResultReason::ItemNotFound), "{operation:?}");
+        // Nothing tells an object of another SVM from one that never was.
+        let unknown: Vec<_> = payload
+            .iter()
+            .map(|item| if item.tag == Tag::UniqueIdentifier && text(&item.value) == id { uid(never) } else { item.clone() })
+            .collect();
+        if unknown != payload {
+            assert_eq!(b.call(operation, unknown).message().replace(never, ""), answer.message().replace(&id, ""), "{operation:?}");
+        }
+    }
+    assert_eq!(b.locate(&[]), [mine.as_str()]);
+    assert_eq!(b.locate(&[Attribute::name("shared name")]), [mine.as_str()]);
+    assert!(b.locate(&[Attribute::new(Tag::UniqueIdentifier, Value::TextString(id.clone().into()))]).is_empty());
+    assert!(b.locate(&[Attribute::new(Tag::ObjectGroup, Value::TextString("g".into()))]).is_empty());
+    assert_eq!(a.get(&id).material().len(), 32, "and it is as it was");
+    assert_eq!(a.attribute_list(&id).iter().filter(|name| name.starts_with("x-")).count(), 0);
+}
+
+/// Percona Server for MongoDB breaks on attributes of a later version, so a client must never see one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_is_the_same_at_every_version_and_shows_only_what_the_version_has() {
+    let scene = scene().await;
+    let mut old = scene.at(0);
+    let id = old.created(vec![Attribute::name("k"), Attribute::new(Tag::OperationPolicyName, Value::TextString("default".into()))]);
+    let material = old.get(&id).material();
+    let since = [
+        (1, vec!["Fresh"]),
+        (2, vec!["Original Creation Date"]),
+        (3, vec!["Random Number Generator"]),
+        (4, vec!["Sensitive", "Always Sensitive", "Extractable", "Never Extractable"]),
+    ];
+    for minor in 0..=4 {
+        let mut kmip = scene.at(minor);
+        assert_eq!(kmip.get(&id).material(), material, "1.{minor}");
+        assert_eq!(kmip.locate(&[Attribute::name("k")]), [id.as_str()], "1.{minor}");
+        let list = kmip.attribute_list(&id);
+        assert!(list.iter().any(|name| name == "Operation Policy Name"), "1.{minor} keeps it");
+        let all = kmip.with_id(Operation::GetAttributes, &id);
+        let shown: Vec<String> = all.payload().items().iter().filter_map(|item| item.find(Tag::AttributeName)).map(|name| text(&name.value)).collect();
+        assert_eq!(list, shown, "1.{minor}");
+        for (from, names) in &since {
+            for name in names {
+                assert_eq!(list.iter().any(|known| known == name), minor >= *from, "{name} at 1.{minor}");
+                assert_eq!(kmip.attribute(&id, name).is_some(), minor >= *from, "{name} by name at 1.{minor}");
+            }
+        }
+    }
+    let refused = scene.at(3).create(vec![Attribute::new(Tag::Sensitive, Value::Boolean(true))]);
+    assert_eq!(refused.reason(), Some(ResultReason::InvalidField), "1.3 does not have it");
+    let sensitive = scene.at(4).created(vec![Attribute::new(Tag::Sensitive, Value::Boolean(true))]);
+    assert_eq!(scene.at(4).get(&sensitive).reason(), Some(ResultReason::Sensitive));
+    assert_eq!(scene.at(3).get(&sensitive).reason(), Some(ResultReason::PermissionDenied), "the reason came with 1.4 too");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn locate_by_any_attribute() {
+    let scene = scene().await;
+    let mut kmip = scene.connect();
+    let group = |name: &'static str| Attribute::new(Tag::ObjectGroup, Value::TextString(name.into()));
+    let at = |date| Attribute::new(Tag::ActivationDate, Value::DateTime(date));
+    let ids: Vec<String> = (0..5).map(|n| kmip.created(vec![group(if n < 3 { "a" } else { "b" }), at(1_000 + n), at_never(n)])).collect();
+    let sorted = |mut ids: Vec<String>| {
+        ids.sort();
+        ids
+    };
+    let expect = |range: std::ops::Range<usize>| sorted(ids[range].to_vec());
+    assert_eq!(sorted(kmip.locate(&[group("a")])), expect(0..3));
+    assert_eq!(sorted(kmip.locate(&[group("b")])), expect(3..5));
+    assert_eq!(kmip.locate(&[group("a"), group("b")]).len(), 0);
+    assert_eq!(sorted(kmip.locate(&[at(1_002)])), expect(2..3));
+    assert_eq!(sorted(kmip.locate(&[at(1_001), at(1_003)])), expect(1..4), "two dates are a range");
+    assert_eq!(sorted(kmip.locate(&[group("a"), at(1_001), at(1_003)])), expect(1..3));
+    let state = |state: State| Attribute::new(Tag::State, Value::Enumeration(state.number()));
+    assert_eq!(sorted(kmip.locate(&[state(State::Active)])), expect(0..5), "activated by their dates");
+    let mask = |mask| Attribute::new(Tag::CryptographicUsageMask, Value::Integer(mask));
+    assert_eq!((kmip.locate(&[mask(4)]).len(), kmip.locate(&[mask(12)]).len(), kmip.locate(&[mask(28)]).len()), (5, 5, 0));
+    // Pages: all of them, none twice.
+    let mut paged = Vec::new();
+    for offset in [0, 2, 4, 6] {
+        let answer = kmip.call(Operation::Locate, vec![Item::integer(Tag::MaximumItems, 2), Item::integer(Tag::OffsetItems, offset)]);
+        paged.extend(answer.payload().items().iter().map(|item| text(&item.value)));
+    }
+    assert_eq!(sorted(paged), expect(0..5));
+    let fresh = |kmip: &mut Kmip| {
+        let member = Item::enumeration(Tag::ObjectGroupMember, keystead_kmip::enumeration::ObjectGroupMember::GroupMemberFresh);
+        kmip.call(Operation::Locate, vec![member, own(group("b").to_node())]).payload().items().len()
+    };
+    assert_eq!(fresh(&mut kmip), 2);
+    kmip.get(&ids[3]);
+    eventually("the first Get turns Fresh off", async || (fresh(&mut kmip) == 1).then_some(())).await;
+    assert_eq!(kmip.attribute(&ids[3], "Fresh"), Some(Value::Boolean(false)));
+}
+
+/// A date that has not come yet, so that there is something to tell apart.
+fn at_never(n: i64) -> Attribute<'static> {
+    Attribute::new(Tag::DeactivationDate, Value::DateTime(4_000_000_000 + n))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_clients_never_get_one_name_and_never_overwrite_each_other() {
+    let scene = scene().await;
+    for round in 0..20 {
+        let name = format!("name {round}");
+        let won: Vec<bool> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4)
+                .map(|_| {
+                    let (endpoint, name) = (scene.client.endpoint(scene.node.ekmip), name.clone());
+                    scope.spawn(move || {
+                        let answer = Kmip::connect(&endpoint).create(vec![Attribute::name(name)]);
+                        assert!(matches!(answer.reason(), None | Some(ResultReason::InvalidField)), "{}", answer.message());
+                        answer.reason().is_none()
+                    })
+                })
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(won.iter().filter(|won| **won).count(), 1, "round {round}");
+    }
+    let id = scene.connect().created(vec![]);
+    std::thread::scope(|scope| {
+        for writer in 0..4 {
+            let (endpoint, id) = (scene.client.endpoint(scene.node.ekmip), id.clone());
+            scope.spawn(move || {
+                let mut kmip = Kmip::connect(&endpoint);
+                for n in 0..10 {
+                    let attribute = Attribute { identity: Identity::Custom(format!("x-{writer}-{n}").into()), index: 0, value: Value::Integer(n) };
+                    kmip.call(Operation::AddAttribute, vec![uid(&id), own(attribute.to_node())]).id();
+                }
+            });
+        }
+    });
+    let own_attributes = scene.connect().attribute_list(&id).into_iter().filter(|name| name.starts_with("x-")).count();
+    assert_eq!(own_attributes, 40, "every acknowledged attribute is there");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revoked_certificate_ends_open_connections() {
+    let scene = scene().await;
+    let mut open = scene.connect();
+    let id = open.created(vec![]);
+    let list = scene.node.get("/security/ekmip/clients?fields=*").await;
+    assert_eq!((list["num_records"].as_u64(), list["records"][0]["state"].as_str()), (Some(1), Some("valid")), "{list}");
+    assert_eq!(list["records"][0].get("private_key"), None, "it was shown once");
+    let started = std::time::Instant::now();
+    assert_eq!(scene.node.ask("DELETE", &format!("/security/ekmip/clients/{}", scene.client.uuid), None).await.0, 200);
+    eventually("the open connection must end", async || open.try_call(Operation::Get, vec![uid(&id)]).err()).await;
+    println!("an open connection ended {} ms after the revocation", started.elapsed().as_millis());
+    assert!(Kmip::connect(&scene.client.endpoint(scene.node.ekmip)).try_call(Operation::Get, vec![uid(&id)]).is_err(), "and no new one works");
+    assert_eq!(scene.node.get("/security/ekmip/clients?fields=state").await["records"][0]["state"], "revoked");
+    let again = Credentials::issue(&scene.node, "svm1").await;
+    assert_eq!(Kmip::connect(&again.endpoint(scene.node.ekmip)).get(&id).material().len(), 32, "another certificate of the SVM works");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_has_an_end() {
+    let scene = scene().await;
+    let body = json!({ "svm": { "name": "svm1" }, "common_name": "short", "expiry_time": "P7D" });
+    let (status, body) = scene.node.ask("POST", "/security/ekmip/clients?return_records=true", Some(body)).await;
+    assert_eq!(status, 201, "{body}");
+    let short = Credentials::from_record(&body["records"][0]);
+    assert_eq!(body["records"][0]["state"], "expiring", "within thirty days");
+    let mut open = Kmip::connect(&short.endpoint(scene.node.ekmip));
+    let id = open.created(vec![]);
+    scene.clock.advance(Duration::from_secs(8 * 24 * 60 * 60));
+    assert!(open.try_call(Operation::Get, vec![uid(&id)]).is_err(), "the open connection ends with the certificate");
+    let shown = scene.node.get(&format!("/security/ekmip/clients/{}", short.uuid)).await;
+    assert_eq!(shown["state"], "expired");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_bring_their_own_keys_and_cas() {
+    let scene = scene().await;
+    let key = rcgen::KeyPair::generate().unwrap();
+    let csr = rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
+    let body = json!({ "svm": { "name": "svm1" }, "common_name": "own key", "csr": csr });
+    let (status, body) = scene.node.ask("POST", "/security/ekmip/clients?return_records=true", Some(body)).await;
+    assert_eq!((status, body["records"][0].get("private_key")), (201, None), "{body}");
+    let own_key = Credentials { private_key: key.serialize_pem(), ..Credentials::from_record(&body["records"][0]) };
+    let id = Kmip::connect(&own_key.endpoint(scene.node.ekmip)).created(vec![]);
+
+    // A CA of the SVM's own, and a client under it.
+    let (ca, issuer) = authority("tenant CA");
+    let leaf = client_of(&issuer);
+    let tenant = Credentials { certificate: leaf.0, private_key: leaf.1, ..scene.client.clone() };
+    let try_it = |who: &Credentials| Kmip::connect(&who.endpoint(scene.node.ekmip)).try_call(Operation::Get, vec![uid(&id)]).map(|answer| answer.material());
+    assert!(try_it(&tenant).is_err(), "nobody vouches for it yet");
+    let install = |svm: &str| json!({ "svm": { "name": svm }, "certificate": ca });
+    let (status, body) = scene.node.ask("POST", "/security/ekmip/client-cas?return_records=true", Some(install("svm1"))).await;
+    assert_eq!(status, 201, "{body}");
+    let uuid = body["records"][0]["uuid"].as_str().unwrap().to_owned();
+    eventually("the CA's certificates speak for the SVM", async || try_it(&tenant).ok()).await;
+
+    // No certificate may speak for two: not by installing the same CA again, and not by a chain that two SVMs vouch for.
+    scene.node.svm("svm2").await;
+    assert_eq!(code(&scene.node.ask("POST", "/security/ekmip/client-cas", Some(install("svm2"))).await), "1");
+    assert_eq!(scene.node.get("/security/ekmip/client-cas?fields=*").await["num_records"], 1);
+    let own_ca = json!({ "svm": { "name": "svm2" }, "certificate": scene.client.ca_certificate });
+    assert_eq!(code(&scene.node.ask("POST", "/security/ekmip/client-cas", Some(own_ca)).await), "1", "the cluster's own CA neither");
+    assert_eq!(scene.node.ask("DELETE", &format!("/security/ekmip/client-cas/{uuid}"), None).await.0, 200);
+    eventually("without the CA the certificate is nothing", async || try_it(&tenant).err()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_that_two_svms_vouch_for_is_refused() {
+    let scene = scene().await;
+    scene.node.svm("svm2").await;
+    let (root_pem, root) = authority("root");
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name.push(rcgen::DnType::CommonName, "intermediate");
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let intermediate_pem = params.signed_by(&key, &root).unwrap().pem();
+    let intermediate = rcgen::Issuer::new(params, key);
+    let leaf = client_of(&intermediate);
+    let tenant = Credentials { certificate: format!("{}{intermediate_pem}", leaf.0), private_key: leaf.1, ..scene.client.clone() };
+    let try_it = || Kmip::connect(&tenant.endpoint(scene.node.ekmip)).try_call(Operation::Query, vec![]).map(|_| ());
+    let install = async |svm: &str, pem: &str| {
+        let (status, body) =
+            scene.node.ask("POST", "/security/ekmip/client-cas?return_records=true", Some(json!({ "svm": { "name": svm }, "certificate": pem }))).await;
+        assert_eq!(status, 201, "{body}");
+        body["records"][0]["uuid"].as_str().unwrap().to_owned()
+    };
+    install("svm1", &root_pem).await;
+    eventually("svm1 vouches for it", async || try_it().ok()).await;
+    let second = install("svm2", &intermediate_pem).await;
+    eventually("both vouch for it", async || try_it().err()).await;
+    assert_eq!(scene.node.ask("DELETE", &format!("/security/ekmip/client-cas/{second}"), None).await.0, 200);
+    eventually("svm1 alone again", async || try_it().ok()).await;
+}
+
+fn authority(name: &str) -> (String, rcgen::Issuer<'static, rcgen::KeyPair>) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name.push(rcgen::DnType::CommonName, name);
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let pem = params.self_signed(&key).unwrap().pem();
+    (pem, rcgen::Issuer::new(params, key))
+}
+
+fn client_of(issuer: &rcgen::Issuer<'_, rcgen::KeyPair>) -> (String, String) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name.push(rcgen::DnType::CommonName, "tenant client");
+    params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+    (params.signed_by(&key, issuer).unwrap().pem(), key.serialize_pem())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_rest_resource_of_clients() {
+    let scene = scene().await;
+    let post = async |query: &str, body| scene.node.ask("POST", &format!("/security/ekmip/clients{query}"), Some(body)).await;
+    let good = || json!({ "svm": { "name": "svm1" }, "common_name": "c" });
+    let no_key = post("", good()).await;
+    assert_eq!((no_key.0, code(&no_key).as_str(), no_key.1["error"]["target"].as_str()), (400, "262186", Some("return_records")), "the key would be lost");
+    for (field, value, expected, target) in [
+        ("common_name", json!(""), "262245", "common_name"),
+        ("csr", json!("-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n"), "262247", "csr"),
+        ("expiry_time", json!("soon"), "262247", "expiry_time"),
+        ("expiry_time", json!("P200Y"), "262247", "expiry_time"),
+        ("nonsense", json!(1), "262179", "nonsense"),
+        ("svm", json!({ "name": "nobody" }), "2621462", "svm.name"),
+        ("svm", json!({ "name": "keystead" }), "65537908", "svm"),
+    ] {
+        let mut body = good();
+        body[field] = value;
+        let answer = post("?return_records=true", body).await;
+        assert_eq!((code(&answer).as_str(), answer.1["error"]["target"].as_str()), (expected, Some(target)), "{field}");
+    }
+    assert_eq!(code(&scene.node.ask("DELETE", "/security/ekmip/clients/11111111-1111-4111-8111-111111111111", None).await), "4");
+    assert_eq!(code(&scene.node.ask("GET", "/security/ekmip/clients?fields=csr", None).await), "262249");
+    let not_a_ca = json!({ "svm": { "name": "svm1" }, "certificate": scene.client.certificate });
+    assert_eq!(code(&scene.node.ask("POST", "/security/ekmip/client-cas", Some(not_a_ca)).await), "262247");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ekmip_reachability_is_a_real_exchange() {
+    let scene = scene().await;
+    let look = async || scene.node.get(&format!("{}?fields=ekmip_reachability", scene.config)).await["ekmip_reachability"].clone();
+    let own = scene.node.get("/cluster/nodes").await["records"][0]["uuid"].clone();
+    let entry = look().await;
+    assert_eq!((&entry[0]["node"]["uuid"], &entry[0]["reachable"], &entry[0]["code"], &entry[0]["message"]), (&own, &json!(true), &json!("0"), &json!("")), "{entry}");
+    assert_eq!(entry.as_array().unwrap().len(), 1);
+    // A node that nobody answers for.
+    let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let record = json!({ "uuid": uuid::Uuid::from_u128(7), "name": "dead", "version": "0.1.0", "feature_level": 1, "address": "10.0.0.7:1", "ekmip_address": dead.to_string(), "started": "2026-01-01T00:00:00Z" });
+    let key = format!("/nodes/{}", uuid::Uuid::from_u128(7));
+    scene.store.inner().transact(keystead_store::Txn::new().put(key, record.to_string())).await.unwrap();
+    let entry = eventually("the dead node must be noticed", async || Some(look().await).filter(|entry| entry[0]["reachable"] == false)).await;
+    assert_eq!(entry[0]["code"], "65537552");
+    assert!(entry[0]["message"].as_str().unwrap().contains("dead: ") && entry[0]["message"].as_str().unwrap().contains(&dead.to_string()), "{entry}");
+    assert_eq!(scene.node.get("/security/aws-kms?fields=*").await["records"][0].get("ekmip_reachability"), None, "only when it is named");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_blocked_svm_refuses_secrets_and_lets_the_rest_work() {
+    let scene = scene().await;
+    let mut kmip = scene.connect();
+    let keys: Vec<String> = (0..3).map(|n| kmip.created(vec![Attribute::name(format!("k{n}"))])).collect();
+    let material = kmip.get(&keys[0]).material();
+    scene.block().await;
+    let refused = [
+        kmip.get(&keys[0]),
+        kmip.create(vec![]),
+        kmip.register(b"secret", &[]),
+        kmip.with_id(Operation::ReKey, &keys[0]),
+    ];
+    for answer in refused {
+        assert_eq!(answer.reason(), Some(ResultReason::PermissionDenied));
+        assert!(answer.message().contains("blocked"), "the reason in words: {}", answer.message());
+    }
+    let rekey = scene.node.ask("POST", &format!("{}/rekey-internal?return_timeout=30", scene.config), None).await;
+    assert_eq!(code(&rekey), "65537556", "{rekey:?}");
+    assert_eq!(kmip.locate(&[Attribute::name("k1")]), [keys[1].as_str()]);
+    assert_eq!(kmip.attribute(&keys[1], "State"), Some(Value::Enumeration(State::PreActive.number())));
+    kmip.with_id(Operation::Activate, &keys[1]).id();
+    revoke(&mut kmip, &keys[1], RevocationReasonCode::Superseded).id();
+    kmip.with_id(Operation::Destroy, &keys[1]).id();
+    scene.kms.set_key_state(&scene.key, KeyState::Enabled).unwrap();
+    eventually("the first good poll brings it back", async || {
+        scene.clock.advance(Duration::from_secs(60));
+        kmip.get(&keys[0]).reason().is_none().then_some(())
+    })
+    .await;
+    assert_eq!(kmip.get(&keys[0]).material(), material);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn code_65537106_while_live_keys_exist_and_delete_works_after_the_last() {
+    let scene = scene().await;
+    let mut kmip = scene.connect();
+    let id = kmip.created(vec![]);
+    let delete = async || scene.node.ask("DELETE", &format!("{}?return_timeout=30", scene.config), Some(json!({}))).await;
+    let answer = delete().await;
+    assert_eq!((answer.0, code(&answer).as_str()), (409, "65537106"));
+    kmip.with_id(Operation::Destroy, &id).id();
+    assert_eq!(kmip.attribute(&id, "State"), Some(Value::Enumeration(State::Destroyed.number())), "a destroyed key is still known");
+    assert_eq!(delete().await.0, 200);
+    for prefix in ["/keys/", "/destroyed-keys/", "/key-names/", "/keks/"] {
+        assert!(scene.store.inner().range(Range::prefix(prefix, 9)).await.unwrap().entries.is_empty(), "{prefix}");
+    }
+    let answer = kmip.create(vec![]);
+    assert_eq!(answer.reason(), Some(ResultReason::PermissionDenied), "{}", answer.message());
+    enabled(&scene.node, &scene.kms, &scene.key, "svm1").await;
+    kmip.created(vec![]);
+}
+
+/// Which versions of the KEK wrap keys, read from the store itself.
+async fn versions(scene: &Scene) -> HashMap<u32, usize> {
+    let mut versions = HashMap::new();
+    let mut range = Range::prefix("/keys/", 1_000);
+    loop {
+        let page = scene.store.inner().range(range.clone()).await.unwrap();
+        for entry in &page.entries {
+            *versions.entry(u32::from_be_bytes(entry.value[1..5].try_into().unwrap())).or_default() += 1;
+        }
+        range.after = page.entries.last().map(|entry| entry.key.clone());
+        if !page.more {
+            return versions;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rekey_internal_while_gets_and_creates_go_on() {
+    let scene = scene().await;
+    let nothing = scene.node.ask("POST", &format!("{}/rekey-internal", scene.config), None).await;
+    assert_eq!((nothing.0, code(&nothing).as_str()), (400, "65537559"), "no keys yet");
+    let mut kmip = scene.connect();
+    let mut keys: HashMap<String, Vec<u8>> = HashMap::new();
+    for n in 0..250 {
+        let id = kmip.created(vec![Attribute::name(format!("key {n}"))]);
+        keys.insert(id.clone(), kmip.get(&id).material());
+    }
+    let (stop, gets) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let (made, answer) = std::thread::scope(|scope| {
+        let (endpoint, stop, gets, keys) = (scene.client.endpoint(scene.node.ekmip), &stop, &gets, &keys);
+        let reader = {
+            let endpoint = endpoint.clone();
+            scope.spawn(move || {
+                let mut kmip = Kmip::connect(&endpoint);
+                for (id, material) in keys.iter().cycle().take(1_000_000) {
+                    if stop.load(Ordering::SeqCst) {
+                        return;
+                    }
+                    assert_eq!(kmip.get(id).material(), *material);
+                    gets.fetch_add(1, Ordering::SeqCst);
+                }
+            })
+        };
+        let writer = scope.spawn(move || {
+            let mut kmip = Kmip::connect(&endpoint);
+            let mut made = HashMap::new();
+            while !stop.load(Ordering::SeqCst) && made.len() < 10_000 {
+                let id = kmip.created(vec![]);
+                let material = kmip.get(&id).material();
+                kmip.call(Operation::AddAttribute, vec![uid(&id), own(Attribute::name(format!("late {id}")).to_node())]).id();
+                made.insert(id, material);
+            }
+            made
+        });
+        let answer = tokio::task::block_in_place(|| {
+            tokio::runtime::Handle::current().block_on(async {
+                let answer = scene.node.ask("POST", &format!("{}/rekey-internal?return_timeout=60", scene.config), None).await;
+                let again = scene.node.ask("POST", &format!("{}/rekey-internal?return_timeout=60", scene.config), None).await;
+                assert_eq!(again.0, 201, "{again:?}");
+                answer
+            })
+        });
+        stop.store(true, Ordering::SeqCst);
+        reader.join().unwrap();
+        (writer.join().unwrap(), answer)
+    });
+    assert_eq!(answer.0, 201, "{answer:?}");
+    assert!(gets.load(Ordering::SeqCst) > 0 && !made.is_empty());
+    println!("{} keys before, {} made and {} Gets meanwhile", keys.len(), made.len(), gets.load(Ordering::SeqCst));
+    keys.extend(made);
+    assert_eq!(versions(&scene).await, HashMap::from([(3, keys.len())]), "all keys under the newest version, and none lost");
+    let keks = scene.store.inner().range(Range::prefix("/keks/", 9)).await.unwrap().entries;
+    assert_eq!(keks.len(), 1, "the older versions are retired");
+    for (id, material) in &keys {
+        assert_eq!(kmip.get(id).material(), *material, "byte for byte");
+    }
+    let job = scene.node.get("/cluster/jobs?fields=*").await["records"].as_array().unwrap().iter().find(|job| job["description"].as_str().unwrap().contains("rekey-internal")).unwrap().clone();
+    assert!(job["message"].as_str().unwrap().contains("keys were wrapped again"), "{job}");
+}
+
+/// While two versions of the KEK wrap keys, what would change how AWS wraps it waits; restore loads both, and the next rekey-internal goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rekey_that_has_not_ended() {
+    let scene = scene().await;
+    let mut kmip = scene.connect();
+    let id = kmip.created(vec![]);
+    let material = kmip.get(&id).material();
+    let svm = scene.svm_uuid("svm1").await;
+    // As a rekey leaves it that was stopped after its first transaction.
+    let store = scene.store.inner();
+    let key_store = store.get(&format!("/key-stores/{svm}")).await.unwrap().unwrap();
+    let mut record: serde_json::Value = serde_json::from_slice(&key_store.value).unwrap();
+    record["state"] = json!("svm_kek_rekey");
+    let txn = keystead_store::Txn::new().put(format!("/key-stores/{svm}"), record.to_string());
+    store.transact(txn).await.unwrap();
+    let external = eventually("the view must follow", async || {
+        let answer = scene.node.ask("POST", &format!("{}/rekey-external?return_timeout=30", scene.config), Some(json!({ "key_id": scene.key }))).await;
+        (answer.0 != 201).then_some(answer)
+    })
+    .await;
+    assert_eq!(code(&external), "65537610", "{external:?}");
+    assert_eq!(scene.node.ask("POST", &format!("{}/restore?return_timeout=30", scene.config), None).await.0, 201);
+    assert_eq!(scene.node.ask("POST", &format!("{}/rekey-internal?return_timeout=30", scene.config), None).await.0, 201);
+    assert_eq!(kmip.get(&id).material(), material);
+    assert_eq!(scene.node.ask("POST", &format!("{}/rekey-external?return_timeout=30", scene.config), Some(json!({ "key_id": scene.key }))).await.0, 201);
+    assert_eq!(kmip.get(&id).material(), material, "the keys do not notice");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_survive_a_restart() {
+    let scene = scene().await;
+    let mut kmip = scene.connect();
+    let mut keys = HashMap::new();
+    for n in 0..20 {
+        let id = kmip.created(vec![Attribute::name(format!("k{n}"))]);
+        keys.insert(id.clone(), kmip.get(&id).material());
+    }
+    let secret = kmip.register(b"a secret of the client", &[]).id();
+    let folder = scene.node.stop().await;
+    let node = Node::start_in(folder.clone(), &toml_for(&scene.kms, folder.path()), Hooks::default()).await.unwrap();
+    let mut kmip = Kmip::connect(&scene.client.endpoint(node.ekmip));
+    eventually("the KEK must unwrap", async || kmip.get(&secret).reason().is_none().then_some(())).await;
+    for (id, material) in &keys {
+        assert_eq!(kmip.get(id).material(), *material);
+    }
+    assert_eq!(kmip.get(&secret).material(), b"a secret of the client");
+    assert_eq!(kmip.locate(&[Attribute::name("k7")]).len(), 1);
+    let taken = kmip.create(vec![Attribute::name("k7")]);
+    assert_eq!(taken.reason(), Some(ResultReason::InvalidField), "the name is still taken");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn codes_65536082_and_65537544_of_restore() {
+    let scene = scene().await;
+    let restore = async || scene.node.ask("POST", &format!("{}/restore?return_timeout=30", scene.config), None).await;
+    scene.kms.set_key_state(&scene.key, KeyState::Disabled).unwrap();
+    assert_eq!(code(&restore().await), "65536082", "AWS does not unwrap");
+    scene.kms.set_key_state(&scene.key, KeyState::Enabled).unwrap();
+    assert_eq!(restore().await.0, 201);
+    let svm = scene.svm_uuid("svm1").await;
+    let keks = scene.store.inner().range(Range::prefix(format!("/keks/{svm}/"), 9)).await.unwrap().entries;
+    scene.store.inner().transact(keystead_store::Txn::new().delete(keks[0].key.clone())).await.unwrap();
+    assert_eq!(code(&restore().await), "65537544", "the wrapped KEK is missing");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_are_given_out_wrapped_by_other_keys() {
+    let scene = scene().await;
+    let mut kmip = scene.connect();
+    let past = || Attribute::new(Tag::ActivationDate, Value::DateTime(1));
+    let kek = kmip.call(
+        Operation::Create,
+        vec![
+            Item::enumeration(Tag::ObjectType, keystead_kmip::enumeration::ObjectType::SymmetricKey),
+            common::kmip::template(&[
+                Attribute::new(Tag::CryptographicAlgorithm, Value::Enumeration(3)),
+                Attribute::new(Tag::CryptographicLength, Value::Integer(256)),
+                Attribute::new(Tag::CryptographicUsageMask, Value::Integer(0x10)),
+                past(),
+            ]),
+        ],
+    );
+    let (kek_id, key_id) = (kek.id(), kmip.created(vec![]));
+    let (kek, key) = (kmip.get(&kek_id).material(), kmip.get(&key_id).material());
+    let specification = |id: &str, mode: keystead_kmip::enumeration::BlockCipherMode| {
+        let parameters = Item::structure(Tag::CryptographicParameters, vec![Item::enumeration(Tag::BlockCipherMode, mode)]);
+        let information = Item::structure(Tag::EncryptionKeyInformation, vec![uid(id), parameters]);
+        let encoding = Item::enumeration(Tag::EncodingOption, keystead_kmip::enumeration::EncodingOption::NoEncoding);
+        Item::structure(
+            Tag::KeyWrappingSpecification,
+            vec![Item::enumeration(Tag::WrappingMethod, keystead_kmip::enumeration::WrappingMethod::Encrypt), information, encoding],
+        )
+    };
+    use keystead_kmip::enumeration::BlockCipherMode::{AESKeyWrapPadding, CBC, NISTKeyWrap};
+    for (mode, padding) in [(NISTKeyWrap, false), (AESKeyWrapPadding, true)] {
+        let answer = kmip.call(Operation::Get, vec![uid(&key_id), specification(&kek_id, mode)]);
+        let block = answer.payload().items().last().unwrap().find(Tag::KeyBlock).unwrap().clone();
+        let Value::ByteString(wrapped) = &block.find(Tag::KeyValue).unwrap().value else { panic!("{block:?}") };
+        assert_eq!(wrapped.as_ref(), keystead_keyring::material::aes_key_wrap(&kek, &key, padding).unwrap(), "{mode:?}");
+        assert!(block.find(Tag::KeyWrappingData).is_some());
+    }
+    assert_eq!(kmip.call(Operation::Get, vec![uid(&key_id), specification(&kek_id, CBC)]).reason(), Some(ResultReason::FeatureNotSupported));
+    assert_eq!(kmip.call(Operation::Get, vec![uid(&kek_id), specification(&key_id, NISTKeyWrap)]).reason(), Some(ResultReason::PermissionDenied), "not active");
+    let sensitive = kmip.created(vec![Attribute::new(Tag::Sensitive, Value::Boolean(true))]);
+    assert_eq!(kmip.get(&sensitive).reason(), Some(ResultReason::Sensitive));
+    assert!(kmip.call(Operation::Get, vec![uid(&sensitive), specification(&kek_id, NISTKeyWrap)]).reason().is_none());
+    let kept = kmip.created(vec![Attribute::new(Tag::Extractable, Value::Boolean(false))]);
+    assert_eq!(kmip.call(Operation::Get, vec![uid(&kept), specification(&kek_id, NISTKeyWrap)]).reason(), Some(ResultReason::NotExtractable));
+    let format = Item::enumeration(Tag::KeyFormatType, KeyFormatType::PKCS_8);
+    assert_eq!(kmip.call(Operation::Get, vec![uid(&key_id), format]).reason(), Some(ResultReason::KeyFormatTypeNotSupported));
+}
