@@ -114,7 +114,11 @@ async fn mutated_cases_fail() {
         ("life-cycle", "value=\"OperationFailed\"", "value=\"Success\""),
         ("life-cycle", "AttributeValue type=\"Integer\" value=\"256\"", "AttributeValue type=\"Integer\" value=\"128\""),
         ("life-cycle", "AttributeValue type=\"DateTime\" value=\"$NOW\"", "AttributeValue type=\"DateTime\" value=\"$NOW-3600\""),
-        ("life-cycle", "AttributeValue type=\"DateTime\" value=\"1970-01-01T00:00:06+00:00\"", "AttributeValue type=\"DateTime\" value=\"1970-01-01T00:00:07+00:00\""),
+        (
+            "life-cycle",
+            "AttributeValue type=\"DateTime\" value=\"1970-01-01T00:00:06+00:00\"",
+            "AttributeValue type=\"DateTime\" value=\"1970-01-01T00:00:07+00:00\"",
+        ),
         ("register", "KeyMaterial type=\"ByteString\" value=\"0011", "KeyMaterial type=\"ByteString\" value=\"ff11"),
         ("register", "OpaqueDataValue type=\"ByteString\" value=\"c0ffee\"", "OpaqueDataValue type=\"ByteString\" value=\"c0ffef\""),
         ("register", "SecretDataType type=\"Enumeration\" value=\"Password\"", "SecretDataType type=\"Enumeration\" value=\"Seed\""),
@@ -124,7 +128,11 @@ async fn mutated_cases_fail() {
         ("batches", "value=\"OperationUndone\"", "value=\"OperationPending\""),
         ("batches", "WrappingMethod type=\"Enumeration\" value=\"Encrypt\"", "WrappingMethod type=\"Enumeration\" value=\"MACSign\""),
         ("templates-and-rekey", "LinkType type=\"Enumeration\" value=\"ReplacedObjectLink\"", "LinkType type=\"Enumeration\" value=\"NextLink\""),
-        ("templates-and-rekey", "LinkedObjectIdentifier type=\"TextString\" value=\"$UNIQUE_IDENTIFIER_1\"", "LinkedObjectIdentifier type=\"TextString\" value=\"$UNIQUE_IDENTIFIER_2\""),
+        (
+            "templates-and-rekey",
+            "LinkedObjectIdentifier type=\"TextString\" value=\"$UNIQUE_IDENTIFIER_1\"",
+            "LinkedObjectIdentifier type=\"TextString\" value=\"$UNIQUE_IDENTIFIER_2\"",
+        ),
         ("query", "Operation type=\"Enumeration\" value=\"ReKey\"", "Operation type=\"Enumeration\" value=\"Sign\""),
         ("query", "ObjectType type=\"Enumeration\" value=\"Template\"", "ObjectType type=\"Enumeration\" value=\"SplitKey\""),
         ("query", "ProtocolVersionMinor type=\"Integer\" value=\"0\"", "ProtocolVersionMinor type=\"Integer\" value=\"5\""),
@@ -196,10 +204,8 @@ async fn another_svms_objects_do_not_exist() {
         let answer = b.call(operation, payload.clone());
         assert_eq!(answer.reason(), Some(ResultReason::ItemNotFound), "{operation:?}");
         // Nothing tells an object of another SVM from one that never was.
-        let unknown: Vec<_> = payload
-            .iter()
-            .map(|item| if item.tag == Tag::UniqueIdentifier && text(&item.value) == id { uid(never) } else { item.clone() })
-            .collect();
+        let unknown: Vec<_> =
+            payload.iter().map(|item| if item.tag == Tag::UniqueIdentifier && text(&item.value) == id { uid(never) } else { item.clone() }).collect();
         if unknown != payload {
             assert_eq!(b.call(operation, unknown).message().replace(never, ""), answer.message().replace(&id, ""), "{operation:?}");
         }
@@ -474,7 +480,11 @@ async fn ekmip_reachability_is_a_real_exchange() {
     let look = async || scene.node.get(&format!("{}?fields=ekmip_reachability", scene.config)).await["ekmip_reachability"].clone();
     let own = scene.node.get("/cluster/nodes").await["records"][0]["uuid"].clone();
     let entry = look().await;
-    assert_eq!((&entry[0]["node"]["uuid"], &entry[0]["reachable"], &entry[0]["code"], &entry[0]["message"]), (&own, &json!(true), &json!("0"), &json!("")), "{entry}");
+    assert_eq!(
+        (&entry[0]["node"]["uuid"], &entry[0]["reachable"], &entry[0]["code"], &entry[0]["message"]),
+        (&own, &json!(true), &json!("0"), &json!("")),
+        "{entry}"
+    );
     assert_eq!(entry.as_array().unwrap().len(), 1);
     // A node that nobody answers for.
     let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -494,12 +504,7 @@ async fn a_blocked_svm_refuses_secrets_and_lets_the_rest_work() {
     let keys: Vec<String> = (0..3).map(|n| kmip.created(vec![Attribute::name(format!("k{n}"))])).collect();
     let material = kmip.get(&keys[0]).material();
     scene.block().await;
-    let refused = [
-        kmip.get(&keys[0]),
-        kmip.create(vec![]),
-        kmip.register(b"secret", &[]),
-        kmip.with_id(Operation::ReKey, &keys[0]),
-    ];
+    let refused = [kmip.get(&keys[0]), kmip.create(vec![]), kmip.register(b"secret", &[]), kmip.with_id(Operation::ReKey, &keys[0])];
     for answer in refused {
         assert_eq!(answer.reason(), Some(ResultReason::PermissionDenied));
         assert!(answer.message().contains("blocked"), "the reason in words: {}", answer.message());
@@ -616,7 +621,13 @@ async fn rekey_internal_while_gets_and_creates_go_on() {
     for (id, material) in &keys {
         assert_eq!(kmip.get(id).material(), *material, "byte for byte");
     }
-    let job = scene.node.get("/cluster/jobs?fields=*").await["records"].as_array().unwrap().iter().find(|job| job["description"].as_str().unwrap().contains("rekey-internal")).unwrap().clone();
+    let job = scene.node.get("/cluster/jobs?fields=*").await["records"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|job| job["description"].as_str().unwrap().contains("rekey-internal"))
+        .unwrap()
+        .clone();
     assert!(job["message"].as_str().unwrap().contains("keys were wrapped again"), "{job}");
 }
 

@@ -166,7 +166,11 @@ pub fn message(minor: i32, items: Vec<(Operation, Vec<Node<'static>>)>, header: 
     for (at, (operation, payload)) in items.into_iter().enumerate() {
         message.push(Node::structure(
             Tag::BatchItem,
-            vec![Node::enumeration(Tag::Operation, operation), Node::bytes(Tag::UniqueBatchItemID, vec![at as u8]), Node::structure(Tag::RequestPayload, payload)],
+            vec![
+                Node::enumeration(Tag::Operation, operation),
+                Node::bytes(Tag::UniqueBatchItemID, vec![at as u8]),
+                Node::structure(Tag::RequestPayload, payload),
+            ],
         ));
     }
     Node::structure(Tag::RequestMessage, message)

@@ -63,7 +63,8 @@ impl SqliteStore {
         let watches = Arc::new(Watches::new(revision));
         let readers = Readers::open(path)?;
         let (commands, queue) = mpsc::channel(QUEUE);
-        let writer = Writer::new(connection, revision, Arc::clone(&watches), lock).map_err(|error| Error::Refused(format!("the writer has no timer: {error}")))?;
+        let writer =
+            Writer::new(connection, revision, Arc::clone(&watches), lock).map_err(|error| Error::Refused(format!("the writer has no timer: {error}")))?;
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || writer.run(queue))
