@@ -55,6 +55,20 @@ impl Endpoint {
         let name = ServerName::try_from(host).map_err(|error| text(&error))?;
         Ok(Self { address: address.to_owned(), name, config: Arc::new(config) })
     }
+
+    /// Opens a connection, and leaves all that is sent to the caller.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn open(&self) -> Result<(ClientConnection, TcpStream), String> {
+        let text = |error: &dyn std::fmt::Display| error.to_string();
+        let stream = TcpStream::connect(&self.address).map_err(|error| format!("{}: {error}", self.address))?;
+        stream.set_nodelay(true).map_err(|error| text(&error))?;
+        stream.set_read_timeout(Some(PATIENCE)).map_err(|error| text(&error))?;
+        stream.set_write_timeout(Some(PATIENCE)).map_err(|error| text(&error))?;
+        let connection = ClientConnection::new(Arc::clone(&self.config), self.name.clone()).map_err(|error| text(&error))?;
+        Ok((connection, stream))
+    }
 }
 
 /// A connection.
@@ -68,12 +82,7 @@ impl Client {
     /// # Errors
     /// Why not. The handshake itself happens with the first call.
     pub fn connect(endpoint: &Endpoint) -> Result<Self, String> {
-        let text = |error: &dyn std::fmt::Display| error.to_string();
-        let stream = TcpStream::connect(&endpoint.address).map_err(|error| format!("{}: {error}", endpoint.address))?;
-        stream.set_nodelay(true).map_err(|error| text(&error))?;
-        stream.set_read_timeout(Some(PATIENCE)).map_err(|error| text(&error))?;
-        stream.set_write_timeout(Some(PATIENCE)).map_err(|error| text(&error))?;
-        let connection = ClientConnection::new(Arc::clone(&endpoint.config), endpoint.name.clone()).map_err(|error| text(&error))?;
+        let (connection, stream) = endpoint.open()?;
         Ok(Self { stream: StreamOwned::new(connection, stream) })
     }
 

@@ -26,6 +26,14 @@ impl Credentials {
         Self::from_record(&body["records"][0])
     }
 
+    /// The same from a node that may die.
+    pub async fn issue_by(node: &super::run::Api, svm: &str) -> Self {
+        let body = json!({ "svm": { "name": svm }, "common_name": format!("client of {svm}") });
+        let (status, body) = node.call("POST", "/security/ekmip/clients?return_records=true", Some(body)).await.unwrap();
+        assert_eq!(status, 201, "{body}");
+        Self::from_record(&body["records"][0])
+    }
+
     pub fn from_record(record: &Json) -> Self {
         let text = |member: &str| record[member].as_str().unwrap_or_default().to_owned();
         Self { uuid: text("uuid"), certificate: text("certificate"), private_key: text("private_key"), ca_certificate: text("ca_certificate") }

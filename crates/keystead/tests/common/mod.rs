@@ -4,6 +4,7 @@
 pub mod faulty;
 pub mod kmip;
 pub mod program;
+pub mod run;
 
 use async_trait::async_trait;
 use keystead::config::Config;

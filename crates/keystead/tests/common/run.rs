@@ -1,0 +1,120 @@
+//! The program as a child process that may die at any moment, for the crash tests.
+
+use super::program::{free_port, serve};
+use super::{PASSWORD, eventually};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// The program with a listener at its steps; cargo builds it beside the tests.
+pub fn stepnode() -> PathBuf {
+    let deps = std::env::current_exe().unwrap();
+    let path = deps.parent().unwrap().parent().unwrap().join("examples/stepnode");
+    assert!(path.exists(), "{} is missing: `cargo test` without a filter builds it, or `cargo build -p keystead --examples`", path.display());
+    path
+}
+
+/// The REST API of a node that may die at any moment.
+#[derive(Clone)]
+pub struct Api {
+    pub client: reqwest::Client,
+    pub port: u16,
+}
+
+impl Api {
+    /// `None`: the node died before it answered.
+    pub async fn call(&self, method: &str, path: &str, body: Option<Value>) -> Option<(u16, Value)> {
+        let mut request =
+            self.client.request(method.parse().unwrap(), format!("https://127.0.0.1:{}/api{path}", self.port)).basic_auth("admin", Some(PASSWORD));
+        if let Some(body) = body {
+            request = request.body(body.to_string());
+        }
+        let answer = request.send().await.ok()?;
+        let status = answer.status().as_u16();
+        Some((status, serde_json::from_slice(&answer.bytes().await.ok()?).ok()?))
+    }
+
+    pub async fn get(&self, path: &str) -> Value {
+        self.call("GET", path, None).await.unwrap().1
+    }
+}
+
+/// A node in a folder: the plain program, or the one with steps.
+pub struct Run {
+    pub child: std::process::Child,
+    pub ekmip: std::net::SocketAddr,
+    api: Api,
+}
+
+impl Run {
+    pub async fn start(folder: &Path, program: Option<&Path>, environment: &[(&str, &str)]) -> Self {
+        let (port, ekmip) = (free_port(), free_port());
+        let plain = serve(folder, port, ekmip);
+        let mut command = Command::new(program.unwrap_or(Path::new(plain.get_program())));
+        command
+            .args(plain.get_args())
+            .arg("--config")
+            .arg(folder.join("keystead.toml"))
+            .env("KEYSTEAD_ADMIN_PASSWORD", PASSWORD)
+            .envs(environment.iter().copied());
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(folder.join("log")).unwrap();
+        let mut child = command.stdin(std::process::Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        let client = eventually("the node must serve requests", async || {
+            if let Some(status) = child.try_wait().unwrap() {
+                panic!("{status}: {}", std::fs::read_to_string(folder.join("log")).unwrap());
+            }
+            let client = super::client(&std::fs::read(folder.join("data/ca.pem")).ok()?);
+            let answer = client.get(format!("https://127.0.0.1:{port}/healthz")).send().await.ok()?;
+            answer.status().is_success().then_some(client)
+        })
+        .await;
+        Self { child, ekmip: ([127, 0, 0, 1], ekmip).into(), api: Api { client, port } }
+    }
+
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl std::ops::Deref for Run {
+    type Target = Api;
+
+    fn deref(&self) -> &Api {
+        &self.api
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+pub fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().flatten() {
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// Pauses that differ from run to run; the seed is printed, so that a failure can be looked at again.
+pub fn pauses(count: usize) -> Vec<Duration> {
+    let seed = std::env::var("KEYSTEAD_CRASH_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| uuid::Uuid::new_v4().as_u128() as u64);
+    println!("KEYSTEAD_CRASH_SEED={seed}");
+    let mut state = seed | 1;
+    (0..count)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            Duration::from_millis(20 + state % 500)
+        })
+        .collect()
+}
