@@ -742,3 +742,31 @@ async fn keys_are_given_out_wrapped_by_other_keys() {
     let format = Item::enumeration(Tag::KeyFormatType, KeyFormatType::PKCS_8);
     assert_eq!(kmip.call(Operation::Get, vec![uid(&key_id), format]).reason(), Some(ResultReason::KeyFormatTypeNotSupported));
 }
+
+/// What libkmip's demos send (KMIP 1.0, a Maximum Response Size, no Unique Batch Item ID), taken from their own print-outs; the demos themselves pass too, where they can be built.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn libkmips_messages() {
+    let scene = scene().await;
+    let mut kmip = scene.connect();
+    let mut call = |operation: Operation, limit: i32, payload: Vec<Item<'static>>| {
+        let version = Item::structure(Tag::ProtocolVersion, vec![Item::integer(Tag::ProtocolVersionMajor, 1), Item::integer(Tag::ProtocolVersionMinor, 0)]);
+        let header = Item::structure(Tag::RequestHeader, vec![version, Item::integer(Tag::MaximumResponseSize, limit), Item::integer(Tag::BatchCount, 1)]);
+        let item = Item::structure(Tag::BatchItem, vec![Item::enumeration(Tag::Operation, operation), Item::structure(Tag::RequestPayload, payload)]);
+        let mut bytes = Vec::new();
+        keystead_kmip::ttlv::encode(&Item::structure(Tag::RequestMessage, vec![header, item]), &mut bytes);
+        let answer = kmip.raw(&bytes).unwrap();
+        assert!(answer.find(Tag::BatchItem).unwrap().find(Tag::UniqueBatchItemID).is_none());
+        common::kmip::Answer(answer.find(Tag::BatchItem).unwrap().clone())
+    };
+    let template = common::kmip::template(&[
+        Attribute::new(Tag::CryptographicAlgorithm, Value::Enumeration(3)),
+        Attribute::new(Tag::CryptographicLength, Value::Integer(256)),
+        Attribute::new(Tag::CryptographicUsageMask, Value::Integer(12)),
+    ]);
+    let kind = Item::enumeration(Tag::ObjectType, keystead_kmip::enumeration::ObjectType::SymmetricKey);
+    let id = call(Operation::Create, 8_192, vec![kind, template]).id();
+    assert_eq!(call(Operation::Get, 8_192, vec![uid(&id)]).material().len(), 32);
+    assert_eq!(call(Operation::Get, 100, vec![uid(&id)]).reason(), Some(ResultReason::ResponseTooLarge));
+    assert_eq!(call(Operation::Destroy, 8_192, vec![uid(&id)]).id(), id);
+    assert_eq!(call(Operation::Get, 8_192, vec![uid(&id)]).reason(), Some(ResultReason::ItemNotFound));
+}
