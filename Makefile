@@ -42,7 +42,8 @@ soak: build
 	SOAK=1 cargo test --locked -p keystead --release --test crash --test hostile -- --nocapture
 
 bench:
-	cargo bench --locked -p keystead --bench rest
+	scripts/test-env tests
+	cargo bench --locked -p keystead --bench rest --bench kmip
 
 clean:
 	cargo clean

@@ -56,6 +56,15 @@ impl Endpoint {
         Ok(Self { address: address.to_owned(), name, config: Arc::new(config) })
     }
 
+    /// The same, with a whole handshake for each connection.
+    #[must_use]
+    pub fn without_resumption(mut self) -> Self {
+        let mut config = ClientConfig::clone(&self.config);
+        config.resumption = rustls::client::Resumption::disabled();
+        self.config = Arc::new(config);
+        self
+    }
+
     /// Opens a connection, and leaves all that is sent to the caller.
     ///
     /// # Errors

@@ -264,7 +264,7 @@ async fn ten_thousand_mutated_messages() {
     let scene = scene("").await;
     let attributes = common::kmip::template(&[keystead_kmip::attribute::Attribute::name("m")]);
     let kind = Item::enumeration(Tag::ObjectType, keystead_kmip::enumeration::ObjectType::SymmetricKey);
-    let seeds = vec![
+    let seeds = [
         scene.get(),
         bytes(&message(4, vec![(Operation::Create, vec![kind, attributes])], &[])),
         bytes(&message(4, vec![(Operation::Locate, vec![]), (Operation::Query, vec![]), (Operation::GetAttributes, vec![uid(&scene.key)])], &[])),
