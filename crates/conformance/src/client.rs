@@ -111,9 +111,23 @@ impl Client {
     /// # Errors
     /// The connection ends, or the answer is too long.
     pub fn call_bytes(&mut self, request: &[u8]) -> Result<Vec<u8>, String> {
-        let lost = |error: std::io::Error| format!("the connection was lost: {error}");
-        self.stream.write_all(request).map_err(lost)?;
-        self.stream.flush().map_err(lost)?;
+        self.send_bytes(request)?;
+        self.read_answer()
+    }
+
+    /// Sends bytes and waits for nothing.
+    ///
+    /// # Errors
+    /// The connection ends.
+    pub fn send_bytes(&mut self, request: &[u8]) -> Result<(), String> {
+        self.stream.write_all(request).and_then(|()| self.stream.flush()).map_err(lost)
+    }
+
+    /// Reads one answer.
+    ///
+    /// # Errors
+    /// The connection ends, or the answer is too long.
+    pub fn read_answer(&mut self) -> Result<Vec<u8>, String> {
         let mut answer = vec![0; HEADER_BYTES];
         self.stream.read_exact(&mut answer).map_err(lost)?;
         let length = answer.get(4..8).and_then(|length| <[u8; 4]>::try_from(length).ok()).map_or(0, u32::from_be_bytes);
@@ -122,4 +136,8 @@ impl Client {
         self.stream.read_exact(answer.get_mut(HEADER_BYTES..).unwrap_or_default()).map_err(lost)?;
         Ok(answer)
     }
+}
+
+fn lost(error: std::io::Error) -> String {
+    format!("the connection was lost: {error}")
 }

@@ -34,8 +34,8 @@ pub struct Client {
     pub svm: Uuid,
     /// SHA-256 of its certificate.
     pub fingerprint: [u8; 32],
-    /// The certificate's end, seconds since 1970.
-    pub not_after: i64,
+    /// When one of the chain's certificates ends, seconds since 1970: then it must be looked at again.
+    pub look_again_at: i64,
     /// The certificate, then those above it that the client sent.
     chain: Arc<Vec<CertificateDer<'static>>>,
 }
@@ -83,29 +83,19 @@ impl Identities {
     /// # Errors
     /// [`Refusal`].
     pub fn recognize(&self, chain: &[CertificateDer<'_>], now: i64) -> Result<Client, Refusal> {
+        let chain: Arc<Vec<_>> = Arc::new(chain.iter().map(|certificate| certificate.clone().into_owned()).collect());
         let leaf = chain.first().ok_or(Refusal::Unreadable)?;
-        let (_, certificate) = X509Certificate::from_der(leaf).map_err(|_| Refusal::Unreadable)?;
-        let client = Client {
-            svm: Uuid::nil(),
-            fingerprint: fingerprint(leaf),
-            not_after: certificate.validity().not_after.timestamp(),
-            chain: Arc::new(chain.iter().map(|certificate| certificate.clone().into_owned()).collect()),
-        };
-        let svm = self.svm(&client, probe_of(&certificate), now)?;
-        Ok(Client { svm, ..client })
+        let client = Client { svm: Uuid::nil(), fingerprint: fingerprint(leaf), look_again_at: 0, chain: Arc::clone(&chain) };
+        self.look(&client, now)
     }
 
     /// Looks at a client again: its certificate may have been revoked, or have ended.
     ///
     /// # Errors
     /// [`Refusal`].
-    pub fn check(&self, client: &Client, now: i64) -> Result<(), Refusal> {
-        let leaf = client.chain.first().ok_or(Refusal::Unreadable)?;
-        let (_, certificate) = X509Certificate::from_der(leaf).map_err(|_| Refusal::Unreadable)?;
-        match self.svm(client, probe_of(&certificate), now)? {
-            svm if svm == client.svm => Ok(()),
-            _ => Err(Refusal::Unknown),
-        }
+    pub fn check(&self, client: &Client, now: i64) -> Result<Client, Refusal> {
+        let again = self.look(client, now)?;
+        if again.svm == client.svm { Ok(again) } else { Err(Refusal::Unknown) }
     }
 
     /// The name of an SVM, for the log.
@@ -113,20 +103,25 @@ impl Identities {
         self.table.svms.get(&svm).map_or("", String::as_str)
     }
 
-    fn svm(&self, client: &Client, probe: Option<Uuid>, now: i64) -> Result<Uuid, Refusal> {
-        if client.not_after <= now {
+    fn look(&self, client: &Client, now: i64) -> Result<Client, Refusal> {
+        let leaf = client.chain.first().ok_or(Refusal::Unreadable)?;
+        let (_, certificate) = X509Certificate::from_der(leaf).map_err(|_| Refusal::Unreadable)?;
+        if certificate.validity().not_after.timestamp() <= now {
             return Err(Refusal::Expired);
         }
-        let known = self.table.clients.get(&client.fingerprint);
-        let by_cluster = self.cluster.as_ref().is_some_and(|verifier| vouches(&**verifier, &client.chain, now));
+        let svm = self.svm(client, probe_of(&certificate), now)?;
+        let ends = client.chain.iter().filter_map(|der| X509Certificate::from_der(der).ok()).map(|(_, one)| one.validity().not_after.timestamp());
+        Ok(Client { svm, look_again_at: ends.filter(|end| *end > now).min().unwrap_or(now), ..client.clone() })
+    }
+
+    fn svm(&self, client: &Client, probe: Option<Uuid>, now: i64) -> Result<Uuid, Refusal> {
         let mut owners: Vec<Uuid> = self.own.iter().filter(|(_, verifier)| vouches(&**verifier, &client.chain, now)).map(|(svm, _)| *svm).collect();
-        if by_cluster {
-            match (known, probe) {
-                (Some(known), _) if known.revoked => return Err(Refusal::Revoked),
-                (Some(known), _) => owners.push(known.svm),
-                (None, Some(svm)) => owners.push(svm),
-                (None, None) => return Err(Refusal::Unknown),
-            }
+        match self.table.clients.get(&client.fingerprint) {
+            Some(known) if known.revoked => return Err(Refusal::Revoked),
+            // The cluster's CA has signed exactly these bytes: that is what the fingerprint in its list says.
+            Some(known) => owners.push(known.svm),
+            None if self.cluster.as_ref().is_some_and(|verifier| vouches(&**verifier, &client.chain, now)) => owners.push(probe.ok_or(Refusal::Unknown)?),
+            None => {}
         }
         owners.sort_unstable();
         owners.dedup();

@@ -15,6 +15,11 @@ use uuid::Uuid;
 /// Seconds for which a client may use what it has learned about an object before it asks again (KMIP Specification 1.4, section 3.20).
 const LEASE_TIME: u32 = 3_600;
 
+/// How many attributes an object may have.
+const MOST_ATTRIBUTES: usize = 500;
+/// How many bytes all of them may have: they are kept in memory, and written with every change.
+const MOST_BYTES: usize = 64 * 1024;
+
 /// An object.
 #[derive(Debug, Clone)]
 pub struct Managed<'a> {
@@ -43,6 +48,21 @@ impl<'a> Managed<'a> {
     /// What is to be stored.
     pub fn encode(&self) -> Vec<u8> {
         stored::encode(&self.attributes)
+    }
+
+    /// Refuses what is too large to be kept.
+    ///
+    /// # Errors
+    /// Invalid Field.
+    pub fn check_size(&self) -> Result<()> {
+        let bytes = self.encode().len();
+        if bytes > MOST_BYTES {
+            return Err(Failure::new(
+                ResultReason::InvalidField,
+                format!("the attributes of the object have {bytes} bytes, and at most {MOST_BYTES} are kept"),
+            ));
+        }
+        Ok(())
     }
 
     /// A copy that borrows nothing.
@@ -172,6 +192,9 @@ impl<'a> Managed<'a> {
         let next = self.attributes.iter().filter(|known| known.identity == attribute.identity).map(|known| known.index + 1).max();
         if next.is_some() && !attribute.identity.is_multiple() {
             return Err(Failure::new(ResultReason::IllegalOperation, format!("the object has the attribute {:?} already", attribute.identity.name())));
+        }
+        if self.attributes.len() >= MOST_ATTRIBUTES {
+            return Err(Failure::new(ResultReason::InvalidField, format!("an object may have at most {MOST_ATTRIBUTES} attributes")));
         }
         let index = next.unwrap_or(0);
         self.attributes.push(Attribute { index, ..attribute });

@@ -1,31 +1,157 @@
-//! A bound on what all messages together may take.
+//! A bound on what all messages together may take, and on how much of it one client may take.
 //!
-//! A session owns a small buffer. What a longer message needs beyond that is borrowed from one pool for all sessions, so that many clients that send long messages slowly cannot take all memory.
+//! Small messages and small answers cost nothing here. What is larger takes a part of two pools: one for bytes that are still arriving, which a slow client may hold for a while, and one for
+//! messages that are worked on and answers that are being sent. Of each, one certificate can hold a quarter at most, so that no client can keep the others waiting.
 
+use keystead_kmip::enumeration::ResultReason;
+use keystead_kmip::{Failure, Result};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
-/// What each session may use without asking, in bytes.
-pub const OWN: usize = 16 * 1024;
-/// What all sessions together may use beyond that, in KiB.
-const POOL: usize = 16 * 1024;
+/// What each message, and each answer, may use without asking, in bytes.
+pub const OWN: usize = 4 * 1024;
+/// What a message takes while it is worked on, as a multiple of its length: its items as a tree, what is made of them, and the record that goes to the store.
+const WORK: usize = 8;
+/// Bytes that are arriving, of all clients, in KiB.
+const ARRIVING: usize = 8 * 1024;
+/// Messages that are worked on and answers, of all clients, in KiB.
+const WORKING: usize = 32 * 1024;
+/// The part of one client.
+const SHARE: usize = 4;
+/// How long an answer waits for room.
+const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The pool.
+/// The room that is left for all clients.
 #[derive(Clone)]
-pub struct Memory(Arc<Semaphore>);
+pub struct Memory {
+    arriving: Arc<Semaphore>,
+    working: Arc<Semaphore>,
+}
+
+/// The room that is left for one client, with all of its connections.
+#[derive(Clone)]
+pub struct Share {
+    arriving: Pool,
+    working: Pool,
+}
+
+/// Room that is held until it is dropped.
+pub struct Room {
+    pool: Pool,
+    kib: usize,
+    /// What came without asking, in bytes.
+    own: usize,
+    held: Vec<[OwnedSemaphorePermit; 2]>,
+}
+
+#[derive(Clone)]
+struct Pool {
+    all: Arc<Semaphore>,
+    share: Arc<Semaphore>,
+    most: usize,
+}
 
 impl Memory {
     pub fn new() -> Self {
-        Self(Arc::new(Semaphore::new(POOL)))
+        Self { arriving: Arc::new(Semaphore::new(ARRIVING)), working: Arc::new(Semaphore::new(WORKING)) }
     }
 
-    /// Waits until a message of that many bytes has room. The caller limits the time.
-    pub async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let kib = bytes.saturating_sub(OWN).div_ceil(1024).min(POOL);
-        if kib == 0 {
-            return None;
+    /// A share for a client that has none yet.
+    pub fn share(&self) -> Share {
+        let pool = |all: &Arc<Semaphore>, size: usize| Pool { all: Arc::clone(all), share: Arc::new(Semaphore::new(size / SHARE)), most: size / SHARE };
+        Share { arriving: pool(&self.arriving, ARRIVING), working: pool(&self.working, WORKING) }
+    }
+}
+
+impl Share {
+    /// Waits for room for a message of that many bytes that is still to come. The caller limits the time.
+    pub async fn arriving(&self, bytes: usize) -> Room {
+        let mut room = Room::new(&self.arriving);
+        room.take(bytes).await;
+        room
+    }
+
+    /// Waits for room for the work on a message that is there. The caller limits the time.
+    pub async fn working(&self, bytes: usize) -> Room {
+        let mut room = Room::new(&self.working);
+        // A small message has a small tree, of as many messages as there are connections.
+        if bytes > OWN {
+            room.take(bytes.saturating_mul(WORK)).await;
         }
-        // The semaphore is never closed.
-        Arc::clone(&self.0).acquire_many_owned(u32::try_from(kib).unwrap_or(u32::MAX)).await.ok()
+        room
+    }
+}
+
+impl Room {
+    fn new(pool: &Pool) -> Self {
+        Self { pool: pool.clone(), kib: 0, own: OWN, held: Vec::new() }
+    }
+
+    /// Room for so many bytes of an answer.
+    ///
+    /// # Errors
+    /// Response Too Large for what one client can never have; General Failure where there is none for a while.
+    pub async fn reserve(&mut self, bytes: usize) -> Result<()> {
+        let kib = bytes.saturating_sub(self.own).div_ceil(1024);
+        if kib > 0 && self.kib + kib > self.pool.most {
+            let text = "the answer is too large; ask for fewer objects at a time (Maximum Items and Offset of Locate, smaller batches)";
+            return Err(Failure::new(ResultReason::ResponseTooLarge, text));
+        }
+        timeout(PATIENCE, self.take(bytes))
+            .await
+            .map_err(|_| Failure::new(ResultReason::GeneralFailure, "the server has no room for the answer now; try again"))
+    }
+
+    /// Takes what can be had at most, so that a message of the largest size is served too.
+    async fn take(&mut self, bytes: usize) {
+        let kib = bytes.saturating_sub(self.own).div_ceil(1024).min(self.pool.most - self.kib);
+        self.own = self.own.saturating_sub(bytes);
+        let Some(permits) = u32::try_from(kib).ok().filter(|permits| *permits > 0) else { return };
+        // The client's share first: who has used it up waits for itself, and not among the others. The semaphores are never closed.
+        if let Ok(share) = Arc::clone(&self.pool.share).acquire_many_owned(permits).await
+            && let Ok(all) = Arc::clone(&self.pool.all).acquire_many_owned(permits).await
+        {
+            self.kib += kib;
+            self.held.push([share, all]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_client_has_a_quarter_and_small_things_are_free() {
+        let memory = Memory::new();
+        let (a, b) = (memory.share(), memory.share());
+        let mut held = Vec::new();
+        for _ in 0..1_000 {
+            held.push(a.arriving(OWN).await);
+        }
+        let quarter = ARRIVING * 1024 / SHARE;
+        let whole = a.arriving(quarter + OWN).await;
+        assert!(timeout(Duration::from_millis(20), a.arriving(OWN + 1)).await.is_err(), "its share is used up");
+        assert_eq!(b.arriving(quarter).await.kib, quarter / 1024 - OWN / 1024, "others have theirs");
+        drop(whole);
+        assert_eq!(a.arriving(usize::MAX).await.kib, quarter / 1024, "more than there is: all of it");
+    }
+
+    #[tokio::test]
+    async fn an_answer_grows_until_its_client_has_no_more() {
+        let memory = Memory::new();
+        let share = memory.share();
+        let mut room = share.working(100).await;
+        let quarter = WORKING * 1024 / SHARE;
+        room.reserve(OWN).await.unwrap();
+        assert_eq!(room.kib, 0);
+        room.reserve(quarter / 2).await.unwrap();
+        assert_eq!(room.reserve(quarter / 2 + 1).await.unwrap_err().reason, ResultReason::ResponseTooLarge);
+        room.reserve(quarter / 2).await.unwrap();
+        assert_eq!(room.kib, quarter / 1024);
+        drop(room);
+        assert_eq!(share.working(quarter).await.kib, quarter / 1024);
     }
 }

@@ -1,7 +1,7 @@
 //! The server: accepts connections within its limits, and shakes hands off the accept loop.
 
 use crate::identity::{Identities, follow};
-use crate::memory::Memory;
+use crate::memory::{Memory, Share};
 use crate::session::{Session, Shared};
 use keystead_manager::{Error, Manager, ServerIdentity};
 use rustls::ServerConfig;
@@ -72,8 +72,7 @@ pub async fn serve(listener: TcpListener, manager: Manager, limits: Limits, stop
     let sessions = TaskTracker::new();
     sessions.spawn(renew(manager.clone(), Arc::clone(&certificate), stop.clone()));
     sessions.spawn(crate::session::note_shown(manager.clone(), shown, stop.clone()));
-    let shared =
-        Arc::new(Shared { manager, identities, limits: limits.clone(), memory: Memory::new(), fresh, stop: stop.clone(), clients: Clients::default() });
+    let shared = Arc::new(Shared { manager, identities, limits: limits.clone(), fresh, stop: stop.clone(), clients: Clients::new() });
     let slots = Arc::new(Semaphore::new(limits.max_connections));
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
     loop {
@@ -118,34 +117,49 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared
     Session::run(stream, shared).await
 }
 
-/// Connections of each certificate.
-#[derive(Default)]
-pub(crate) struct Clients(Arc<Mutex<HashMap<[u8; 32], usize>>>);
+/// The clients that are connected, by the SHA-256 of their certificates.
+pub(crate) struct Clients {
+    memory: Memory,
+    known: Arc<Mutex<HashMap<[u8; 32], Connected>>>,
+}
 
-/// A place among the connections of a certificate.
+/// A client with its connections.
+struct Connected {
+    connections: usize,
+    share: Share,
+}
+
+/// A place among the connections of a client.
 pub(crate) struct ClientSlot {
-    clients: Arc<Mutex<HashMap<[u8; 32], usize>>>,
+    clients: Arc<Mutex<HashMap<[u8; 32], Connected>>>,
     fingerprint: [u8; 32],
+    /// What its messages may take, together with those of its other connections.
+    pub share: Share,
 }
 
 impl Clients {
+    fn new() -> Self {
+        Self { memory: Memory::new(), known: Arc::default() }
+    }
+
+    /// A place for one more connection; `None` where the client has `most` already.
     pub(crate) fn enter(&self, fingerprint: [u8; 32], most: usize) -> Option<ClientSlot> {
-        let mut clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = clients.entry(fingerprint).or_default();
-        if *count >= most {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let client = known.entry(fingerprint).or_insert_with(|| Connected { connections: 0, share: self.memory.share() });
+        if client.connections >= most {
             return None;
         }
-        *count += 1;
-        Some(ClientSlot { clients: Arc::clone(&self.0), fingerprint })
+        client.connections += 1;
+        Some(ClientSlot { clients: Arc::clone(&self.known), fingerprint, share: client.share.clone() })
     }
 }
 
 impl Drop for ClientSlot {
     fn drop(&mut self) {
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = clients.get_mut(&self.fingerprint) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(client) = clients.get_mut(&self.fingerprint) {
+            client.connections -= 1;
+            if client.connections == 0 {
                 clients.remove(&self.fingerprint);
             }
         }

@@ -2,9 +2,9 @@
 
 use crate::identity::{Client, Identities, Refusal};
 use crate::managed::Managed;
-use crate::memory::{Memory, OWN};
+use crate::memory::{OWN, Room};
 use crate::operations::run;
-use crate::server::{Clients, Limits, Shown};
+use crate::server::{ClientSlot, Clients, Limits, Shown};
 use crate::unit::{Unit, Unsaved};
 use keystead_kmip::enumeration::ResultReason;
 use keystead_kmip::message::{RequestMessage, Unreadable, refusal};
@@ -32,7 +32,6 @@ pub(crate) struct Shared {
     pub manager: Manager,
     pub identities: watch::Receiver<Arc<Identities>>,
     pub limits: Limits,
-    pub memory: Memory,
     pub fresh: mpsc::Sender<Shown>,
     pub stop: CancellationToken,
     pub clients: Clients,
@@ -43,6 +42,7 @@ pub(crate) struct Session {
     stream: TlsStream<TcpStream>,
     shared: Arc<Shared>,
     client: Client,
+    slot: ClientSlot,
     keys: Keys,
     identities: watch::Receiver<Arc<Identities>>,
     /// What has been read and not been answered; may hold the start of the next message.
@@ -53,17 +53,17 @@ pub(crate) struct Session {
 impl Session {
     /// Serves a connection until its end. The error says why it ended, for the log.
     pub async fn run(stream: TlsStream<TcpStream>, shared: Arc<Shared>) -> Result<(), String> {
-        let identities = shared.identities.clone();
+        let mut identities = shared.identities.clone();
         let now = shared.manager.now().as_second();
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
-        let current = Arc::clone(&identities.borrow());
+        let current = Arc::clone(&identities.borrow_and_update());
         let client = current.recognize(chain, now).map_err(|why| refused(&why))?;
-        let Some(_slot) = shared.clients.enter(client.fingerprint, shared.limits.max_connections_per_client) else {
+        let Some(slot) = shared.clients.enter(client.fingerprint, shared.limits.max_connections_per_client) else {
             tracing::warn!(svm = current.svm_name(client.svm), "an EKMIP connection was refused: its certificate has max_connections_per_client already");
             return Err("too many connections with this certificate".to_owned());
         };
         let keys = shared.manager.keys(client.svm);
-        let mut session = Self { stream, client, keys, identities, shared, input: Zeroizing::default(), output: Zeroizing::default() };
+        let mut session = Self { stream, client, slot, keys, identities, shared, input: Zeroizing::default(), output: Zeroizing::default() };
         let ended = session.serve().await;
         // Says goodbye where the peer still listens; it is not waited for.
         let _ = timeout(Duration::from_secs(1), session.stream.shutdown()).await;
@@ -75,7 +75,7 @@ impl Session {
             if !self.wait().await? {
                 return Ok(());
             }
-            let memory = self.shared.memory.clone();
+            let share = self.slot.share.clone();
             let limit = self.shared.limits.max_message_size;
             let length = match timeout(MESSAGE_TIME, self.message_length()).await.map_err(|_| slow())?? {
                 Length::Message(length) if length <= limit => length,
@@ -85,12 +85,14 @@ impl Session {
                 Length::NoMessage => return self.refuse("this is no KMIP message".to_owned()).await,
             };
             // Room first, then the bytes: nobody holds what others wait for while it waits itself.
-            let room = timeout(MESSAGE_TIME, memory.take(length)).await.map_err(|_| "no room for the message".to_owned())?;
+            let full = |_| "no room for the message".to_owned();
+            let arriving = timeout(MESSAGE_TIME, share.arriving(length)).await.map_err(full)?;
             timeout(MESSAGE_TIME, self.read_to(length)).await.map_err(|_| slow())??;
+            let mut room = timeout(MESSAGE_TIME, share.working(length)).await.map_err(full)?;
+            drop(arriving);
             let now = self.shared.manager.now().as_second();
-            self.identities.borrow().check(&self.client, now).map_err(|why| refused(&why))?;
-            self.answer(length, now).await;
-            drop(room);
+            self.recheck(now)?;
+            self.answer(length, now, &mut room).await;
             self.send().await?;
             self.forget(length);
         }
@@ -115,14 +117,29 @@ impl Session {
                     if changed.is_err() {
                         return Ok(false);
                     }
-                    let now = self.shared.manager.now().as_second();
-                    let current = Arc::clone(&self.identities.borrow_and_update());
-                    current.check(&self.client, now).map_err(|why| refused(&why))?;
+                    self.look_again()?;
                 }
                 () = &mut idle => return Err("idle for too long".to_owned()),
             }
         }
         Ok(true)
+    }
+
+    /// Before each request: whether the client is still one. That was decided at the handshake, and is decided anew only where it can have changed: a check of signatures for each request would cost
+    /// more than the request.
+    fn recheck(&mut self, now: i64) -> Result<(), String> {
+        // An error: the table is not kept any more, since the server stops. What it said last counts.
+        if now >= self.client.look_again_at || self.identities.has_changed().unwrap_or(false) {
+            self.look_again()?;
+        }
+        Ok(())
+    }
+
+    fn look_again(&mut self) -> Result<(), String> {
+        let now = self.shared.manager.now().as_second();
+        let current = Arc::clone(&self.identities.borrow_and_update());
+        self.client = current.check(&self.client, now).map_err(|why| refused(&why))?;
+        Ok(())
     }
 
     async fn message_length(&mut self) -> Result<Length, String> {
@@ -145,7 +162,7 @@ impl Session {
         Ok(())
     }
 
-    async fn answer(&mut self, length: usize, now: i64) {
+    async fn answer(&mut self, length: usize, now: i64, room: &mut Room) {
         let Some(bytes) = self.input.get(..length) else { return };
         let out = &mut *self.output;
         let node = match decode(bytes) {
@@ -158,7 +175,7 @@ impl Session {
         match RequestMessage::from_node(&node) {
             Err(unreadable) => refusal(&unreadable, now, out),
             Ok(message) => {
-                for id in run(&self.shared.manager, &self.keys, &message, out).await {
+                for id in run(&self.shared.manager, &self.keys, &message, room, out).await {
                     // Full: the next Get tries again.
                     let _ = self.shared.fresh.try_send((self.client.svm, id));
                 }

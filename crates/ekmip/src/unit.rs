@@ -15,6 +15,9 @@ use zeroize::Zeroizing;
 /// How many objects one unit may change: what fits in a transaction of the store, with their names.
 const MOST: usize = 30;
 
+/// How many objects a search looks at before it lets others run.
+const AT_A_TIME: usize = 500;
+
 /// Where an object comes from.
 #[derive(Clone)]
 pub enum Source {
@@ -51,6 +54,15 @@ impl Found {
     pub fn is_destroyed(&self) -> bool {
         self.destroyed
     }
+
+    /// About how many bytes it has, attributes and secret.
+    pub fn size(&self) -> usize {
+        match &self.source {
+            Source::Stored(stored) => stored.size(),
+            // It came with this very message, whose room it is counted in; what was made here is small.
+            Source::New(secret) => secret.as_ref().map_or(0, |secret| secret.len()),
+        }
+    }
 }
 
 impl<'k> Unit<'k> {
@@ -77,7 +89,11 @@ impl<'k> Unit<'k> {
     /// # Errors
     /// General Failure where the store cannot be read.
     pub async fn search(&self, term: Option<u64>, mut visit: impl FnMut(&Managed<'_>, bool)) -> Result<()> {
-        for stored in self.keys.find(term).await.map_err(|error| failure(&error))? {
+        for (number, stored) in self.keys.find(term).await.map_err(|error| failure(&error))?.into_iter().enumerate() {
+            // A search through a million keys takes its time; others are served meanwhile.
+            if number % AT_A_TIME == AT_A_TIME - 1 {
+                tokio::task::yield_now().await;
+            }
             if !self.staged.contains_key(&stored.id) {
                 visit(&Managed::decode(stored.id, stored.attributes())?, stored.destroyed);
             }
@@ -144,6 +160,7 @@ impl<'k> Unit<'k> {
     }
 
     fn stage(&mut self, found: Found) -> Result<()> {
+        found.object.check_size()?;
         self.staged.insert(found.object.id, found);
         if self.staged.len() > MOST {
             return Err(Failure::new(ResultReason::InvalidMessage, format!("a batch with Undo may change at most {MOST} objects")));

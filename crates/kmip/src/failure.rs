@@ -3,6 +3,9 @@
 use crate::enumeration::ResultReason;
 use std::fmt;
 
+/// The longest text of a failure, in bytes.
+const MAX_MESSAGE: usize = 512;
+
 /// A result of an operation.
 pub type Result<T> = std::result::Result<T, Failure>;
 
@@ -16,9 +19,11 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure.
+    /// A failure. A text that is too long, since it quotes what a peer has sent, is cut.
     pub fn new(reason: ResultReason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
+        let mut message = message.into();
+        message.truncate(message.floor_char_boundary(MAX_MESSAGE));
+        Self { reason, message }
     }
 }
 

@@ -9,21 +9,26 @@ use keystead_kmip::enumeration::{ResultReason, State};
 use keystead_kmip::response::Response;
 use keystead_kmip::ttlv::Value;
 use keystead_kmip::{Failure, Result, Tag};
+use std::collections::HashSet;
+
+/// What the answer takes, as a multiple of the record: the attributes as they are read, as they are answered, and encoded.
+const ANSWER: usize = 4;
 
 pub async fn get(context: &mut Context<'_>, unit: &mut Unit<'_>, id: Option<&str>, names: &[&str]) -> Result<Response<'static>> {
     let id = context.id(id)?;
-    let object = unit.find(id).await?.object;
+    let found = unit.find(id).await?;
+    context.room.reserve(ANSWER * found.size()).await?;
+    let object = found.object;
     let found = if names.is_empty() {
         object.all(context.version, context.now)
     } else {
         let mut found = Vec::new();
-        let mut seen: Vec<&str> = Vec::new();
+        let mut seen: HashSet<&str> = HashSet::new();
         for name in names {
             // A name that is unknown, or of a later version, has no instances: that is no error (section 4.12).
-            if let (false, Ok(identity)) = (seen.contains(name), Identity::from_name(name, context.version)) {
+            if let (true, Ok(identity)) = (seen.insert(name), Identity::from_name(name, context.version)) {
                 found.extend(object.instances(&identity, context.now));
             }
-            seen.push(name);
         }
         found
     };
@@ -34,7 +39,9 @@ pub async fn get(context: &mut Context<'_>, unit: &mut Unit<'_>, id: Option<&str
 
 pub async fn list(context: &mut Context<'_>, unit: &mut Unit<'_>, id: Option<&str>) -> Result<Response<'static>> {
     let id = context.id(id)?;
-    let object = unit.find(id).await?.object;
+    let found = unit.find(id).await?;
+    context.room.reserve(ANSWER * found.size()).await?;
+    let object = found.object;
     let mut identities: Vec<Identity<'static>> = Vec::new();
     for attribute in object.all(context.version, context.now) {
         if !identities.contains(&attribute.identity) {
@@ -92,6 +99,7 @@ pub async fn delete(
 ) -> Result<Response<'static>> {
     let id = context.id(id)?;
     let mut found = unit.find(id).await?;
+    context.room.reserve(ANSWER * found.size()).await?;
     if identity.change() != Change::Free {
         return Err(Failure::new(ResultReason::PermissionDenied, format!("the attribute {:?} cannot be deleted", identity.name())));
     }

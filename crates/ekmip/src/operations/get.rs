@@ -16,6 +16,9 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
+/// What the answer takes, as a multiple of the record: the secret as it is unwrapped, as it is answered, wrapped by another key and encoded.
+const ANSWER: usize = 4;
+
 pub async fn get(
     context: &mut Context<'_>,
     unit: &mut Unit<'_>,
@@ -28,6 +31,7 @@ pub async fn get(
     if found.is_destroyed() {
         return Err(not_found(&id.to_string()));
     }
+    context.room.reserve(ANSWER * found.size()).await?;
     let object = &found.object;
     let flag = |tag, default| object.boolean(tag).unwrap_or(default);
     if object.has_state() && !flag(Tag::Extractable, true) {

@@ -4,18 +4,26 @@ use super::Context;
 use crate::managed::{Managed, is_indexed, term};
 use crate::unit::Unit;
 use keystead_kmip::attribute::{Attribute, Identity};
-use keystead_kmip::enumeration::{ObjectGroupMember, State};
+use keystead_kmip::enumeration::{ObjectGroupMember, ResultReason, State};
 use keystead_kmip::request::Locate;
 use keystead_kmip::response::Response;
 use keystead_kmip::ttlv::Value;
-use keystead_kmip::{Result, Tag};
+use keystead_kmip::{Failure, Result, Tag};
 use uuid::Uuid;
 
 /// Objects whose secret is there (bit 1 of the Storage Status Mask) and those whose secret is gone (bit 3).
 const ON_LINE: i32 = 1;
 const DESTROYED: i32 = 4;
 
+/// What an identifier of the answer takes, in bytes: as a text, as an item, and encoded.
+const ANSWER: usize = 168;
+/// How many attributes can be asked for at a time.
+const MOST: usize = 32;
+
 pub async fn locate(context: &mut Context<'_>, unit: &mut Unit<'_>, locate: &Locate) -> Result<Response<'static>> {
+    if locate.attributes.len() > MOST {
+        return Err(Failure::new(ResultReason::InvalidField, format!("a Locate may name at most {MOST} attributes")));
+    }
     let wants_destroyed = locate.attributes.iter().any(|attribute| {
         attribute.identity == Identity::Known(Tag::State)
             && matches!(attribute.value, Value::Enumeration(state) if state == State::Destroyed as u32 || state == State::DestroyedCompromised as u32)
@@ -45,6 +53,7 @@ pub async fn locate(context: &mut Context<'_>, unit: &mut Unit<'_>, locate: &Loc
     found.sort_unstable();
     let most = locate.maximum_items.unwrap_or(usize::MAX);
     let ids: Vec<Uuid> = found.into_iter().skip(locate.offset).take(most).map(|(_, id)| id).collect();
+    context.room.reserve(ANSWER * ids.len()).await?;
     if let [only] = ids.as_slice() {
         context.placeholder = Some(*only);
     }

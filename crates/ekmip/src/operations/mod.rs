@@ -8,6 +8,7 @@ mod locate;
 mod query;
 mod rekey;
 
+use crate::memory::Room;
 use crate::unit::{Unit, Unsaved, not_found};
 use keystead_kmip::enumeration::{BatchErrorContinuationOption, ResultReason};
 use keystead_kmip::message::{Outcome, RequestItem, RequestMessage, ResponseItem, respond};
@@ -20,6 +21,8 @@ use uuid::Uuid;
 
 /// How often work is done again since something it had read has changed.
 const REPEATS: usize = 20;
+/// What an answer without a key, attributes or a list takes, in bytes.
+const PLAIN_ANSWER: usize = 384;
 
 /// What an operation runs with.
 pub struct Context<'c> {
@@ -35,6 +38,8 @@ pub struct Context<'c> {
     pub placeholder: Option<Uuid>,
     /// Objects that were handed out while they were fresh.
     pub fresh: Vec<Uuid>,
+    /// What the answer may take. Who answers with more than an identifier reserves it first.
+    pub room: &'c mut Room,
 }
 
 impl Context<'_> {
@@ -54,12 +59,13 @@ impl Context<'_> {
 }
 
 /// Runs a message and writes the answer. Answers which objects were handed out while they were fresh.
-pub async fn run(manager: &Manager, keys: &Keys, message: &RequestMessage<'_, '_>, out: &mut Vec<u8>) -> Vec<Uuid> {
+pub async fn run(manager: &Manager, keys: &Keys, message: &RequestMessage<'_, '_>, room: &mut Room, out: &mut Vec<u8>) -> Vec<Uuid> {
     let now = manager.now().as_second();
-    let mut context = Context { manager, keys, version: message.version, now, placeholder: None, fresh: Vec::new() };
-    let items = match message.on_error {
-        BatchErrorContinuationOption::Undo => undoable(&mut context, &message.items).await,
-        other => one_by_one(&mut context, &message.items, other == BatchErrorContinuationOption::Continue).await,
+    let mut context = Context { manager, keys, version: message.version, now, placeholder: None, fresh: Vec::new(), room };
+    let items = match (context.room.reserve(message.items.len() * PLAIN_ANSWER).await, message.on_error) {
+        (Err(failure), _) => message.items.iter().map(|item| answer(item, Outcome::Failed(failure.clone()))).collect(),
+        (Ok(()), BatchErrorContinuationOption::Undo) => undoable(&mut context, &message.items).await,
+        (Ok(()), other) => one_by_one(&mut context, &message.items, other == BatchErrorContinuationOption::Continue).await,
     };
     let start = out.len();
     respond(message.version, now, message.client_correlation_value, &items, out);
@@ -83,7 +89,7 @@ async fn one_by_one<'n>(context: &mut Context<'_>, items: &'n [RequestItem<'n, '
             Ok(mut responses) => responses.pop().map_or(Outcome::Undone, Outcome::Success),
             Err((_, failure)) => Outcome::Failed(failure),
         };
-        answers.push(ResponseItem { operation: Some(item.operation), id: item.id, outcome });
+        answers.push(answer(item, outcome));
         if failed && !go_on {
             break;
         }
@@ -93,7 +99,6 @@ async fn one_by_one<'n>(context: &mut Context<'_>, items: &'n [RequestItem<'n, '
 
 /// All items or none: those before the one that failed are undone, those after it are not run (section 6.13).
 async fn undoable<'n>(context: &mut Context<'_>, items: &'n [RequestItem<'n, '_>]) -> Vec<ResponseItem<'n>> {
-    let answer = |item: &'n RequestItem<'n, '_>, outcome| ResponseItem { operation: Some(item.operation), id: item.id, outcome };
     match repeat(context, items).await {
         Ok(responses) => items.iter().zip(responses).map(|(item, response)| answer(item, Outcome::Success(response))).collect(),
         Err((at, failure)) => {
@@ -102,6 +107,10 @@ async fn undoable<'n>(context: &mut Context<'_>, items: &'n [RequestItem<'n, '_>
             answers
         }
     }
+}
+
+fn answer<'n>(item: &RequestItem<'n, '_>, outcome: Outcome<'static>) -> ResponseItem<'n> {
+    ResponseItem { operation: Some(item.operation), id: item.id, outcome }
 }
 
 /// Runs items as one unit of work until it is committed. On failure: which item, and why.

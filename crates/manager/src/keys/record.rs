@@ -64,6 +64,11 @@ impl KeyObject {
         Ok(Self { id, revision, kek_version: u32::from_be_bytes([v0, v1, v2, v3]), destroyed, value, wrapped })
     }
 
+    /// The length of the record, in bytes.
+    pub fn size(&self) -> usize {
+        self.value.len()
+    }
+
     /// The attributes, as they were given.
     pub fn attributes(&self) -> &[u8] {
         self.value.get(HEADER + self.wrapped..).unwrap_or_default()
