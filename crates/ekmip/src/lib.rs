@@ -20,8 +20,17 @@ pub use probe::Probe;
 
 pub use server::{Limits, serve};
 
-/// For fuzzing and tests: what the codec of stored attributes does with any bytes.
+/// For fuzzing: what the codec of stored attributes does with any bytes.
 #[doc(hidden)]
 pub fn reads_as_attributes(bytes: &[u8]) -> bool {
     stored::decode(bytes).is_some()
+}
+
+/// For fuzzing: the answer to whatever bytes, as a session of a client of the SVM would give it.
+#[doc(hidden)]
+pub async fn answer_bytes(manager: &keystead_manager::Manager, svm: uuid::Uuid, bytes: &[u8]) -> Vec<u8> {
+    let mut room = memory::Memory::new().share().working(bytes.len()).await;
+    let mut out = Vec::new();
+    session::answer(manager, &manager.keys(svm), bytes, manager.now().as_second(), &mut room, &mut out).await;
+    out
 }

@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 use zeroize::{Zeroize as _, Zeroizing};
 
 /// From the first byte of a message to its last, and as long for an answer to be taken.
@@ -164,22 +165,9 @@ impl Session {
 
     async fn answer(&mut self, length: usize, now: i64, room: &mut Room) {
         let Some(bytes) = self.input.get(..length) else { return };
-        let out = &mut *self.output;
-        let node = match decode(bytes) {
-            Ok(node) => node,
-            Err(error) => {
-                let failure = Failure::new(ResultReason::InvalidMessage, error.to_string());
-                return refusal(&Unreadable { version: version_of(bytes), failure }, now, out);
-            }
-        };
-        match RequestMessage::from_node(&node) {
-            Err(unreadable) => refusal(&unreadable, now, out),
-            Ok(message) => {
-                for id in run(&self.shared.manager, &self.keys, &message, room, out).await {
-                    // Full: the next Get tries again.
-                    let _ = self.shared.fresh.try_send((self.client.svm, id));
-                }
-            }
+        for id in answer(&self.shared.manager, &self.keys, bytes, now, room, &mut self.output).await {
+            // Full: the next Get tries again.
+            let _ = self.shared.fresh.try_send((self.client.svm, id));
         }
     }
 
@@ -212,6 +200,25 @@ impl Session {
             *self.output = Vec::new();
         }
         self.input.extend_from_slice(&rest);
+    }
+}
+
+/// Answers one message of whatever bytes. Says which objects were handed out while they were fresh.
+pub(crate) async fn answer(manager: &Manager, keys: &Keys, bytes: &[u8], now: i64, room: &mut Room, out: &mut Vec<u8>) -> Vec<Uuid> {
+    let node = match decode(bytes) {
+        Ok(node) => node,
+        Err(error) => {
+            let failure = Failure::new(ResultReason::InvalidMessage, error.to_string());
+            refusal(&Unreadable { version: version_of(bytes), failure }, now, out);
+            return Vec::new();
+        }
+    };
+    match RequestMessage::from_node(&node) {
+        Err(unreadable) => {
+            refusal(&unreadable, now, out);
+            Vec::new()
+        }
+        Ok(message) => run(manager, keys, &message, room, out).await,
     }
 }
 
