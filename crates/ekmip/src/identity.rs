@@ -5,25 +5,32 @@
 
 use keystead_manager::clients::{ClientTable, PROBE_URI, fingerprint};
 use keystead_manager::{Error, Manager};
-use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
-use rustls::server::danger::ClientCertVerifier;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{CertificateError, RootCertStore};
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+/// How long the table stands at most before it is made anew.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// How many certificates a client may send.
+const MOST_CERTIFICATES: usize = 6;
+/// How many bytes they may have: they are kept as long as the connection.
+const MOST_BYTES: usize = 16 * 1024;
+
 /// Who may connect now.
 pub struct Identities {
     table: ClientTable,
-    /// Accepts what any of the CAs has signed; `None` where the roots are unusable.
-    verifier: Option<Arc<dyn ClientCertVerifier>>,
+    /// The cluster's CA; `None` where it is unusable.
     cluster: Option<Arc<dyn ClientCertVerifier>>,
-    /// One verifier an SVM with CAs of its own.
+    /// One verifier an SVM with CAs of its own. Each for itself: a verifier gives up after so many signatures, and one SVM's CAs must not use up what is there for the others.
     own: Vec<(Uuid, Arc<dyn ClientCertVerifier>)>,
 }
 
@@ -34,6 +41,8 @@ pub struct Client {
     pub svm: Uuid,
     /// SHA-256 of its certificate.
     pub fingerprint: [u8; 32],
+    /// Whether it is a node's own probe.
+    pub probe: bool,
     /// When one of the chain's certificates ends, seconds since 1970: then it must be looked at again.
     pub look_again_at: i64,
     /// The certificate, then those above it that the client sent.
@@ -61,21 +70,36 @@ pub enum Refusal {
 
 impl Identities {
     fn new(table: ClientTable) -> Self {
-        let all = table.cas.iter().map(|(_, ca)| ca.clone()).chain([table.cluster_ca.clone()]);
-        let verifier = verifier(all);
-        let cluster = self::verifier([table.cluster_ca.clone()]);
+        let cluster = verifier([table.cluster_ca.clone()]);
         let svms: HashSet<Uuid> = table.cas.iter().map(|(svm, _)| *svm).collect();
         let own = svms.into_iter().filter_map(|svm| {
             let cas = table.cas.iter().filter(|(owner, _)| *owner == svm).map(|(_, ca)| ca.clone());
-            Some((svm, self::verifier(cas)?))
+            Some((svm, verifier(cas)?))
         });
         let own = own.collect();
-        Self { table, verifier, cluster, own }
+        Self { table, cluster, own }
     }
 
-    /// What the handshake checks.
-    pub fn verifier(&self) -> Option<Arc<dyn ClientCertVerifier>> {
-        self.verifier.clone()
+    /// What the handshake checks: that a CA that counts has signed the certificate, and that it was not revoked. For whom it speaks is found out afterwards.
+    ///
+    /// # Errors
+    /// What the last verifier says.
+    pub fn admit(&self, leaf: &CertificateDer<'_>, rest: &[CertificateDer<'_>], now: UnixTime) -> Result<ClientCertVerified, rustls::Error> {
+        let bytes = rest.iter().map(|certificate| certificate.len()).sum::<usize>() + leaf.len();
+        if rest.len() >= MOST_CERTIFICATES || bytes > MOST_BYTES {
+            return Err(CertificateError::ApplicationVerificationFailure.into());
+        }
+        if self.table.clients.get(&fingerprint(leaf)).is_some_and(|known| known.revoked) {
+            return Err(CertificateError::Revoked.into());
+        }
+        let mut refused = rustls::Error::General("no client CA can be used".to_owned());
+        for verifier in self.cluster.iter().chain(self.own.iter().map(|(_, verifier)| verifier)) {
+            match verifier.verify_client_cert(leaf, rest, now) {
+                Ok(verified) => return Ok(verified),
+                Err(error) => refused = error,
+            }
+        }
+        Err(refused)
     }
 
     /// Recognizes a client after the handshake.
@@ -85,7 +109,7 @@ impl Identities {
     pub fn recognize(&self, chain: &[CertificateDer<'_>], now: i64) -> Result<Client, Refusal> {
         let chain: Arc<Vec<_>> = Arc::new(chain.iter().map(|certificate| certificate.clone().into_owned()).collect());
         let leaf = chain.first().ok_or(Refusal::Unreadable)?;
-        let client = Client { svm: Uuid::nil(), fingerprint: fingerprint(leaf), look_again_at: 0, chain: Arc::clone(&chain) };
+        let client = Client { svm: Uuid::nil(), fingerprint: fingerprint(leaf), probe: false, look_again_at: 0, chain: Arc::clone(&chain) };
         self.look(&client, now)
     }
 
@@ -109,22 +133,21 @@ impl Identities {
         if certificate.validity().not_after.timestamp() <= now {
             return Err(Refusal::Expired);
         }
-        let svm = self.svm(client, probe_of(&certificate), now)?;
+        let probe = probe_of(&certificate);
+        let svm = self.svm(client, probe, now)?;
+        let probe = probe.is_some() && !self.table.clients.contains_key(&client.fingerprint);
         let ends = client.chain.iter().filter_map(|der| X509Certificate::from_der(der).ok()).map(|(_, one)| one.validity().not_after.timestamp());
-        Ok(Client { svm, look_again_at: ends.filter(|end| *end > now).min().unwrap_or(now), ..client.clone() })
+        Ok(Client { svm, probe, look_again_at: ends.filter(|end| *end > now).min().unwrap_or(now), ..client.clone() })
     }
 
     fn svm(&self, client: &Client, probe: Option<Uuid>, now: i64) -> Result<Uuid, Refusal> {
-        let mut owners: Vec<Uuid> = self.own.iter().filter(|(_, verifier)| vouches(&**verifier, &client.chain, now)).map(|(svm, _)| *svm).collect();
-        match self.table.clients.get(&client.fingerprint) {
+        let owners: Vec<Uuid> = match self.table.clients.get(&client.fingerprint) {
             Some(known) if known.revoked => return Err(Refusal::Revoked),
-            // The cluster's CA has signed exactly these bytes: that is what the fingerprint in its list says.
-            Some(known) => owners.push(known.svm),
-            None if self.cluster.as_ref().is_some_and(|verifier| vouches(&**verifier, &client.chain, now)) => owners.push(probe.ok_or(Refusal::Unknown)?),
-            None => {}
-        }
-        owners.sort_unstable();
-        owners.dedup();
+            // The cluster's CA has signed exactly these bytes: that is what the fingerprint in its list says. Nobody else's CA can take that away.
+            Some(known) => vec![known.svm],
+            None if self.cluster.as_ref().is_some_and(|verifier| vouches(&**verifier, &client.chain, now)) => vec![probe.ok_or(Refusal::Unknown)?],
+            None => self.own.iter().filter(|(_, verifier)| vouches(&**verifier, &client.chain, now)).map(|(svm, _)| *svm).collect(),
+        };
         match owners.as_slice() {
             [] => Err(Refusal::NotSigned),
             [svm] if self.table.svms.contains_key(svm) => Ok(*svm),
@@ -144,6 +167,8 @@ pub fn follow(manager: &Manager, stop: CancellationToken) -> Result<watch::Recei
             tokio::select! {
                 () = stop.cancelled() => return,
                 changed = changes.changed() => if changed.is_err() { return },
+                // CAs end by themselves.
+                () = tokio::time::sleep(LOOK_AGAIN) => {}
             }
             match manager.ekmip_client_table() {
                 Ok(table) if table == sender.borrow().table => {}
@@ -166,7 +191,7 @@ fn verifier(cas: impl IntoIterator<Item = Vec<u8>>) -> Option<Arc<dyn ClientCert
 }
 
 fn vouches(verifier: &dyn ClientCertVerifier, chain: &[CertificateDer<'_>], now: i64) -> bool {
-    let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(u64::try_from(now).unwrap_or_default()));
+    let now = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(now).unwrap_or_default()));
     chain.split_first().is_some_and(|(leaf, rest)| verifier.verify_client_cert(leaf, rest, now).is_ok())
 }
 

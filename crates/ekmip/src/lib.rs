@@ -3,12 +3,13 @@
 //! [`serve`] accepts connections; each is a session of its own: a handshake off the accept loop, then requests one after the other. What a request does stands in `operations`, what it changes
 //! is committed by a `unit`. This room knows neither the store nor AWS: keys come from, and go to, `keystead_manager::keys`.
 
+mod clients;
+mod door;
 mod identity;
 mod managed;
 mod memory;
 mod operations;
 mod probe;
-
 mod reason;
 mod server;
 mod session;
@@ -17,7 +18,6 @@ mod unit;
 
 pub use managed::index;
 pub use probe::Probe;
-
 pub use server::{Limits, serve};
 
 /// For fuzzing: what the codec of stored attributes does with any bytes.
@@ -31,6 +31,6 @@ pub fn reads_as_attributes(bytes: &[u8]) -> bool {
 pub async fn answer_bytes(manager: &keystead_manager::Manager, svm: uuid::Uuid, bytes: &[u8]) -> Vec<u8> {
     let mut room = memory::Memory::new().share().working(bytes.len()).await;
     let mut out = Vec::new();
-    session::answer(manager, &manager.keys(svm), bytes, manager.now().as_second(), &mut room, &mut out).await;
+    session::answer(manager, &manager.keys(svm), bytes, manager.now().as_second(), &|_| Ok(()), &mut room, &mut out).await;
     out
 }

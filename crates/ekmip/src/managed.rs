@@ -2,7 +2,7 @@
 
 use crate::stored;
 use keystead_keyring::material::sha256;
-use keystead_kmip::attribute::{Attribute, Change, DEFINITIONS, Identity, name_value};
+use keystead_kmip::attribute::{Attribute, Change, DEFINITIONS, Identity, canonical, name_value};
 use keystead_kmip::enumeration::{
     CryptographicAlgorithm, DRBGAlgorithm, Enumeration, HashingAlgorithm, KeyFormatType, ObjectType, RNGAlgorithm, ResultReason, State,
 };
@@ -17,6 +17,8 @@ const LEASE_TIME: u32 = 3_600;
 
 /// How many attributes an object may have.
 const MOST_ATTRIBUTES: usize = 500;
+/// How many names: each is a record of its own, and goes in one transaction with the object.
+pub const MOST_NAMES: usize = 32;
 /// How many bytes all of them may have: they are kept in memory, and written with every change.
 const MOST_BYTES: usize = 64 * 1024;
 
@@ -50,12 +52,17 @@ impl<'a> Managed<'a> {
         stored::encode(&self.attributes)
     }
 
+    /// About how many bytes its attributes have when they are stored.
+    pub fn size(&self) -> usize {
+        self.attributes.iter().map(|attribute| 12 + attribute.identity.name().len() + value_size(&attribute.value)).sum()
+    }
+
     /// Refuses what is too large to be kept.
     ///
     /// # Errors
     /// Invalid Field.
     pub fn check_size(&self) -> Result<()> {
-        let bytes = self.encode().len();
+        let bytes = self.size();
         if bytes > MOST_BYTES {
             return Err(Failure::new(
                 ResultReason::InvalidField,
@@ -193,8 +200,10 @@ impl<'a> Managed<'a> {
         if next.is_some() && !attribute.identity.is_multiple() {
             return Err(Failure::new(ResultReason::IllegalOperation, format!("the object has the attribute {:?} already", attribute.identity.name())));
         }
-        if self.attributes.len() >= MOST_ATTRIBUTES {
-            return Err(Failure::new(ResultReason::InvalidField, format!("an object may have at most {MOST_ATTRIBUTES} attributes")));
+        let names = self.names().count();
+        if self.attributes.len() >= MOST_ATTRIBUTES || (attribute.identity == Identity::Known(Tag::Name) && names >= MOST_NAMES) {
+            let message = format!("an object may have at most {MOST_NAMES} names, and {MOST_ATTRIBUTES} attributes in all");
+            return Err(Failure::new(ResultReason::IndexOutOfBounds, message));
         }
         let index = next.unwrap_or(0);
         self.attributes.push(Attribute { index, ..attribute });
@@ -250,9 +259,19 @@ impl<'a> Managed<'a> {
         }
     }
 
+    /// A new object's Usage Limits are all there still (section 3.21): whatever count its client or its predecessor gives, it starts at the total.
+    pub fn start_counting(&mut self) {
+        let Some(Value::Structure(items)) = self.value(Tag::UsageLimits).cloned() else { return };
+        let Some(total) = items.iter().find(|item| item.tag == Tag::UsageLimitsTotal).map(|total| total.value.clone().into_owned()) else { return };
+        // In the order of the specification, whatever the client's was.
+        let unit = items.into_iter().filter(|item| item.tag == Tag::UsageLimitsUnit).map(Node::into_owned);
+        let counted = [Node::new(Tag::UsageLimitsTotal, total.clone()), Node::new(Tag::UsageLimitsCount, total)].into_iter().chain(unit).collect();
+        self.set(Tag::UsageLimits, Value::Structure(counted));
+    }
+
     /// The terms that it is found by.
     pub fn terms(&self) -> Vec<u64> {
-        self.attributes.iter().filter(|attribute| is_indexed(&attribute.identity)).map(|attribute| term(&attribute.identity, &attribute.value)).collect()
+        self.attributes.iter().filter(|attribute| is_indexed(&attribute.identity)).filter_map(|attribute| term(&attribute.identity, &attribute.value)).collect()
     }
 }
 
@@ -267,13 +286,13 @@ pub fn is_indexed(identity: &Identity<'_>) -> bool {
     }
 }
 
-/// The term of an attribute with a value. It lives in memory only, so it may differ from one version to the next.
-pub fn term(identity: &Identity<'_>, value: &Value<'_>) -> u64 {
+/// The term of an attribute with a value; none for a part of a structure. It lives in memory only, so it may differ from one version to the next.
+pub fn term(identity: &Identity<'_>, value: &Value<'_>) -> Option<u64> {
     // Not keyed: who floods a term slows down searches of its own SVM alone, and searches compare again.
     let mut hasher = std::hash::DefaultHasher::new();
     identity.hash(&mut hasher);
-    value.hash(&mut hasher);
-    hasher.finish()
+    canonical(identity, value)?.hash(&mut hasher);
+    Some(hasher.finish())
 }
 
 /// The index for the key manager: the terms of stored attributes.
@@ -286,6 +305,15 @@ pub fn may_create(identity: &Identity<'_>) -> bool {
     match identity {
         Identity::Known(tag) => keystead_kmip::attribute::definition(*tag).is_some_and(|definition| definition.create),
         Identity::Custom(_) => identity.change() == Change::Free,
+    }
+}
+
+fn value_size(value: &Value<'_>) -> usize {
+    match value {
+        Value::Structure(items) => items.iter().map(|item| 6 + value_size(&item.value)).sum(),
+        Value::TextString(text) => 4 + text.len(),
+        Value::ByteString(bytes) | Value::BigInteger(bytes) => 4 + bytes.len(),
+        _ => 8,
     }
 }
 
@@ -336,7 +364,7 @@ mod tests {
         let mut key = key();
         key.add(Attribute::name("a")).unwrap();
         let bytes = key.encode();
-        assert_eq!(index(&bytes), [term(&Identity::Known(Tag::Name), &Attribute::name("a").value)]);
+        assert_eq!(index(&bytes), [term(&Identity::Known(Tag::Name), &Attribute::name("a").value).unwrap()]);
         assert!(index(b"damaged").is_empty());
     }
 }

@@ -8,7 +8,7 @@ use keystead_manager::{Code, Error};
 pub fn failure(error: &Error) -> Failure {
     let reason = match error.code {
         // Blocked, and not usable yet or any more (`contract/revocation.md`).
-        Code::Blocked | Code::NotConfigured | Code::Initializing | Code::Disabling | Code::KeystoreSwitching | Code::PermissionDenied => {
+        Code::Blocked | Code::NotConfigured | Code::Initializing | Code::Disabling | Code::KeystoreSwitching | Code::PermissionDenied | Code::LimitReached => {
             ResultReason::PermissionDenied
         }
         Code::KeyRecordDamaged => ResultReason::CryptographicFailure,

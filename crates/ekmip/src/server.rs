@@ -1,24 +1,25 @@
 //! The server: accepts connections within its limits, and shakes hands off the accept loop.
 
+use crate::clients::Clients;
+use crate::door::{Door, Guest};
 use crate::identity::{Identities, follow};
-use crate::memory::{Memory, Share};
 use crate::session::{Session, Shared};
 use keystead_manager::{Error, Manager, ServerIdentity};
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::Acceptor;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
 use secrecy::ExposeSecret as _;
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -27,10 +28,6 @@ use uuid::Uuid;
 const DRAIN: Duration = Duration::from_secs(10);
 /// The pause after the system has no descriptors or memory for another connection.
 const EXHAUSTED: Duration = Duration::from_millis(100);
-/// TLS 1.2 sessions that can be resumed.
-const SESSIONS: usize = 4_096;
-/// Handshakes cost a signature; more at a time would only wait for each other.
-const HANDSHAKES: usize = 64;
 
 /// What clients may take.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +36,8 @@ pub struct Limits {
     pub max_message_size: usize,
     /// Connections in all.
     pub max_connections: usize,
+    /// Connections of one SVM's clients together.
+    pub max_connections_per_svm: usize,
     /// Connections with one certificate.
     pub max_connections_per_client: usize,
     /// From the connection to the end of the handshake.
@@ -52,6 +51,7 @@ impl Default for Limits {
         Self {
             max_message_size: 1024 * 1024,
             max_connections: 1_024,
+            max_connections_per_svm: 512,
             max_connections_per_client: 256,
             handshake_timeout: Duration::from_secs(10),
             // Storage keeps its connection open and asks once a day.
@@ -67,14 +67,14 @@ impl Default for Limits {
 pub async fn serve(listener: TcpListener, manager: Manager, limits: Limits, stop: CancellationToken) -> Result<(), Error> {
     let identities = follow(&manager, stop.clone())?;
     let certificate = Arc::new(Certificate(RwLock::new(certified(&manager.ekmip_identity()?)?)));
-    let acceptor = TlsAcceptor::from(Arc::new(tls(&identities, &certificate)?));
+    let acceptor = Arc::new(tls(&identities, &certificate)?);
     let (fresh, shown) = mpsc::channel(1_024);
     let sessions = TaskTracker::new();
     sessions.spawn(renew(manager.clone(), Arc::clone(&certificate), stop.clone()));
     sessions.spawn(crate::session::note_shown(manager.clone(), shown, stop.clone()));
     let shared = Arc::new(Shared { manager, identities, limits: limits.clone(), fresh, stop: stop.clone(), clients: Clients::new() });
     let slots = Arc::new(Semaphore::new(limits.max_connections));
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    let door = Arc::new(Door::new());
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
@@ -88,14 +88,10 @@ pub async fn serve(listener: TcpListener, manager: Manager, limits: Limits, stop
                 continue;
             }
         };
-        let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
-            tracing::warn!(%peer, limit = limits.max_connections, "an EKMIP connection was refused: max_connections is reached");
-            continue;
-        };
-        let (acceptor, shared, handshakes) = (acceptor.clone(), Arc::clone(&shared), Arc::clone(&handshakes));
+        let (acceptor, shared, slots) = (acceptor.clone(), Arc::clone(&shared), Arc::clone(&slots));
+        let guest = door.enter(peer.ip());
         sessions.spawn(async move {
-            connection(stream, acceptor, shared, handshakes).await.unwrap_or_else(|why| tracing::debug!(%peer, why, "an EKMIP connection has ended"));
-            drop(slot);
+            connection(stream, acceptor, shared, guest, slots).await.unwrap_or_else(|why| tracing::debug!(%peer, why, "an EKMIP connection has ended"));
         });
     }
     drop(shared);
@@ -106,64 +102,25 @@ pub async fn serve(listener: TcpListener, manager: Manager, limits: Limits, stop
     Ok(())
 }
 
-async fn connection(stream: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared>, handshakes: Arc<Semaphore>) -> Result<(), String> {
+async fn connection(stream: TcpStream, acceptor: Arc<ServerConfig>, shared: Arc<Shared>, guest: Guest, slots: Arc<Semaphore>) -> Result<(), String> {
     // Without it an answer waits for the client's acknowledgement of the one before: 40 ms.
     stream.set_nodelay(true).map_err(|error| error.to_string())?;
     let handshake = async {
-        let _slot = handshakes.acquire().await.map_err(|error| error.to_string())?;
-        acceptor.accept(stream).await.map_err(|error| format!("handshake: {error}"))
+        // What costs a signature comes after the client's first words: who says nothing keeps nobody waiting.
+        let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await.map_err(|error| format!("handshake: {error}"))?;
+        let _turn = guest.turn().await;
+        hello.into_stream(acceptor).await.map_err(|error| format!("handshake: {error}"))
     };
-    let stream = tokio::time::timeout(shared.limits.handshake_timeout, handshake).await.map_err(|_| "the handshake took too long".to_owned())??;
+    let stream = tokio::select! {
+        shaken = tokio::time::timeout(shared.limits.handshake_timeout, handshake) => shaken.map_err(|_| "the handshake took too long".to_owned())??,
+        () = guest.shown_out() => return Err("too many connections are in their handshake".to_owned()),
+    };
+    drop(guest);
+    let Ok(_slot) = slots.try_acquire() else {
+        tracing::warn!(limit = shared.limits.max_connections, "an EKMIP connection was refused: max_connections is reached");
+        return Err("too many connections".to_owned());
+    };
     Session::run(stream, shared).await
-}
-
-/// The clients that are connected, by the SHA-256 of their certificates.
-pub(crate) struct Clients {
-    memory: Memory,
-    known: Arc<Mutex<HashMap<[u8; 32], Connected>>>,
-}
-
-/// A client with its connections.
-struct Connected {
-    connections: usize,
-    share: Share,
-}
-
-/// A place among the connections of a client.
-pub(crate) struct ClientSlot {
-    clients: Arc<Mutex<HashMap<[u8; 32], Connected>>>,
-    fingerprint: [u8; 32],
-    /// What its messages may take, together with those of its other connections.
-    pub share: Share,
-}
-
-impl Clients {
-    fn new() -> Self {
-        Self { memory: Memory::new(), known: Arc::default() }
-    }
-
-    /// A place for one more connection; `None` where the client has `most` already.
-    pub(crate) fn enter(&self, fingerprint: [u8; 32], most: usize) -> Option<ClientSlot> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let client = known.entry(fingerprint).or_insert_with(|| Connected { connections: 0, share: self.memory.share() });
-        if client.connections >= most {
-            return None;
-        }
-        client.connections += 1;
-        Some(ClientSlot { clients: Arc::clone(&self.known), fingerprint, share: client.share.clone() })
-    }
-}
-
-impl Drop for ClientSlot {
-    fn drop(&mut self) {
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = clients.get_mut(&self.fingerprint) {
-            client.connections -= 1;
-            if client.connections == 0 {
-                clients.remove(&self.fingerprint);
-            }
-        }
-    }
 }
 
 fn tls(identities: &watch::Receiver<Arc<Identities>>, certificate: &Arc<Certificate>) -> Result<ServerConfig, Error> {
@@ -174,8 +131,8 @@ fn tls(identities: &watch::Receiver<Arc<Identities>>, certificate: &Arc<Certific
         .map_err(Error::unexpected)?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::clone(certificate) as Arc<dyn ResolvesServerCert>);
-    // A resumed session keeps the client's certificate; who it is is decided anew each time.
-    config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
+    // A ticket holds the session with the client's certificate, so that the server keeps none; who it is is decided anew each time.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
     config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(Error::unexpected)?;
     Ok(config)
 }
@@ -205,10 +162,8 @@ impl ClientCertVerifier for Verifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        match self.identities.borrow().verifier() {
-            Some(verifier) => verifier.verify_client_cert(end_entity, intermediates, now),
-            None => Err(rustls::Error::General("no client CA can be used".to_owned())),
-        }
+        let identities = Arc::clone(&self.identities.borrow());
+        identities.admit(end_entity, intermediates, now)
     }
 
     fn verify_tls12_signature(

@@ -1,12 +1,13 @@
 //! A session: one connection of one client, from the handshake to its end.
 
+use crate::clients::{ClientSlot, Clients, Full};
 use crate::identity::{Client, Identities, Refusal};
 use crate::managed::Managed;
 use crate::memory::{OWN, Room};
-use crate::operations::run;
-use crate::server::{ClientSlot, Clients, Limits, Shown};
+use crate::operations::{Welcome, run};
+use crate::server::{Limits, Shown};
 use crate::unit::{Unit, Unsaved};
-use keystead_kmip::enumeration::ResultReason;
+use keystead_kmip::enumeration::{Enumeration as _, Operation, ResultReason};
 use keystead_kmip::message::{RequestMessage, Unreadable, refusal};
 use keystead_kmip::ttlv::{HEADER_BYTES, Value, decode};
 use keystead_kmip::{Failure, Tag, Version};
@@ -59,10 +60,15 @@ impl Session {
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let current = Arc::clone(&identities.borrow_and_update());
         let client = current.recognize(chain, now).map_err(|why| refused(&why))?;
-        let Some(slot) = shared.clients.enter(client.fingerprint, shared.limits.max_connections_per_client) else {
-            tracing::warn!(svm = current.svm_name(client.svm), "an EKMIP connection was refused: its certificate has max_connections_per_client already");
-            return Err("too many connections with this certificate".to_owned());
-        };
+        let limits = &shared.limits;
+        let slot = shared.clients.enter(client.svm, client.fingerprint, limits.max_connections_per_client, limits.max_connections_per_svm).map_err(|full| {
+            let reached = match full {
+                Full::Client => "max_connections_per_client",
+                Full::Svm => "max_connections_per_svm",
+            };
+            tracing::warn!(svm = current.svm_name(client.svm), reached, "an EKMIP connection was refused");
+            format!("{reached} is reached")
+        })?;
         let keys = shared.manager.keys(client.svm);
         let mut session = Self { stream, client, slot, keys, identities, shared, input: Zeroizing::default(), output: Zeroizing::default() };
         let ended = session.serve().await;
@@ -165,7 +171,19 @@ impl Session {
 
     async fn answer(&mut self, length: usize, now: i64, room: &mut Room) {
         let Some(bytes) = self.input.get(..length) else { return };
-        for id in answer(&self.shared.manager, &self.keys, bytes, now, room, &mut self.output).await {
+        let (identities, client) = (&self.identities, &self.client);
+        let welcome = |operation: u32| match identities.has_changed() {
+            // A node that looks whether this one answers has no business with keys.
+            _ if client.probe && ![Operation::Query.number(), Operation::DiscoverVersions.number()].contains(&operation) => {
+                Err(Failure::new(ResultReason::PermissionDenied, "the certificate of a probe may only ask what the server can do"))
+            }
+            Ok(true) => match identities.borrow().check(client, now) {
+                Ok(_) => Ok(()),
+                Err(_) => Err(Failure::new(ResultReason::PermissionDenied, "the client's certificate is not accepted any more")),
+            },
+            _ => Ok(()),
+        };
+        for id in answer(&self.shared.manager, &self.keys, bytes, now, &welcome, room, &mut self.output).await {
             // Full: the next Get tries again.
             let _ = self.shared.fresh.try_send((self.client.svm, id));
         }
@@ -204,7 +222,7 @@ impl Session {
 }
 
 /// Answers one message of whatever bytes. Says which objects were handed out while they were fresh.
-pub(crate) async fn answer(manager: &Manager, keys: &Keys, bytes: &[u8], now: i64, room: &mut Room, out: &mut Vec<u8>) -> Vec<Uuid> {
+pub(crate) async fn answer(manager: &Manager, keys: &Keys, bytes: &[u8], now: i64, welcome: Welcome<'_>, room: &mut Room, out: &mut Vec<u8>) -> Vec<Uuid> {
     let node = match decode(bytes) {
         Ok(node) => node,
         Err(error) => {
@@ -218,7 +236,7 @@ pub(crate) async fn answer(manager: &Manager, keys: &Keys, bytes: &[u8], now: i6
             refusal(&unreadable, now, out);
             Vec::new()
         }
-        Ok(message) => run(manager, keys, &message, room, out).await,
+        Ok(message) => run(manager, keys, &message, welcome, room, out).await,
     }
 }
 

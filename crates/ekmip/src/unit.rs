@@ -12,8 +12,9 @@ use std::sync::Arc;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-/// How many objects one unit may change: what fits in a transaction of the store, with their names.
-const MOST: usize = 30;
+/// How many records one unit may write, objects and names, and how many bytes: what fits in a transaction of the store.
+const MOST_RECORDS: usize = 120;
+const MOST_BYTES: usize = 1_200_000;
 
 /// How many objects a search looks at before it lets others run.
 const AT_A_TIME: usize = 500;
@@ -33,6 +34,8 @@ pub struct Found {
     pub object: Managed<'static>,
     source: Source,
     destroyed: bool,
+    /// How many names it has in the store.
+    stored_names: usize,
 }
 
 /// Work that is not committed yet.
@@ -53,6 +56,17 @@ impl Found {
     /// Whether its secret is gone.
     pub fn is_destroyed(&self) -> bool {
         self.destroyed
+    }
+
+    /// Whether its names are its own: those of a destroyed object are free for others.
+    fn has_names(&self) -> bool {
+        let was_destroyed = matches!(&self.source, Source::Stored(base) if base.destroyed);
+        !self.destroyed && !was_destroyed
+    }
+
+    /// How many records a commit writes for it, and how many bytes.
+    fn cost(&self) -> (usize, usize) {
+        (2 + self.stored_names + self.object.names().count(), self.size() + self.object.size())
     }
 
     /// About how many bytes it has, attributes and secret.
@@ -77,11 +91,13 @@ impl<'k> Unit<'k> {
     /// Item Not Found, in the same words whether it does not exist or is another SVM's.
     pub async fn find(&self, id: Uuid) -> Result<Found> {
         if let Some(staged) = self.staged.get(&id) {
-            return Ok(Found { object: staged.object.clone(), source: staged.source.clone(), destroyed: staged.destroyed });
+            let Found { object, source, destroyed, stored_names } = staged;
+            return Ok(Found { object: object.clone(), source: source.clone(), destroyed: *destroyed, stored_names: *stored_names });
         }
         let stored = self.keys.get(id).await.map_err(|error| failure(&error))?.ok_or_else(|| not_found(&id.to_string()))?;
         let object = Managed::decode(id, stored.attributes())?.into_owned();
-        Ok(Found { object, destroyed: stored.destroyed, source: Source::Stored(stored) })
+        let stored_names = object.names().count();
+        Ok(Found { object, destroyed: stored.destroyed, source: Source::Stored(stored), stored_names })
     }
 
     /// All objects with a term, or all, as this unit sees them.
@@ -89,6 +105,10 @@ impl<'k> Unit<'k> {
     /// # Errors
     /// General Failure where the store cannot be read.
     pub async fn search(&self, term: Option<u64>, mut visit: impl FnMut(&Managed<'_>, bool)) -> Result<()> {
+        let _turn = match term {
+            None => Some(self.keys.scan().await.map_err(|error| failure(&error))?),
+            Some(_) => None,
+        };
         for (number, stored) in self.keys.find(term).await.map_err(|error| failure(&error))?.into_iter().enumerate() {
             // A search through a million keys takes its time; others are served meanwhile.
             if number % AT_A_TIME == AT_A_TIME - 1 {
@@ -121,9 +141,9 @@ impl<'k> Unit<'k> {
     /// Makes an object.
     ///
     /// # Errors
-    /// Response Too Large's sibling for batches: too many changes.
+    /// A Name that another object of this unit has; more changes than can be committed together.
     pub fn create(&mut self, object: Managed<'static>, secret: Option<Zeroizing<Vec<u8>>>) -> Result<()> {
-        self.stage(Found { object, source: Source::New(secret.map(Arc::new)), destroyed: false })
+        self.stage(Found { object, source: Source::New(secret.map(Arc::new)), destroyed: false, stored_names: 0 })
     }
 
     /// Changes an object's attributes.
@@ -150,20 +170,29 @@ impl<'k> Unit<'k> {
         if self.staged.is_empty() {
             return Ok(());
         }
+        let makes = self.staged.values().any(|found| matches!(found.source, Source::New(_)) && found.object.names().next().is_some());
         let changes = self.staged.into_values().filter_map(change).collect();
         match self.keys.commit(changes).await {
             Ok(()) => Ok(()),
             Err(CommitError::Outdated) => Err(Unsaved::Repeat),
-            Err(CommitError::NameTaken) => Err(Unsaved::Failed(name_taken())),
+            Err(CommitError::NameTaken) => Err(Unsaved::Failed(name_taken(makes))),
             Err(CommitError::Failed(error)) => Err(Unsaved::Failed(failure(&error))),
         }
     }
 
     fn stage(&mut self, found: Found) -> Result<()> {
         found.object.check_size()?;
+        let others = || self.staged.values().filter(|other| other.object.id != found.object.id && other.has_names());
+        if found.has_names() && found.object.names().any(|name| others().any(|other| other.object.names().any(|known| known == name))) {
+            return Err(name_taken(matches!(found.source, Source::New(_))));
+        }
         self.staged.insert(found.object.id, found);
-        if self.staged.len() > MOST {
-            return Err(Failure::new(ResultReason::InvalidMessage, format!("a batch with Undo may change at most {MOST} objects")));
+        let (records, bytes) = self.staged.values().map(Found::cost).fold((0, 0), |(records, bytes), (more, longer)| (records + more, bytes + longer));
+        if records > MOST_RECORDS || bytes > MOST_BYTES {
+            let message = format!(
+                "too much at a time: {records} records with {bytes} bytes, and at most {MOST_RECORDS} with {MOST_BYTES} go together; use smaller batches"
+            );
+            return Err(Failure::new(ResultReason::InvalidField, message));
         }
         Ok(())
     }
@@ -174,9 +203,10 @@ pub fn not_found(id: &str) -> Failure {
     Failure::new(ResultReason::ItemNotFound, format!("there is no object {id}"))
 }
 
-/// Section 3.2: a name is unique.
-pub fn name_taken() -> Failure {
-    Failure::new(ResultReason::InvalidField, "another object of the SVM has this name")
+/// Section 3.2: a name is unique. The reason differs between making an object and changing one (sections 11.1 and 11.14).
+pub fn name_taken(makes: bool) -> Failure {
+    let reason = if makes { ResultReason::InvalidField } else { ResultReason::IllegalOperation };
+    Failure::new(reason, "another object of the SVM has this name")
 }
 
 fn change(found: Found) -> Option<Change> {

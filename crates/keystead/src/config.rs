@@ -91,6 +91,8 @@ pub struct Ekmip {
     pub max_message_size: Option<usize>,
     /// Connections in all; 1024 by default.
     pub max_connections: Option<usize>,
+    /// Connections of one SVM's clients together; half of all by default, and no fewer than one certificate may have.
+    pub max_connections_per_svm: Option<usize>,
     /// Connections with one certificate; 256 by default.
     pub max_connections_per_client: Option<usize>,
     /// From the connection to the end of the handshake; 10 s by default.
@@ -196,16 +198,20 @@ impl Config {
     /// A limit out of its bounds.
     pub fn ekmip_limits(&self) -> Result<keystead_ekmip::Limits, String> {
         let default = keystead_ekmip::Limits::default();
+        let max_connections = self.ekmip.max_connections.unwrap_or(default.max_connections);
+        let max_connections_per_client = self.ekmip.max_connections_per_client.unwrap_or(default.max_connections_per_client);
         let limits = keystead_ekmip::Limits {
             max_message_size: self.ekmip.max_message_size.unwrap_or(default.max_message_size),
-            max_connections: self.ekmip.max_connections.unwrap_or(default.max_connections),
-            max_connections_per_client: self.ekmip.max_connections_per_client.unwrap_or(default.max_connections_per_client),
+            max_connections,
+            max_connections_per_svm: self.ekmip.max_connections_per_svm.unwrap_or((max_connections / 2).max(max_connections_per_client)),
+            max_connections_per_client,
             handshake_timeout: self.ekmip.handshake_timeout.unwrap_or(default.handshake_timeout),
             idle_timeout: self.ekmip.idle_timeout.unwrap_or(default.idle_timeout),
         };
         let bounds = |holds: bool, what: &str| if holds { Ok(()) } else { Err(format!("[ekmip] {what}")) };
         bounds((1_024..=1024 * 1024).contains(&limits.max_message_size), "max_message_size must be 1024 to 1048576 bytes")?;
         bounds((1..=1_000_000).contains(&limits.max_connections), "max_connections must be 1 to 1000000")?;
+        bounds((1..=1_000_000).contains(&limits.max_connections_per_svm), "max_connections_per_svm must be 1 to 1000000")?;
         bounds((1..=1_000_000).contains(&limits.max_connections_per_client), "max_connections_per_client must be 1 to 1000000")?;
         bounds(limits.handshake_timeout >= Duration::from_millis(100), "handshake_timeout must be 100 ms at least")?;
         bounds(limits.idle_timeout >= Duration::from_secs(1), "idle_timeout must be 1 s at least")?;

@@ -129,7 +129,7 @@ fn operations(kms: &KmsStandIn, key: &str, other: &str) -> Vec<Operation> {
             path: at,
             body: json!({}),
             done: Box::new(|config| config.is_none()),
-            steps: &["accept.before", "accept.after", "delete.commit.before", "delete.commit.after"],
+            steps: &["accept.before", "accept.after", "delete.disable.before", "delete.disable.after", "delete.commit.before", "delete.commit.after"],
         },
     ]
 }

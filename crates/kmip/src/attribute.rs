@@ -260,20 +260,45 @@ impl<'a> Attribute<'a> {
     /// # Errors
     /// Invalid Field or Invalid Message.
     pub fn from_node(node: &Node<'a>, version: Version) -> Result<Attribute<'static>> {
+        Self::read(node, version, Part::Whole)
+    }
+
+    /// Reads an attribute that is looked for: of a structure, any part can be named (section 4.9).
+    ///
+    /// # Errors
+    /// As [`Attribute::from_node`].
+    pub fn wanted_from_node(node: &Node<'a>, version: Version) -> Result<Attribute<'static>> {
+        Self::read(node, version, Part::Any)
+    }
+
+    fn read(node: &Node<'a>, version: Version, part: Part) -> Result<Attribute<'static>> {
         let (name, index, value) = parts(node)?;
         let value = value.ok_or_else(|| Failure::new(ResultReason::MissingData, format!("the attribute {name:?} has no value")))?;
         let identity = Identity::from_name(name, version)?;
-        check(&identity, &value.value)?;
+        if let Identity::Known(tag) = &identity
+            && let Some(definition) = definition(*tag)
+        {
+            check_shape(*tag, definition.shape, &value.value, part)?;
+        }
         Ok(Attribute { identity: identity.into_owned(), index: index.unwrap_or(0), value: value.value.clone().into_owned() })
     }
 
-    /// Writes it as 1.x does. The index 0 is left out.
+    /// Writes it as the newest version of 1.x does. The index 0 is left out.
     pub fn to_node(&self) -> Node<'_> {
+        self.to_node_at(Version::V1_4)
+    }
+
+    /// Writes it as a version of 1.x does: without the items of a structure that came later.
+    pub fn to_node_at(&self, version: Version) -> Node<'_> {
         let mut items = vec![Node::text(Tag::AttributeName, self.identity.name())];
         if self.index > 0 {
             items.push(Node::integer(Tag::AttributeIndex, i32::try_from(self.index).unwrap_or(i32::MAX)));
         }
-        items.push(Node::new(Tag::AttributeValue, self.value.clone()));
+        let mut value = self.value.clone();
+        if let Value::Structure(parts) = &mut value {
+            parts.retain(|part| since(part.tag) <= version);
+        }
+        items.push(Node::new(Tag::AttributeValue, value));
         Node::structure(Tag::Attribute, items)
     }
 }
@@ -292,6 +317,56 @@ pub fn parts<'n, 'a>(node: &'n Node<'a>) -> Result<(&'n str, Option<u32>, Option
     Ok((name, index, value))
 }
 
+/// The same value with the items of a structure in one order, where all items that it can have are there; `None` for a part of a structure. Equal values are equal in this form.
+pub fn canonical<'v>(identity: &Identity<'_>, value: &'v Value<'v>) -> Option<Cow<'v, Value<'v>>> {
+    let Value::Structure(items) = value else { return Some(Cow::Borrowed(value)) };
+    if let Identity::Known(tag) = identity
+        && let Some(Definition { shape: Shape::Structure(parts), .. }) = definition(*tag)
+        && !parts.iter().all(|(part, ..)| items.iter().any(|item| item.tag == *part))
+    {
+        return None;
+    }
+    let mut items = items.clone();
+    items.sort_by_key(|item| item.tag.0);
+    Some(Cow::Owned(Value::Structure(items)))
+}
+
+/// Whether a value is what is looked for: of a structure, the items that are named, in whatever order.
+pub fn matches(wanted: &Value<'_>, known: &Value<'_>) -> bool {
+    match (wanted, known) {
+        (Value::Structure(wanted), Value::Structure(known)) => {
+            wanted.iter().all(|want| known.iter().any(|item| item.tag == want.tag && matches(&want.value, &item.value)))
+        }
+        (wanted, known) => wanted == known,
+    }
+}
+
+/// The first version that has an item of a structure; only those of Cryptographic Parameters came later than their attribute (section 3.6).
+fn since(part: Tag) -> Version {
+    match part {
+        Tag::DigitalSignatureAlgorithm
+        | Tag::CryptographicAlgorithm
+        | Tag::RandomIV
+        | Tag::IVLength
+        | Tag::TagLength
+        | Tag::FixedFieldLength
+        | Tag::InvocationFieldLength
+        | Tag::CounterLength
+        | Tag::InitialCounterValue => Version::V1_2,
+        Tag::SaltLength | Tag::MaskGenerator | Tag::MaskGeneratorHashingAlgorithm | Tag::PSource | Tag::TrailerField => Version::V1_4,
+        _ => Version::V1_0,
+    }
+}
+
+/// How much of a structure must be there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// All that the specification requires.
+    Whole,
+    /// Anything of it.
+    Any,
+}
+
 /// Checks a value against the shape of its attribute. A client's own attribute may have any value.
 ///
 /// # Errors
@@ -299,14 +374,14 @@ pub fn parts<'n, 'a>(node: &'n Node<'a>) -> Result<(&'n str, Option<u32>, Option
 pub fn check(identity: &Identity<'_>, value: &Value<'_>) -> Result<()> {
     match identity {
         Identity::Known(tag) => match definition(*tag) {
-            Some(definition) => check_shape(*tag, definition.shape, value),
+            Some(definition) => check_shape(*tag, definition.shape, value, Part::Whole),
             None => Ok(()),
         },
         Identity::Custom(_) => Ok(()),
     }
 }
 
-fn check_shape(tag: Tag, shape: Shape, value: &Value<'_>) -> Result<()> {
+fn check_shape(tag: Tag, shape: Shape, value: &Value<'_>, part: Part) -> Result<()> {
     let invalid = |message: String| Err(Failure::new(ResultReason::InvalidField, message));
     match (shape, value) {
         (Shape::Enumeration, Value::Enumeration(number)) => {
@@ -327,12 +402,12 @@ fn check_shape(tag: Tag, shape: Shape, value: &Value<'_>) -> Result<()> {
                 let Some((tag, shape, _)) = parts.iter().find(|(tag, ..)| *tag == item.tag) else {
                     return invalid(format!("{} does not belong in {tag}", item.tag));
                 };
-                check_shape(*tag, *shape, &item.value)?;
+                check_shape(*tag, *shape, &item.value, part)?;
             }
-            for (part, _, required) in parts {
-                let count = items.iter().filter(|item| item.tag == *part).count();
-                if count > 1 || (count == 0 && *required) {
-                    return invalid(format!("{tag} has {count} of {part}"));
+            for (inner, _, required) in parts {
+                let count = items.iter().filter(|item| item.tag == *inner).count();
+                if count > 1 || (count == 0 && *required && part == Part::Whole) {
+                    return invalid(format!("{tag} has {count} of {inner}"));
                 }
             }
             Ok(())
@@ -389,6 +464,33 @@ mod tests {
         let twice = Value::Structure(vec![Node::text(Tag::NameValue, "a"), Node::text(Tag::NameValue, "b"), Node::enumeration(Tag::NameType, NameType::URI)]);
         assert!(check(&known(Tag::Name), &twice).is_err());
         assert!(check(&known(Tag::Link), &Value::Structure(vec![Node::text(Tag::NameValue, "a")])).is_err());
+    }
+
+    #[test]
+    fn a_part_of_a_structure_can_be_looked_for() {
+        let link = |items| Value::Structure(items);
+        let id = || Node::text(Tag::LinkedObjectIdentifier, "7");
+        let kind = || Node::enumeration(Tag::LinkType, crate::enumeration::LinkType::NextLink);
+        let (whole, turned, part) = (link(vec![kind(), id()]), link(vec![id(), kind()]), link(vec![id()]));
+        assert!(matches(&part, &whole) && matches(&turned, &whole) && !matches(&whole, &part));
+        let identity = Identity::Known(Tag::Link);
+        assert_eq!(canonical(&identity, &whole), canonical(&identity, &turned));
+        assert_eq!(canonical(&identity, &part), None);
+        let node = Attribute::new(Tag::Link, part).to_node().into_owned();
+        assert!(Attribute::wanted_from_node(&node, Version::V1_0).is_ok() && Attribute::from_node(&node, Version::V1_0).is_err());
+    }
+
+    #[test]
+    fn later_items_of_a_structure_are_not_shown_to_older_clients() {
+        let value = Value::Structure(vec![
+            Node::enumeration(Tag::BlockCipherMode, crate::enumeration::BlockCipherMode::GCM),
+            Node::integer(Tag::IVLength, 12),
+            Node::integer(Tag::SaltLength, 8),
+        ]);
+        let attribute = Attribute::new(Tag::CryptographicParameters, value);
+        for (version, count) in [(Version::V1_0, 1), (Version::V1_1, 1), (Version::V1_2, 2), (Version::V1_3, 2), (Version::V1_4, 3)] {
+            assert_eq!(attribute.to_node_at(version).find(Tag::AttributeValue).unwrap().items().len(), count, "{version}");
+        }
     }
 
     #[test]

@@ -68,8 +68,8 @@ impl Object<'_> {
         }
     }
 
-    /// The item of a message.
-    pub fn to_node(&self) -> Node<'_> {
+    /// The item of a message. Attributes that the version does not have are left out.
+    pub fn to_node(&self, version: Version) -> Node<'_> {
         match self {
             Object::SymmetricKey(block) => Node::structure(Tag::SymmetricKey, vec![block.to_node()]),
             Object::SecretData(kind, block) => Node::structure(Tag::SecretData, vec![Node::enumeration(Tag::SecretDataType, *kind), block.to_node()]),
@@ -77,7 +77,10 @@ impl Object<'_> {
                 Tag::OpaqueObject,
                 vec![Node::new(Tag::OpaqueDataType, Value::Enumeration(*kind)), Node::bytes(Tag::OpaqueDataValue, data.as_ref())],
             ),
-            Object::Template(attributes) => Node::structure(Tag::Template, attributes.iter().map(Attribute::to_node).collect()),
+            Object::Template(attributes) => {
+                let shown = attributes.iter().filter(|attribute| attribute.identity.exists_in(version));
+                Node::structure(Tag::Template, shown.map(|attribute| attribute.to_node_at(version)).collect())
+            }
         }
     }
 }

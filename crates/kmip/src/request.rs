@@ -100,6 +100,12 @@ impl<'n> Request<'n> {
                 if fields.optional(Tag::KeyCompressionType)?.is_some() {
                     return Err(Failure::new(ResultReason::KeyCompressionTypeNotSupported, "keys are given out uncompressed"));
                 }
+                // Not Wrapped (1) or As Registered (2): keys are kept as they were before anybody wrapped them, so that both are the same here.
+                if let Some(node) = fields.optional(Tag::KeyWrapType)?
+                    && !(version >= Version::V1_4 && matches!(node.value, Value::Enumeration(1 | 2)))
+                {
+                    return Err(Failure::new(ResultReason::InvalidField, format!("KeyWrapType cannot be {:?} at KMIP {version}", node.value)));
+                }
                 let wrapping = fields.optional(Tag::KeyWrappingSpecification)?.map(KeyWrappingData::from_specification).transpose()?;
                 Request::Get { id, format, wrapping }
             }
@@ -188,7 +194,7 @@ fn locate(fields: &mut Fields<'_, '_>, version: Version) -> Result<Locate> {
         offset: count("OffsetItems", fields.integer(Tag::OffsetItems)?)?.unwrap_or(0),
         storage_status: fields.integer(Tag::StorageStatusMask)?,
         group_member: fields.enumeration(Tag::ObjectGroupMember)?,
-        attributes: fields.all(Tag::Attribute).map(|node| Attribute::from_node(node, version)).collect::<Result<_>>()?,
+        attributes: fields.all(Tag::Attribute).map(|node| Attribute::wanted_from_node(node, version)).collect::<Result<_>>()?,
     })
 }
 

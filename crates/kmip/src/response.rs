@@ -42,6 +42,11 @@ pub struct Query {
 }
 
 impl Response<'_> {
+    /// Whether the operation has only read, so that its answer can be left out without anybody losing track.
+    pub fn is_read(&self) -> bool {
+        !matches!(self, Response::Identifier { .. } | Response::Attribute { .. })
+    }
+
     /// The payload. Attributes that the version does not have are left out: an older client must never see them.
     pub fn to_node(&self, version: Version) -> Node<'_> {
         let identifier = |id: &str| Node::text(Tag::UniqueIdentifier, id.to_owned());
@@ -52,16 +57,16 @@ impl Response<'_> {
                 items
             }
             Response::Located(ids) => ids.iter().map(|id| identifier(id)).collect(),
-            Response::Object { id, object } => vec![Node::enumeration(Tag::ObjectType, object.object_type()), identifier(id), object.to_node()],
+            Response::Object { id, object } => vec![Node::enumeration(Tag::ObjectType, object.object_type()), identifier(id), object.to_node(version)],
             Response::Attributes { id, attributes } => {
-                let shown = attributes.iter().filter(|attribute| attribute.identity.exists_in(version)).map(Attribute::to_node);
+                let shown = attributes.iter().filter(|attribute| attribute.identity.exists_in(version)).map(|attribute| attribute.to_node_at(version));
                 std::iter::once(identifier(id)).chain(shown).collect()
             }
             Response::AttributeList { id, identities } => {
                 let shown = identities.iter().filter(|identity| identity.exists_in(version));
                 std::iter::once(identifier(id)).chain(shown.map(|identity| Node::text(Tag::AttributeName, identity.name()))).collect()
             }
-            Response::Attribute { id, attribute } => vec![identifier(id), attribute.to_node()],
+            Response::Attribute { id, attribute } => vec![identifier(id), attribute.to_node_at(version)],
             Response::Query(query) => query.to_items(version),
             Response::Versions(versions) => versions.iter().map(|version| version_node(*version)).collect(),
         };

@@ -11,7 +11,7 @@ use crate::records::{AuthorityRecord, EkmipClientCaRecord, EkmipClientRecord, Re
 use crate::{Code, Error, Manager, Result};
 use aws_lc_rs::digest;
 use jiff::{SignedDuration, Timestamp};
-use keystead_store::{Compare, Error as StoreError, Revision, Txn};
+use keystead_store::{Compare, Error as StoreError, Range, Revision, Txn};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use std::collections::HashMap;
@@ -28,8 +28,15 @@ const VALIDITY: &str = "P365DT";
 const EXPIRING: SignedDuration = SignedDuration::from_hours(30 * 24);
 /// How often certificates are looked through.
 const LOOK: Duration = Duration::from_secs(60 * 60);
-/// The most that an SVM can have of each kind.
-const MOST: usize = 1_000;
+/// How many certificates of an SVM can be valid at a time; and how many it can have in all, with those that were revoked and have not ended yet.
+const MOST_VALID: usize = 1_000;
+const MOST: usize = 10_000;
+/// How many CAs of its own an SVM can have.
+const MOST_CAS: usize = 16;
+/// How long a certificate that has ended stays in the list.
+const KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);
+/// Every installation of a CA changes this record, so that two of them look at each other's.
+const CAS_CHANGED: &str = "/ekmip-client-cas-changed";
 /// What the URI of a probe's certificate starts with; the SVM's identifier follows.
 pub const PROBE_URI: &str = "urn:keystead:ekmip-probe:";
 
@@ -78,9 +85,16 @@ impl Manager {
     ) -> Result<NewEkmipClient> {
         let inner = self.inner();
         let svm = data_svm(inner, who, svm)?;
-        let existing = inner.view.all::<EkmipClientRecord>().into_iter().filter(|client| client.record.svm == svm.record.uuid).count();
-        if existing >= MOST {
-            return Err(Error::with(Code::LimitReached, format!("the SVM {} has {MOST} EKMIP clients", svm.record.name)));
+        let now = inner.clock.utc();
+        let existing: Vec<_> = inner.view.all::<EkmipClientRecord>().into_iter().filter(|client| client.record.svm == svm.record.uuid).collect();
+        let valid = existing.iter().filter(|client| client.record.revoked.is_none() && client.record.expiry > now).count();
+        if valid >= MOST_VALID || existing.len() >= MOST {
+            let message = format!(
+                "the SVM {} has {valid} EKMIP clients that are valid, and {} with those that are revoked or have ended",
+                svm.record.name,
+                existing.len()
+            );
+            return Err(Error::with(Code::LimitReached, message));
         }
         let uuid = inner.random.uuid();
         let brings_key = csr.is_some();
@@ -130,14 +144,15 @@ impl Manager {
         cas
     }
 
-    /// Installs a CA of the SVM's own: from now on its certificates speak for that SVM.
+    /// Installs a CA of the SVM's own: from now on its certificates speak for that SVM. For the cluster's administrator alone: nobody proves that a CA is its own, and certificates of CAs are public.
     ///
     /// # Errors
-    /// The SVM; 6; 65537908; 262247 where it is no CA certificate in PEM, or expired; 1 where a CA with the same key and name is installed already, for whichever SVM: a certificate must not
-    /// speak for two.
+    /// The SVM; 6; 65537908; 262247 where it is no CA certificate in PEM, or expired; 1 where this CA, or one above or below it, speaks for another SVM already, since a certificate must not
+    /// speak for two; 7 where the SVM has too many.
     pub async fn install_ekmip_client_ca(&self, who: &Principal, svm: &SvmSelector, certificate: &str) -> Result<EkmipClientCa> {
         let inner = self.inner();
         let svm = data_svm(inner, who, svm)?;
+        may_change(who, None)?;
         let wrong = |why: &str| Error::with(Code::InvalidValue, why).target("certificate");
         let mut ders = CertificateDer::pem_slice_iter(certificate.as_bytes());
         let der = match (ders.next(), ders.next()) {
@@ -152,12 +167,8 @@ impl Manager {
         if expiry <= inner.clock.utc() {
             return Err(wrong("the certificate has expired"));
         }
-        let identity = |der: &[u8]| X509Certificate::from_der(der).ok().map(|(_, ca)| (ca.public_key().raw.to_vec(), ca.subject().as_raw().to_vec()));
-        let own = identity(&der);
-        let table = self.ekmip_client_table()?;
-        if identity(&table.cluster_ca) == own || table.cas.iter().any(|(_, other)| identity(other) == own) {
-            return Err(Error::with(Code::Duplicate, "this CA is installed already; a certificate must not speak for two SVMs").target("certificate"));
-        }
+        let changed = inner.store.get(CAS_CHANGED).await.map_err(Error::from)?;
+        self.refuse_ca_of_others(svm.record.uuid, &parsed).await?;
         let record = EkmipClientCaRecord {
             uuid: inner.random.uuid(),
             svm: svm.record.uuid,
@@ -166,9 +177,38 @@ impl Manager {
             fingerprint: hex(&fingerprint(&der)),
             expiry,
         };
-        let txn = Txn::new().when(Compare::Present(svm.key)).put(key::<EkmipClientCaRecord>(record.uuid), record.encode()?);
-        commit(inner, txn, || Error::with(Code::SvmNotFound, "it was deleted at this moment").target("svm")).await?;
+        let alone = match changed {
+            None => Compare::Absent(CAS_CHANGED.to_owned()),
+            Some(entry) => Compare::Unchanged(CAS_CHANGED.to_owned(), entry.revision),
+        };
+        let txn = Txn::new().when(Compare::Present(svm.key)).when(alone).put(CAS_CHANGED, Vec::new());
+        let txn = txn.put(key::<EkmipClientCaRecord>(record.uuid), record.encode()?);
+        commit(inner, txn, || Error::with(Code::InUse, "another CA was installed at this moment, or the SVM was deleted; look again").target("svm")).await?;
         Ok(shown_ca(inner, record))
+    }
+
+    /// Names make the path from a certificate to a CA, so a CA speaks for one SVM alone where no other SVM's CA has its name, or that of its issuer. Read from the store itself: another node may have
+    /// installed one a moment ago.
+    async fn refuse_ca_of_others(&self, svm: Uuid, ca: &X509Certificate<'_>) -> Result<()> {
+        let inner = self.inner();
+        let installed = inner.store.range(Range::prefix(EkmipClientCaRecord::PREFIX, MOST)).await.map_err(Error::from)?;
+        let installed = installed.entries.iter().map(Stored::<EkmipClientCaRecord>::decode).collect::<Result<Vec<_>>>()?;
+        if installed.iter().filter(|other| other.record.svm == svm).count() >= MOST_CAS {
+            return Err(Error::with(Code::LimitReached, format!("an SVM can have {MOST_CAS} client CAs")));
+        }
+        let cluster = inner.view.only::<AuthorityRecord>()?.record.certificate;
+        let others = installed.into_iter().filter(|other| other.record.svm != svm).map(|other| other.record.certificate).chain([cluster]);
+        for pem in others {
+            let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(Error::unexpected)?;
+            let (_, other) = X509Certificate::from_der(&der).map_err(Error::unexpected)?;
+            let name = |name: &x509_parser::x509::X509Name<'_>| name.as_raw().to_vec();
+            let (subject, issuer) = (name(ca.subject()), name(ca.issuer()));
+            if [name(other.subject()), name(other.issuer())].contains(&subject) || issuer == name(other.subject()) {
+                let message = "this CA, or one above or below it, speaks for another SVM or for the cluster already; a certificate must not speak for two SVMs";
+                return Err(Error::with(Code::Duplicate, message).target("certificate"));
+            }
+        }
+        Ok(())
     }
 
     /// Takes a CA of an SVM away: connections with its certificates end within a second.
@@ -196,7 +236,8 @@ impl Manager {
                 table.clients.insert(fingerprint, ClientEntry { svm: client.record.svm, revoked: client.record.revoked.is_some() });
             }
         }
-        for ca in inner.view.all::<EkmipClientCaRecord>() {
+        let now = inner.clock.utc();
+        for ca in inner.view.all::<EkmipClientCaRecord>().into_iter().filter(|ca| ca.record.expiry > now) {
             table.cas.push((ca.record.svm, der(&ca.record.certificate)?));
         }
         table.svms = self.svms().into_iter().filter(|svm| svm.kind == SvmKind::Data).map(|svm| (svm.uuid, svm.name)).collect();
@@ -237,9 +278,33 @@ pub(crate) async fn watch_expiry(inner: Arc<Inner>, stop: CancellationToken) {
                 tracing::warn!(svm = client.svm.name, client = %client.uuid, common_name = client.common_name, expiry = %client.expiry, "the certificate of an EKMIP client ends soon; issue a new one with POST /security/ekmip/clients");
             }
         }
+        for ca in inner.view.all::<EkmipClientCaRecord>() {
+            let ca = shown_ca(&inner, ca.record);
+            if ca.expiry.duration_since(inner.clock.utc()) <= EXPIRING {
+                tracing::warn!(svm = ca.svm.name, ca = %ca.uuid, subject = ca.subject, expiry = %ca.expiry, "a client CA ends soon, or has ended, and its certificates with it; install a new one with POST /security/ekmip/client-cas");
+            }
+        }
+        clean_up(&inner).await;
         tokio::select! {
             () = stop.cancelled() => return,
             () = inner.clock.sleep_until(inner.clock.monotonic() + LOOK) => {}
+        }
+    }
+}
+
+/// Deletes what speaks for nobody any more: certificates that ended long ago, and what a deleted SVM has left.
+async fn clean_up(inner: &Inner) {
+    let now = inner.clock.utc();
+    let gone = |svm| inner.svm(svm).is_err_and(|error| error.code == Code::NotFound);
+    let clients = inner.view.all::<EkmipClientRecord>().into_iter();
+    let clients =
+        clients.filter(|client| now.duration_since(client.record.expiry) > KEPT || gone(client.record.svm)).map(|client| (client.key, client.revision));
+    let cas = inner.view.all::<EkmipClientCaRecord>().into_iter().filter(|ca| gone(ca.record.svm)).map(|ca| (ca.key, ca.revision));
+    for (key, revision) in clients.chain(cas) {
+        let txn = Txn::new().when(Compare::Unchanged(key.clone(), revision)).delete(key);
+        if let Err(error) = inner.store.transact(txn).await {
+            tracing::debug!(%error, "an old record of an EKMIP client could not be deleted; it is tried again");
+            return;
         }
     }
 }

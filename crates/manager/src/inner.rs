@@ -36,6 +36,8 @@ pub(crate) struct Inner {
     pub ekmip_addresses: Vec<std::net::IpAddr>,
     /// Slots for reads of keys that are not in memory.
     pub misses: tokio::sync::Semaphore,
+    /// Turns for searches through all keys of an SVM.
+    pub scans: tokio::sync::Semaphore,
     /// Tells the program that the password of `admin` is no longer the one of the first start.
     pub admin_password_changed: tokio::sync::Notify,
 }

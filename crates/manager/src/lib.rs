@@ -169,6 +169,7 @@ impl Manager {
             ekmip_names: options.node.ekmip_names,
             ekmip_addresses: options.node.ekmip_addresses,
             misses: tokio::sync::Semaphore::new(keys::MISSES_AT_A_TIME),
+            scans: tokio::sync::Semaphore::new(keys::SCANS_AT_A_TIME),
             admin_password_changed: tokio::sync::Notify::new(),
         });
         let manager = Self { inner: Arc::clone(&inner), stop: CancellationToken::new(), tasks: TaskTracker::new() };

@@ -161,7 +161,7 @@ impl Inner {
     pub(crate) fn proven(&self, config: &AwsKmsRecord) {
         let (now, settings) = (self.clock.monotonic(), self.poll_settings(config));
         self.polls.lock().entry(config.svm).or_insert_with(|| Watched { machine: Machine::new(now, settings), polling: false, reason: String::new(), now });
-        self.take(config, Outcome::Ok, String::new(), None);
+        self.take(config, Outcome::Ok, String::new(), Vec::new());
     }
 
     /// Brings the machines in line with the configurations, lets their time pass, and starts the polls that are due. Returns when to look again.
@@ -205,12 +205,12 @@ impl Inner {
 
     /// One poll: two calls to AWS.
     async fn poll(self: &Arc<Self>, config: &Stored<AwsKmsRecord>) {
-        let (outcome, reason, kek) = match self.ask(config).await {
-            Ok(kek) => (Outcome::Ok, String::new(), Some(kek)),
-            Err((outcome, reason)) => (outcome, reason, None),
+        let (outcome, reason, keks) = match self.ask(config).await {
+            Ok(keks) => (Outcome::Ok, String::new(), keks),
+            Err((outcome, reason)) => (outcome, reason, Vec::new()),
         };
         let was_ok = outcome == Outcome::Ok;
-        self.take(&config.record, outcome, reason, kek);
+        self.take(&config.record, outcome, reason, keks);
         if let Some(watched) = self.polls.lock().get_mut(&config.record.svm) {
             watched.polling = false;
         }
@@ -220,8 +220,25 @@ impl Inner {
         }
     }
 
-    /// Gives an outcome to the machine and does what it says. The KEK is put into memory under the same lock under which the machine may wipe it, so the two never disagree.
-    fn take(&self, record: &AwsKmsRecord, outcome: Outcome, reason: String, kek: Option<Kek>) {
+    /// Puts a KEK into memory that a job has made, where keys of the SVM are served; not where they are blocked, or have become so a moment ago. Under the same lock as [`Inner::take`].
+    ///
+    /// # Errors
+    /// 65537556.
+    pub(crate) fn hold_while_served(&self, kek: Kek) -> crate::Result<()> {
+        let svm = kek.svm();
+        {
+            let machines = self.polls.lock();
+            if machines.get(&svm).is_some_and(|watched| watched.machine.state().serves()) {
+                self.keyring.insert(kek);
+                return Ok(());
+            }
+        }
+        let standing = self.polls.state(svm).describe();
+        Err(crate::Error::with(crate::Code::Blocked, format!("SVM {} on node {}: {standing}", self.svm_ref(svm).name, self.node.name)))
+    }
+
+    /// Gives an outcome to the machine and does what it says. KEKs are put into memory under the same lock under which the machine may wipe them, so the two never disagree.
+    fn take(&self, record: &AwsKmsRecord, outcome: Outcome, reason: String, keks: Vec<Kek>) {
         let now = self.clock.monotonic();
         let mut machines = self.polls.lock();
         // Without a machine, the configuration was deleted while AWS was asked.
@@ -230,9 +247,8 @@ impl Inner {
         let actions = watched.machine.on_poll(now, outcome, self.random.jitter());
         watched.reason = reason;
         self.act(record.svm, &actions, &watched.reason);
-        if let Some(kek) = kek.filter(|_| watched.machine.state().serves()) {
-            let version = kek.version();
-            if self.keyring.get(record.svm, version).is_none() {
+        for kek in keks.into_iter().filter(|_| watched.machine.state().serves()) {
+            if self.keyring.get(record.svm, kek.version()).is_none() {
                 self.keyring.insert(kek);
             }
         }
@@ -249,7 +265,8 @@ impl Inner {
         }
     }
 
-    async fn ask(&self, config: &Stored<AwsKmsRecord>) -> Result<Kek, (Outcome, String)> {
+    /// Answers the KEKs that came back: the current one, and older ones that memory lacks.
+    async fn ask(&self, config: &Stored<AwsKmsRecord>) -> Result<Vec<Kek>, (Outcome, String)> {
         let svm = config.record.svm;
         let inside = |error: crate::Error| (Outcome::Unreachable, error.detail.unwrap_or(error.message));
         let store = self.view.get::<KeyStoreRecord>(svm).map_err(inside)?;
@@ -268,17 +285,19 @@ impl Inner {
             return Err(wrong());
         }
         // The right KEK came back, and that is what counts. What DescribeKey says beside it is for the operator.
-        self.load_older(&client, svm, version).await.map_err(judge)?;
+        let mut keks = self.older(&client, svm, version).await.map_err(judge)?;
         match client.describe_key(&record.key_arn).await {
             Ok(described) if described.enabled => {}
             Ok(described) => tracing::warn!(svm = %svm, key = described.arn, state = described.state, "the customer key is not Enabled"),
             Err(error) => tracing::warn!(svm = %svm, %error, "the KEK unwraps, but DescribeKey fails; the IAM user needs kms:DescribeKey too"),
         }
-        Ok(kek)
+        keks.push(kek);
+        Ok(keks)
     }
 
     /// While a rekey-internal has not ended, older versions of the KEK still wrap keys. A machine that starts in between needs them too.
-    async fn load_older(&self, client: &keystead_awskms::Client, svm: uuid::Uuid, current: u32) -> Result<(), keystead_awskms::Error> {
+    async fn older(&self, client: &keystead_awskms::Client, svm: uuid::Uuid, current: u32) -> Result<Vec<Kek>, keystead_awskms::Error> {
+        let mut keks = Vec::new();
         for older in self.view.under::<KekRecord>(&keks_prefix(svm)).into_iter().map(|kek| kek.record) {
             if older.version == current || self.keyring.get(svm, older.version).is_some() {
                 continue;
@@ -286,13 +305,13 @@ impl Inner {
             let Ok(context) = context(older.encryption_context.as_deref()) else { continue };
             let mut decrypted = client.decrypt(&older.key_arn, &older.blob.0, &context).await?;
             match kek_from(&older, &mut decrypted.plaintext) {
-                Some(kek) => drop(self.keyring.insert(kek)),
+                Some(kek) => keks.push(kek),
                 None => {
                     tracing::error!(%svm, version = older.version, "AWS KMS has answered with another KEK than the one that is stored; keys under it are not served")
                 }
             }
         }
-        Ok(())
+        Ok(keks)
     }
 
     /// The first good poll of credentials that were stored without a proof.

@@ -33,7 +33,6 @@ pub async fn get(context: &mut Context<'_>, unit: &mut Unit<'_>, id: Option<&str
         found
     };
     let attributes = found.into_iter().map(owned).collect();
-    context.placeholder = Some(id);
     Ok(Response::Attributes { id: id.to_string(), attributes })
 }
 
@@ -60,7 +59,7 @@ pub async fn add(context: &mut Context<'_>, unit: &mut Unit<'_>, id: Option<&str
     check_state(context, &found, &attribute.identity)?;
     check_name(&found.object, &attribute)?;
     let index = found.object.add(attribute.clone())?;
-    changed(context, &mut found)?;
+    changed(context, &mut found, &attribute.identity)?;
     unit.change(found)?;
     Ok(Response::Attribute { id: id.to_string(), attribute: Attribute { index, ..attribute } })
 }
@@ -79,13 +78,14 @@ pub async fn modify(
     }
     check_state(context, &found, &attribute.identity)?;
     check_name(&found.object, &attribute)?;
-    let index = match index {
-        Some(index) => index,
-        None => first_index(&found.object, &attribute.identity, context.now)?,
-    };
+    // Without an index, the one with the index 0 is meant (section 4.15).
+    let index = index.unwrap_or(0);
+    if found.object.instances(&attribute.identity, context.now).is_empty() {
+        return Err(Failure::new(ResultReason::InvalidField, format!("the object has no attribute {:?}; add it", attribute.identity.name())));
+    }
     note_flags(&mut found.object, &attribute);
     found.object.modify(&attribute.identity, index, attribute.value.clone())?;
-    changed(context, &mut found)?;
+    changed(context, &mut found, &attribute.identity)?;
     unit.change(found)?;
     Ok(Response::Attribute { id: id.to_string(), attribute: Attribute { index, ..attribute } })
 }
@@ -103,12 +103,8 @@ pub async fn delete(
     if identity.change() != Change::Free {
         return Err(Failure::new(ResultReason::PermissionDenied, format!("the attribute {:?} cannot be deleted", identity.name())));
     }
-    let index = match index {
-        Some(index) => index,
-        None => first_index(&found.object, identity, context.now)?,
-    };
-    let attribute = owned(found.object.delete(identity, index)?);
-    changed(context, &mut found)?;
+    let attribute = owned(found.object.delete(identity, index.unwrap_or(0))?);
+    changed(context, &mut found, identity)?;
     unit.change(found)?;
     Ok(Response::Attribute { id: id.to_string(), attribute })
 }
@@ -117,19 +113,15 @@ fn owned(attribute: Attribute<'_>) -> Attribute<'static> {
     Attribute { identity: attribute.identity.into_owned(), index: attribute.index, value: attribute.value.into_owned() }
 }
 
-/// Without an index, the first instance is meant.
-fn first_index(object: &Managed<'_>, identity: &Identity<'_>, now: i64) -> Result<u32> {
-    let first = object.instances(identity, now).iter().map(|attribute| attribute.index).min();
-    first.ok_or_else(|| Failure::new(ResultReason::ItemNotFound, format!("the object has no attribute {:?}", identity.name())))
-}
-
 fn read_only(identity: &Identity<'_>) -> Failure {
     Failure::new(ResultReason::PermissionDenied, format!("the attribute {:?} cannot be set by a client", identity.name()))
 }
 
-/// What changes with every change.
-fn changed(context: &Context<'_>, found: &mut Found) -> Result<()> {
-    check_dates(&found.object)?;
+/// What changes with every change. Dates are looked at where one was set: those that stand may have come out of order by themselves, as when a key is revoked before its Protect Stop Date.
+fn changed(context: &Context<'_>, found: &mut Found, identity: &Identity<'_>) -> Result<()> {
+    if matches!(identity, Identity::Known(Tag::ActivationDate | Tag::ProcessStartDate | Tag::ProtectStopDate | Tag::DeactivationDate)) {
+        check_dates(&found.object)?;
+    }
     found.object.set_date(Tag::LastChangeDate, context.now);
     Ok(())
 }
@@ -161,7 +153,7 @@ fn check_name(object: &Managed<'_>, attribute: &Attribute<'_>) -> Result<()> {
     }
     match name_value(&attribute.value) {
         None | Some("") => Err(Failure::new(ResultReason::InvalidField, "a Name must not be empty")),
-        Some(name) if object.names().any(|known| known == name) => Err(Failure::new(ResultReason::InvalidField, "the object has this Name already")),
+        Some(name) if object.names().any(|known| known == name) => Err(Failure::new(ResultReason::IllegalOperation, "the object has this Name already")),
         Some(_) => Ok(()),
     }
 }

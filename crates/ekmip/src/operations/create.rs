@@ -14,6 +14,11 @@ use keystead_kmip::ttlv::Value;
 use keystead_kmip::{Failure, Result, Tag};
 use zeroize::Zeroizing;
 
+/// How many templates a request may name.
+const MOST_TEMPLATES: usize = 16;
+/// The longest secret that is kept, in bytes: all of them are held in memory, wrapped.
+const MOST_SECRET: usize = 256 * 1024;
+
 pub async fn create(context: &mut Context<'_>, unit: &mut Unit<'_>, object_type: ObjectType, template: Template<'_>) -> Result<Response<'static>> {
     if object_type != ObjectType::SymmetricKey {
         return Err(invalid(format!("{} cannot be created, only SymmetricKey; register it", object_type.name())));
@@ -53,11 +58,17 @@ pub async fn register(
         }
         Object::Template(attributes) => {
             for attribute in attributes {
+                if attribute.identity == Identity::Known(Tag::Name) {
+                    return Err(invalid("a Template names no Name for others; its own stands in the TemplateAttribute".to_owned()));
+                }
                 give(&mut new, attribute)?;
             }
             None
         }
     };
+    if secret.as_ref().is_some_and(|(secret, _)| secret.len() > MOST_SECRET) {
+        return Err(invalid(format!("the object is too large: at most {MOST_SECRET} bytes are kept")));
+    }
     let secret = secret.map(|(secret, format)| {
         new.describe_secret(&secret, format, false, context.now);
         secret
@@ -71,9 +82,12 @@ pub(super) async fn start(context: &Context<'_>, unit: &Unit<'_>, object_type: O
     for attribute in template.attributes {
         give(&mut object, attribute)?;
     }
-    for name in template.names {
-        for attribute in template_attributes(unit, name).await? {
-            // What the request itself says counts before what a template says (section 2.1.8).
+    if template.names.len() > MOST_TEMPLATES {
+        return Err(invalid(format!("at most {MOST_TEMPLATES} templates can be named")));
+    }
+    for name in template.names.into_iter().rev() {
+        for attribute in template_attributes(unit, name, context.version).await? {
+            // What the request itself says counts before what templates say, and a later template before an earlier one (section 4).
             if attribute.identity.is_multiple() || object.instances(&attribute.identity, context.now).is_empty() {
                 give(&mut object, attribute)?;
             }
@@ -100,12 +114,13 @@ pub(super) fn finish(
             object.set(Tag::Fresh, Value::Boolean(true));
         }
     }
+    object.start_counting();
     let mut names: Vec<&str> = object.names().collect();
     let count = names.len();
     names.sort_unstable();
     names.dedup();
     if names.len() < count {
-        return Err(name_taken());
+        return Err(name_taken(true));
     }
     let id = object.id;
     unit.create(object, secret)?;
@@ -121,21 +136,24 @@ fn give(object: &mut Managed<'static>, attribute: Attribute<'static>) -> Result<
     if attribute.identity == Identity::Known(Tag::Name) && name_value(&attribute.value).is_none_or(str::is_empty) {
         return Err(invalid("a Name must not be empty".to_owned()));
     }
-    object.add(attribute).map(|_| ()).map_err(|failure| invalid(failure.message))
+    object.add(attribute).map(|_| ()).map_err(|failure| match failure.reason {
+        ResultReason::IllegalOperation => invalid(failure.message),
+        _ => failure,
+    })
 }
 
 /// The attributes of a Template object that templates can hand on: all but its own names.
-async fn template_attributes(unit: &Unit<'_>, name: &str) -> Result<Vec<Attribute<'static>>> {
+async fn template_attributes(unit: &Unit<'_>, name: &str, version: keystead_kmip::Version) -> Result<Vec<Attribute<'static>>> {
     let wanted = Attribute::name(name);
     let mut found = None;
-    unit.search(Some(term(&Identity::Known(Tag::Name), &wanted.value)), |object, destroyed| {
+    unit.search(term(&Identity::Known(Tag::Name), &wanted.value), |object, destroyed| {
         if object.object_type() == ObjectType::Template && !destroyed && object.names().any(|known| known == name) {
             found = Some(object.clone().into_owned());
         }
     })
     .await?;
     let template = found.ok_or_else(|| not_found(&format!("of the type Template with the name {name:?}")))?;
-    let all = template.all(keystead_kmip::Version::V1_4, 0).into_iter();
+    let all = template.all(version, 0).into_iter();
     let handed_on = all.filter(|attribute| may_create(&attribute.identity) && attribute.identity != Identity::Known(Tag::Name));
     Ok(handed_on.map(|attribute| Attribute { identity: attribute.identity.into_owned(), index: 0, value: attribute.value.into_owned() }).collect())
 }

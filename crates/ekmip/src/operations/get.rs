@@ -42,13 +42,12 @@ pub async fn get(
     }
     let secret = unit.secret(&found)?;
     let response = match secret {
-        None => template(object),
+        None => template(object, context),
         Some(secret) => with_secret(context, unit, object, secret, format, wrapping).await?,
     };
     if flag(Tag::Fresh, false) {
         context.fresh.push(id);
     }
-    context.placeholder = Some(id);
     Ok(Response::Object { id: id.to_string(), object: response })
 }
 
@@ -134,9 +133,9 @@ fn mode_of(key: &Found) -> Option<BlockCipherMode> {
     }
 }
 
-fn template(object: &Managed<'_>) -> Object<'static> {
+fn template(object: &Managed<'_>, context: &Context<'_>) -> Object<'static> {
     let all = object.clone().into_owned();
-    let given = all.all(Version::V1_4, 0).into_iter().filter(|attribute| crate::managed::may_create(&attribute.identity));
+    let given = all.all(context.version, context.now).into_iter().filter(|attribute| crate::managed::may_create(&attribute.identity));
     Object::Template(
         given
             .map(|attribute| keystead_kmip::attribute::Attribute {

@@ -1,7 +1,7 @@
 //! Activate, Revoke and Destroy (KMIP Specification 1.4, sections 4.19 to 4.21; the states: 3.22).
 
 use super::Context;
-use crate::unit::{Found, Unit, not_found};
+use crate::unit::{Found, Unit};
 use keystead_kmip::enumeration::{Enumeration as _, ResultReason, RevocationReasonCode, State};
 use keystead_kmip::response::Response;
 use keystead_kmip::ttlv::{Node, Value};
@@ -63,7 +63,7 @@ pub async fn destroy(context: &mut Context<'_>, unit: &mut Unit<'_>, id: Option<
     let id = context.id(id)?;
     let mut found = unit.find(id).await?;
     if found.is_destroyed() {
-        return Err(not_found(&id.to_string()));
+        return Err(Failure::new(ResultReason::PermissionDenied, "the object is destroyed already"));
     }
     match found.object.state(context.now) {
         Some(State::Active) => return Err(Failure::new(ResultReason::PermissionDenied, "an active object cannot be destroyed; revoke it first")),

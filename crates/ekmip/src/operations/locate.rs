@@ -45,8 +45,8 @@ pub async fn locate(context: &mut Context<'_>, unit: &mut Unit<'_>, locate: &Loc
         }
         Some(None) => {}
         None => {
-            let indexed = locate.attributes.iter().find(|attribute| is_indexed(&attribute.identity));
-            unit.search(indexed.map(|attribute| term(&attribute.identity, &attribute.value)), visit).await?;
+            let indexed = locate.attributes.iter().filter(|attribute| is_indexed(&attribute.identity));
+            unit.search(indexed.filter_map(|attribute| term(&attribute.identity, &attribute.value)).next(), visit).await?;
         }
     }
     // Oldest first, so that Offset and Maximum Items page through the same list.
@@ -54,9 +54,8 @@ pub async fn locate(context: &mut Context<'_>, unit: &mut Unit<'_>, locate: &Loc
     let most = locate.maximum_items.unwrap_or(usize::MAX);
     let ids: Vec<Uuid> = found.into_iter().skip(locate.offset).take(most).map(|(_, id)| id).collect();
     context.room.reserve(ANSWER * ids.len()).await?;
-    if let [only] = ids.as_slice() {
-        context.placeholder = Some(*only);
-    }
+    // One object, or none that could be meant (section 4.9).
+    context.placeholder = if let [only] = ids.as_slice() { Some(*only) } else { None };
     Ok(Response::Located(ids.iter().map(Uuid::to_string).collect()))
 }
 
@@ -82,8 +81,21 @@ fn matches(context: &Context<'_>, object: &Managed<'_>, locate: &Locate) -> bool
             (Identity::Known(Tag::CryptographicUsageMask), Value::Integer(mask)) => {
                 instances.iter().any(|known| matches!(known.value, Value::Integer(have) if have & mask == *mask))
             }
-            _ => instances.iter().any(|known| known.value == wanted.value),
+            // A key may still be used so often at least.
+            (Identity::Known(Tag::UsageLimits), _) => instances.iter().any(|known| allows(&known.value, &wanted.value)),
+            _ => instances.iter().any(|known| keystead_kmip::attribute::matches(&wanted.value, &known.value)),
         }
+    })
+}
+
+/// Usage Limits match where what is left is as much at least, of the same unit (section 4.9).
+fn allows(known: &Value<'_>, wanted: &Value<'_>) -> bool {
+    let (Value::Structure(known), Value::Structure(wanted)) = (known, wanted) else { return false };
+    wanted.iter().all(|want| {
+        known.iter().filter(|item| item.tag == want.tag).any(|item| match (&item.value, &want.value) {
+            (Value::LongInteger(have), Value::LongInteger(want)) => have >= want,
+            (have, want) => have == want,
+        })
     })
 }
 

@@ -21,8 +21,13 @@ use uuid::Uuid;
 
 /// How often work is done again since something it had read has changed.
 const REPEATS: usize = 20;
+/// What an answer with an identifier has at least, in bytes.
+const SMALLEST_ANSWER: usize = 128;
 /// What an answer without a key, attributes or a list takes, in bytes.
 const PLAIN_ANSWER: usize = 384;
+
+/// Says why the client may not ask for an operation, of that number, or not any more.
+pub type Welcome<'c> = &'c (dyn Fn(u32) -> Result<()> + Send + Sync);
 
 /// What an operation runs with.
 pub struct Context<'c> {
@@ -38,6 +43,8 @@ pub struct Context<'c> {
     pub placeholder: Option<Uuid>,
     /// Objects that were handed out while they were fresh.
     pub fresh: Vec<Uuid>,
+    /// Whether the client may still ask: a long batch must not outlive its certificate.
+    pub welcome: Welcome<'c>,
     /// What the answer may take. Who answers with more than an identifier reserves it first.
     pub room: &'c mut Room,
 }
@@ -59,24 +66,34 @@ impl Context<'_> {
 }
 
 /// Runs a message and writes the answer. Answers which objects were handed out while they were fresh.
-pub async fn run(manager: &Manager, keys: &Keys, message: &RequestMessage<'_, '_>, room: &mut Room, out: &mut Vec<u8>) -> Vec<Uuid> {
+pub async fn run(manager: &Manager, keys: &Keys, message: &RequestMessage<'_, '_>, welcome: Welcome<'_>, room: &mut Room, out: &mut Vec<u8>) -> Vec<Uuid> {
     let now = manager.now().as_second();
-    let mut context = Context { manager, keys, version: message.version, now, placeholder: None, fresh: Vec::new(), room };
-    let items = match (context.room.reserve(message.items.len() * PLAIN_ANSWER).await, message.on_error) {
+    let mut context = Context { manager, keys, version: message.version, now, placeholder: None, fresh: Vec::new(), welcome, room };
+    let limit = message.maximum_response_size.unwrap_or(usize::MAX);
+    // Where not even identifiers fit, nothing is done: what changes something must be answered.
+    let fits =
+        if limit < SMALLEST_ANSWER * message.items.len() { Err(too_large(limit)) } else { context.room.reserve(message.items.len() * PLAIN_ANSWER).await };
+    let mut items = match (fits, message.on_error) {
         (Err(failure), _) => message.items.iter().map(|item| answer(item, Outcome::Failed(failure.clone()))).collect(),
         (Ok(()), BatchErrorContinuationOption::Undo) => undoable(&mut context, &message.items).await,
         (Ok(()), other) => one_by_one(&mut context, &message.items, other == BatchErrorContinuationOption::Continue).await,
     };
     let start = out.len();
     respond(message.version, now, message.client_correlation_value, &items, out);
-    if let Some(limit) = message.maximum_response_size.filter(|limit| out.len() - start > *limit) {
+    if out.len() - start > limit {
         out.truncate(start);
-        let failure = Failure::new(ResultReason::ResponseTooLarge, format!("the answer is longer than the {limit} bytes of MaximumResponseSize"));
-        let outcome = |item: &ResponseItem<'_>| ResponseItem { operation: item.operation, id: None, outcome: Outcome::Failed(failure.clone()) };
-        let refused: Vec<_> = items.iter().map(outcome).collect();
-        respond(message.version, now, message.client_correlation_value, &refused, out);
+        for item in &mut items {
+            if matches!(&item.outcome, Outcome::Success(response) if response.is_read()) {
+                item.outcome = Outcome::Failed(too_large(limit));
+            }
+        }
+        respond(message.version, now, message.client_correlation_value, &items, out);
     }
     context.fresh
+}
+
+fn too_large(limit: usize) -> Failure {
+    Failure::new(ResultReason::ResponseTooLarge, format!("the answer is longer than the {limit} bytes of MaximumResponseSize"))
 }
 
 /// Each item for itself. Without `go_on`, the first failure ends the batch (section 6.13).
@@ -133,6 +150,7 @@ async fn repeat(context: &mut Context<'_>, items: &[RequestItem<'_, '_>]) -> std
 }
 
 async fn execute(context: &mut Context<'_>, unit: &mut Unit<'_>, item: &RequestItem<'_, '_>) -> Result<Response<'static>> {
+    (context.welcome)(item.operation)?;
     let request = item.request(context.version)?;
     match request {
         Request::Create { object_type, template } => create::create(context, unit, object_type, template).await,

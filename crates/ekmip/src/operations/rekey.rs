@@ -40,14 +40,23 @@ pub async fn rekey(context: &mut Context<'_>, unit: &mut Unit<'_>, id: Option<&s
         return Err(not_found(&id.to_string()));
     }
     if old.object.object_type() != ObjectType::SymmetricKey {
-        return Err(Failure::new(ResultReason::IllegalOperation, "only a SymmetricKey can be re-keyed"));
+        return Err(Failure::new(ResultReason::PermissionDenied, "only a SymmetricKey can be re-keyed"));
     }
     if link(&old.object, LinkType::ReplacementObjectLink) {
-        return Err(Failure::new(ResultReason::IllegalOperation, "the key has been replaced already; re-key its replacement"));
+        return Err(Failure::new(ResultReason::PermissionDenied, "the key has been replaced already; re-key its replacement"));
     }
     let mut new = super::create::start(context, unit, ObjectType::SymmetricKey, template).await?;
     let given: Vec<Identity<'static>> =
         new.all(keystead_kmip::Version::V1_4, context.now).into_iter().map(|attribute| attribute.identity.into_owned()).collect();
+    if offset.is_some() {
+        if DATES.iter().any(|tag| given.contains(&Identity::Known(*tag))) {
+            return Err(Failure::new(ResultReason::InvalidMessage, "an Offset and dates cannot both be given"));
+        }
+        let dates = |tag: &Tag| old.object.date(*tag).is_some();
+        if DATES.iter().any(dates) && !dates(&Tag::ActivationDate) {
+            return Err(Failure::new(ResultReason::IllegalOperation, "the key has dates but no Activation Date that they could move with"));
+        }
+    }
     for attribute in old.object.all(keystead_kmip::Version::V1_4, context.now) {
         let keeps = match &attribute.identity {
             Identity::Known(tag) => !NOT_TAKEN_OVER.contains(tag) && old.object.value(*tag).is_some(),
@@ -58,7 +67,7 @@ pub async fn rekey(context: &mut Context<'_>, unit: &mut Unit<'_>, id: Option<&s
         }
     }
     move_dates(context.now, &old.object, &mut new, offset);
-    let wrong = || Failure::new(ResultReason::IllegalOperation, "the key has no algorithm or no length");
+    let wrong = || Failure::new(ResultReason::PermissionDenied, "the key has no algorithm or no length");
     let algorithm = new.enumeration(Tag::CryptographicAlgorithm).ok_or_else(wrong)?;
     let secret = make_key(algorithm, new.integer(Tag::CryptographicLength).ok_or_else(wrong)?)?;
     new.describe_secret(&secret, KeyFormatType::Raw, true, context.now);

@@ -194,6 +194,7 @@ pub(crate) async fn run(context: &JobContext, kind: &JobKind) -> Result<Plan> {
 pub(crate) fn cleanup(view: &crate::view::View, kind: &JobKind) -> Txn {
     match kind {
         JobKind::Enable { config, svm, .. } => enable::release(view, *svm, *config),
+        JobKind::Delete { config } => delete::enable_again(view, *config),
         _ => Txn::new(),
     }
 }

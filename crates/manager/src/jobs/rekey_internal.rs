@@ -39,11 +39,10 @@ pub(crate) async fn run(job: &JobContext, config: Uuid) -> Result<Plan> {
     let store = if store.record.state == KeyStoreState::SvmKekRekey { store } else { next_version(job, &config, store).await? };
     let version = store.record.kek_version;
     arrived(job, svm, version).await?;
-    let kek = loaded(manager, svm, version)?;
 
     let mut done = 0;
     loop {
-        let wrapped = pass(job, svm, &kek, &mut done).await?;
+        let wrapped = pass(job, svm, version, &mut done).await?;
         if wrapped == 0 {
             break;
         }
@@ -78,7 +77,7 @@ async fn next_version(job: &JobContext, config: &Stored<AwsKmsRecord>, store: St
     let record = prove(job, Phase::InUse, &client, &owner, &kek, wrapped, &context).await?;
 
     // In memory first: once the transaction stands, keys are made with it.
-    manager.keyring.insert(kek);
+    manager.hold_while_served(kek)?;
     let next = KeyStoreRecord { state: KeyStoreState::SvmKekRekey, kek_version: version, ..store.record };
     let txn = Txn::new()
         .when(Compare::Unchanged(store.key.clone(), store.revision))
@@ -104,14 +103,17 @@ async fn next_version(job: &JobContext, config: &Stored<AwsKmsRecord>, store: St
 }
 
 /// Goes once through the keys of the SVM. Returns how many were wrapped again.
-async fn pass(job: &JobContext, svm: Uuid, kek: &Arc<Kek>, done: &mut usize) -> Result<usize> {
+async fn pass(job: &JobContext, svm: Uuid, version: u32, done: &mut usize) -> Result<usize> {
     let manager = &job.manager;
     let before = *done;
     let mut range = Range::prefix(keys_prefix(svm), BATCH);
     loop {
+        // Anew for each page: while the job holds a KEK, a block does not wipe it.
+        let kek = loaded(manager, svm, version)?;
         let page = match manager.store.range(range.clone()).await {
             Ok(page) => page,
             Err(StoreError::Unavailable(_)) => {
+                drop(kek);
                 tokio::time::sleep(AWAY).await;
                 continue;
             }
@@ -121,17 +123,17 @@ async fn pass(job: &JobContext, svm: Uuid, kek: &Arc<Kek>, done: &mut usize) -> 
         for entry in &page.entries {
             if let Some((_, id, destroyed)) = parse(&entry.key) {
                 let object = KeyObject::decode(id, destroyed, entry.revision, entry.value.clone())?;
-                if object.kek_version != 0 && object.kek_version != kek.version() {
+                if object.kek_version != 0 && object.kek_version != version {
                     objects.push((entry.key.clone(), object));
                 }
             }
         }
         let count = objects.len();
-        if rewrap(job, svm, kek, objects).await? {
+        if rewrap(job, svm, &kek, objects).await? {
             *done += count;
             range.after = page.entries.last().map(|entry| entry.key.clone());
             if count > 0 {
-                job.progress(format!("{done} keys are wrapped by version {}", kek.version())).await;
+                job.progress(format!("{done} keys are wrapped by version {version}")).await;
             }
             if !page.more {
                 return Ok(*done - before);

@@ -7,7 +7,8 @@ use crate::records::keys_prefix;
 use crate::{Error, Result};
 use bytes::Bytes;
 use keystead_store::{Event, Range, Revision, Store};
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
@@ -33,9 +34,17 @@ pub(crate) struct SvmKeys {
 #[derive(Default)]
 struct State {
     objects: HashMap<Uuid, Arc<KeyObject>>,
-    terms: HashMap<u64, Vec<Uuid>>,
+    terms: HashMap<u64, Ids>,
+    /// The bytes of all records.
+    bytes: usize,
     /// While loading: what was deleted, and when, so that an older page cannot bring it back.
     deleted: Option<HashMap<Uuid, Revision>>,
+}
+
+/// The keys with a term. Most terms, as names, have one key; some, as groups, have nearly all.
+enum Ids {
+    One(Uuid),
+    Many(HashSet<Uuid>),
 }
 
 impl KeyCache {
@@ -111,8 +120,18 @@ impl SvmKeys {
         let state = self.read();
         match term {
             None => state.objects.values().cloned().collect(),
-            Some(term) => state.terms.get(&term).into_iter().flatten().filter_map(|id| state.objects.get(id).cloned()).collect(),
+            Some(term) => match state.terms.get(&term) {
+                None => Vec::new(),
+                Some(Ids::One(id)) => state.objects.get(id).cloned().into_iter().collect(),
+                Some(Ids::Many(ids)) => ids.iter().filter_map(|id| state.objects.get(id).cloned()).collect(),
+            },
         }
+    }
+
+    /// How many keys there are, destroyed ones too, and how many bytes their records have.
+    pub fn size(&self) -> (usize, usize) {
+        let state = self.read();
+        (state.objects.len(), state.bytes)
     }
 
     async fn load(&self, store: &dyn Store, svm: Uuid, indexer: &Indexer) -> Result<()> {
@@ -148,17 +167,18 @@ impl SvmKeys {
         if state.deleted.as_ref().and_then(|deleted| deleted.get(&id)).is_some_and(later) {
             return;
         }
-        match state.objects.get(&id) {
-            Some(known) if known.revision >= revision => return,
-            Some(known) => {
-                let known = Arc::clone(known);
-                state.unindex(&known, indexer);
-            }
-            None => {}
+        let known = state.objects.get(&id).cloned();
+        if known.as_ref().is_some_and(|known| known.revision >= revision) {
+            return;
         }
-        for term in indexer(object.attributes()) {
-            state.terms.entry(term).or_default().push(id);
+        // A key that is wrapped again has the same attributes: nothing to index.
+        if known.as_ref().is_none_or(|known| known.attributes() != object.attributes()) {
+            let old = known.as_ref().map(|known| indexer(known.attributes())).unwrap_or_default();
+            let new = indexer(object.attributes());
+            old.iter().filter(|term| !new.contains(term)).for_each(|term| state.unindex(*term, id));
+            new.iter().filter(|term| !old.contains(term)).for_each(|term| state.index(*term, id));
         }
+        state.bytes = state.bytes + object.size() - known.map_or(0, |known| known.size());
         state.objects.insert(id, object);
     }
 
@@ -171,7 +191,8 @@ impl SvmKeys {
         if state.objects.get(&id).is_some_and(|known| known.revision < revision)
             && let Some(known) = state.objects.remove(&id)
         {
-            state.unindex(&known, indexer);
+            state.bytes -= known.size();
+            indexer(known.attributes()).into_iter().for_each(|term| state.unindex(term, id));
         }
     }
 
@@ -185,14 +206,31 @@ impl SvmKeys {
 }
 
 impl State {
-    fn unindex(&mut self, object: &KeyObject, indexer: &Indexer) {
-        for term in indexer(object.attributes()) {
-            if let Some(ids) = self.terms.get_mut(&term) {
-                ids.retain(|id| *id != object.id);
-                if ids.is_empty() {
-                    self.terms.remove(&term);
+    fn index(&mut self, term: u64, id: Uuid) {
+        match self.terms.entry(term) {
+            Entry::Vacant(place) => drop(place.insert(Ids::One(id))),
+            Entry::Occupied(place) => {
+                let ids = place.into_mut();
+                match ids {
+                    Ids::One(other) if *other == id => {}
+                    Ids::One(other) => *ids = Ids::Many(HashSet::from([*other, id])),
+                    Ids::Many(ids) => drop(ids.insert(id)),
                 }
             }
+        }
+    }
+
+    fn unindex(&mut self, term: u64, id: Uuid) {
+        let empty = match self.terms.get_mut(&term) {
+            None => false,
+            Some(Ids::One(only)) => *only == id,
+            Some(Ids::Many(ids)) => {
+                ids.remove(&id);
+                ids.is_empty()
+            }
+        };
+        if empty {
+            self.terms.remove(&term);
         }
     }
 }
@@ -201,7 +239,7 @@ impl State {
 mod tests {
     use super::*;
     use crate::keys::record::{destroyed_key, live_key};
-    use keystead_store::Entry;
+    use keystead_store::Entry as StoredEntry;
 
     fn indexer() -> Indexer {
         Arc::new(|attributes| attributes.iter().map(|byte| u64::from(*byte)).collect())
@@ -246,10 +284,13 @@ mod tests {
         let (svm, id) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let known = Arc::new(SvmKeys::new());
         cache.svms.write().unwrap().insert(svm, Arc::clone(&known));
-        let entry = |key: String| Entry { key, value: value(b"x"), created: Revision(3), revision: Revision(3), lease: None };
+        let entry = |key: String| StoredEntry { key, value: value(b"x"), created: Revision(3), revision: Revision(3), lease: None };
         cache.apply(&[Event::Put(entry(live_key(svm, id))), Event::Put(entry(live_key(Uuid::from_u128(9), id)))], Revision(3));
         assert!(!known.get(id).unwrap().destroyed && cache.read().len() == 1);
-        cache.apply(&[Event::Delete { key: live_key(svm, id) }, Event::Put(Entry { revision: Revision(4), ..entry(destroyed_key(svm, id)) })], Revision(4));
+        cache.apply(
+            &[Event::Delete { key: live_key(svm, id) }, Event::Put(StoredEntry { revision: Revision(4), ..entry(destroyed_key(svm, id)) })],
+            Revision(4),
+        );
         assert!(known.get(id).unwrap().destroyed);
     }
 }

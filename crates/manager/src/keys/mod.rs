@@ -20,11 +20,19 @@ use cache::SvmKeys;
 use keystead_store::{Compare, Error as StoreError, Txn};
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
 /// How many reads of the store go on at a time for keys that are not in memory: who guesses identifiers must not load the store.
 pub(crate) const MISSES_AT_A_TIME: usize = 8;
+/// How long such a read waits for its turn and for the store.
+const MISS_TIME: Duration = Duration::from_secs(10);
+/// How many searches through all keys of an SVM go on at a time: each holds a list of them.
+pub(crate) const SCANS_AT_A_TIME: usize = 4;
+/// How many keys an SVM may have, destroyed ones too, and how many bytes: all nodes hold them in memory.
+const MOST_KEYS: usize = 4_000_000;
+const MOST_BYTES: usize = 2 << 30;
 
 /// The keys of one SVM. Cheap to clone.
 #[derive(Clone)]
@@ -105,6 +113,11 @@ impl Keys {
         if let Some(object) = self.loaded().await?.get(id) {
             return Ok(Some(object));
         }
+        tokio::time::timeout(MISS_TIME, self.read_from_store(id)).await.map_err(|_| Error::unexpected("the store does not answer in time"))??;
+        Ok(self.loaded().await?.get(id))
+    }
+
+    async fn read_from_store(&self, id: Uuid) -> Result<()> {
         let inner = &self.inner;
         let _slot = inner.misses.acquire().await.map_err(Error::unexpected)?;
         for (key, destroyed) in [(record::live_key(self.svm, id), false), (record::destroyed_key(self.svm, id), true)] {
@@ -113,7 +126,15 @@ impl Keys {
                 break;
             }
         }
-        Ok(self.loaded().await?.get(id))
+        Ok(())
+    }
+
+    /// A turn for a search through all keys; hold it until the search is over.
+    ///
+    /// # Errors
+    /// None that can happen while the node runs.
+    pub async fn scan(&self) -> Result<tokio::sync::SemaphorePermit<'_>> {
+        self.inner.scans.acquire().await.map_err(Error::unexpected)
     }
 
     /// The keys with a term, or all, destroyed ones too; in no order. Terms are hashes, so compare again.
@@ -158,8 +179,18 @@ impl Keys {
     /// [`CommitError`].
     pub async fn commit(&self, changes: Vec<Change>) -> std::result::Result<(), CommitError> {
         let failed = CommitError::Failed;
-        self.loaded().await.map_err(failed)?;
+        let keys = self.loaded().await.map_err(failed)?;
         let store = self.key_store().map_err(failed)?;
+        if changes.iter().any(|change| matches!(change, Change::Create { .. })) {
+            let (count, bytes) = keys.size();
+            if count >= MOST_KEYS || bytes >= MOST_BYTES {
+                let svm = self.inner.svm_ref(self.svm).name;
+                return Err(failed(Error::with(
+                    Code::LimitReached,
+                    format!("the SVM {svm} has {count} keys with {bytes} bytes; at most {MOST_KEYS} with {MOST_BYTES} are kept"),
+                )));
+            }
+        }
         let mut plan = CommitPlan::default();
         for change in changes {
             self.plan(change, &store, &mut plan).map_err(failed)?;
@@ -179,6 +210,11 @@ impl Keys {
                 self.refresh(&puts).await.map_err(failed)?;
                 return Err(CommitError::Outdated);
             }
+            // Perhaps it happened. What is stored now says so; if it does not, the caller is told that it failed, and may find later that it did not.
+            Err(error @ StoreError::Indeterminate(_)) => match self.happened(&puts).await {
+                Some(revision) => revision,
+                None => return Err(failed(error.into())),
+            },
             Err(error) => return Err(failed(error.into())),
         };
         for (id, destroyed, value) in puts {
@@ -218,6 +254,14 @@ impl Keys {
             }
         }
         Ok(())
+    }
+
+    /// Whether a commit with an unclear answer has happened: it has where its first record stands in the store.
+    async fn happened(&self, puts: &[(Uuid, bool, Bytes)]) -> Option<keystead_store::Revision> {
+        let (id, destroyed, value) = puts.first()?;
+        let key = if *destroyed { record::destroyed_key(self.svm, *id) } else { record::live_key(self.svm, *id) };
+        let entry = self.inner.store.get(&key).await.ok()??;
+        (entry.value == *value).then_some(entry.revision)
     }
 
     async fn refresh(&self, puts: &[(Uuid, bool, Bytes)]) -> Result<()> {
