@@ -1,7 +1,8 @@
 //! One mutual-TLS connection to a KMIP server.
 
 use keystead_kmip::ttlv::{HEADER_BYTES, Node, decode, encode};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::client::WantsClientCert;
+use rustls::{ClientConfig, ClientConnection, ConfigBuilder, HandshakeKind, RootCertStore, StreamOwned, SupportedProtocolVersion};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use std::io::{Read as _, Write as _};
@@ -38,21 +39,31 @@ impl Endpoint {
     /// # Errors
     /// What is not what it should be.
     pub fn from_pem(address: &str, ca: &[u8], certificate: &[u8], key: &[u8]) -> Result<Self, String> {
-        let text = |error: &dyn std::fmt::Display| error.to_string();
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(ca) {
-            roots.add(certificate.map_err(|error| text(&error))?).map_err(|error| text(&error))?;
-        }
-        let chain = CertificateDer::pem_slice_iter(certificate).collect::<Result<Vec<_>, _>>().map_err(|error| text(&error))?;
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| text(&error))?;
-        let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| text(&error))?
-            .with_root_certificates(roots)
-            .with_client_auth_cert(chain, key)
-            .map_err(|error| text(&error))?;
+        Self::from_pem_at(address, ca, certificate, key, rustls::DEFAULT_VERSIONS)
+    }
+
+    /// From PEM, with these versions of TLS alone.
+    ///
+    /// # Errors
+    /// What is not what it should be.
+    pub fn from_pem_at(address: &str, ca: &[u8], certificate: &[u8], key: &[u8], versions: &[&'static SupportedProtocolVersion]) -> Result<Self, String> {
+        let chain = CertificateDer::pem_slice_iter(certificate).collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| error.to_string())?;
+        let config = trusting(ca, versions)?.with_client_auth_cert(chain, key).map_err(|error| error.to_string())?;
+        Self::new(address, config)
+    }
+
+    /// Without a certificate, as a stranger comes.
+    ///
+    /// # Errors
+    /// What is not what it should be.
+    pub fn anonymous(address: &str, ca: &[u8]) -> Result<Self, String> {
+        Self::new(address, trusting(ca, rustls::DEFAULT_VERSIONS)?.with_no_client_auth())
+    }
+
+    fn new(address: &str, config: ClientConfig) -> Result<Self, String> {
         let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']).to_owned();
-        let name = ServerName::try_from(host).map_err(|error| text(&error))?;
+        let name = ServerName::try_from(host).map_err(|error| error.to_string())?;
         Ok(Self { address: address.to_owned(), name, config: Arc::new(config) })
     }
 
@@ -93,6 +104,11 @@ impl Client {
     pub fn connect(endpoint: &Endpoint) -> Result<Self, String> {
         let (connection, stream) = endpoint.open()?;
         Ok(Self { stream: StreamOwned::new(connection, stream) })
+    }
+
+    /// Whether the session was a new one or an old one; `None` before the first call.
+    pub fn handshake_kind(&self) -> Option<HandshakeKind> {
+        self.stream.conn.handshake_kind()
     }
 
     /// Sends a message and reads the answer.
@@ -136,6 +152,15 @@ impl Client {
         self.stream.read_exact(answer.get_mut(HEADER_BYTES..).unwrap_or_default()).map_err(lost)?;
         Ok(answer)
     }
+}
+
+fn trusting(ca: &[u8], versions: &[&'static SupportedProtocolVersion]) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(ca) {
+        roots.add(certificate.map_err(|error| error.to_string())?).map_err(|error| error.to_string())?;
+    }
+    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+    Ok(builder.with_protocol_versions(versions).map_err(|error| error.to_string())?.with_root_certificates(roots))
 }
 
 fn lost(error: std::io::Error) -> String {

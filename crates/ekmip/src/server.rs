@@ -42,6 +42,8 @@ pub struct Limits {
     pub max_connections_per_client: usize,
     /// From the connection to the end of the handshake.
     pub handshake_timeout: Duration,
+    /// From the first byte of a message to its last, and as long for the client to take the answer.
+    pub message_timeout: Duration,
     /// Without a request.
     pub idle_timeout: Duration,
 }
@@ -54,6 +56,7 @@ impl Default for Limits {
             max_connections_per_svm: 512,
             max_connections_per_client: 256,
             handshake_timeout: Duration::from_secs(10),
+            message_timeout: Duration::from_secs(30),
             // Storage keeps its connection open and asks once a day.
             idle_timeout: Duration::from_secs(24 * 60 * 60),
         }

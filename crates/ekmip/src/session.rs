@@ -24,8 +24,6 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use zeroize::{Zeroize as _, Zeroizing};
 
-/// From the first byte of a message to its last, and as long for an answer to be taken.
-const MESSAGE_TIME: Duration = Duration::from_secs(30);
 /// How much more is read at a time: memory grows with what has come, not with what was announced.
 const STEP: usize = 16 * 1024;
 
@@ -83,8 +81,8 @@ impl Session {
                 return Ok(());
             }
             let share = self.slot.share.clone();
-            let limit = self.shared.limits.max_message_size;
-            let length = match timeout(MESSAGE_TIME, self.message_length()).await.map_err(|_| slow())?? {
+            let Limits { max_message_size: limit, message_timeout: time, .. } = self.shared.limits;
+            let length = match timeout(time, self.message_length()).await.map_err(|_| slow())?? {
                 Length::Message(length) if length <= limit => length,
                 Length::Message(length) => {
                     return self.refuse(format!("the message has {length} bytes, and at most {limit} are accepted")).await;
@@ -93,9 +91,9 @@ impl Session {
             };
             // Room first, then the bytes: nobody holds what others wait for while it waits itself.
             let full = |_| "no room for the message".to_owned();
-            let arriving = timeout(MESSAGE_TIME, share.arriving(length)).await.map_err(full)?;
-            timeout(MESSAGE_TIME, self.read_to(length)).await.map_err(|_| slow())??;
-            let mut room = timeout(MESSAGE_TIME, share.working(length)).await.map_err(full)?;
+            let arriving = timeout(time, share.arriving(length)).await.map_err(full)?;
+            timeout(time, self.read_to(length)).await.map_err(|_| slow())??;
+            let mut room = timeout(time, share.working(length)).await.map_err(full)?;
             drop(arriving);
             let now = self.shared.manager.now().as_second();
             self.recheck(now)?;
@@ -190,7 +188,7 @@ impl Session {
     }
 
     async fn send(&mut self) -> Result<(), String> {
-        let written = timeout(MESSAGE_TIME, async {
+        let written = timeout(self.shared.limits.message_timeout, async {
             self.stream.write_all(&self.output).await?;
             self.stream.flush().await
         });

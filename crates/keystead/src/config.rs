@@ -98,6 +98,9 @@ pub struct Ekmip {
     /// From the connection to the end of the handshake; 10 s by default.
     #[serde(deserialize_with = "duration")]
     pub handshake_timeout: Option<Duration>,
+    /// From the first byte of a message to its last, and as long for the answer to be taken; 30 s by default.
+    #[serde(deserialize_with = "duration")]
+    pub message_timeout: Option<Duration>,
     /// How long a connection may stay without a request; 24 h by default.
     #[serde(deserialize_with = "duration")]
     pub idle_timeout: Option<Duration>,
@@ -206,6 +209,7 @@ impl Config {
             max_connections_per_svm: self.ekmip.max_connections_per_svm.unwrap_or((max_connections / 2).max(max_connections_per_client)),
             max_connections_per_client,
             handshake_timeout: self.ekmip.handshake_timeout.unwrap_or(default.handshake_timeout),
+            message_timeout: self.ekmip.message_timeout.unwrap_or(default.message_timeout),
             idle_timeout: self.ekmip.idle_timeout.unwrap_or(default.idle_timeout),
         };
         let bounds = |holds: bool, what: &str| if holds { Ok(()) } else { Err(format!("[ekmip] {what}")) };
@@ -214,6 +218,7 @@ impl Config {
         bounds((1..=1_000_000).contains(&limits.max_connections_per_svm), "max_connections_per_svm must be 1 to 1000000")?;
         bounds((1..=1_000_000).contains(&limits.max_connections_per_client), "max_connections_per_client must be 1 to 1000000")?;
         bounds(limits.handshake_timeout >= Duration::from_millis(100), "handshake_timeout must be 100 ms at least")?;
+        bounds(limits.message_timeout >= Duration::from_millis(100), "message_timeout must be 100 ms at least")?;
         bounds(limits.idle_timeout >= Duration::from_secs(1), "idle_timeout must be 1 s at least")?;
         Ok(limits)
     }

@@ -3,9 +3,9 @@
 
 mod common;
 
-use common::faulty::Faulty;
 use common::kmip::{Credentials, Kmip, own, text, uid};
-use common::{ManualClock, Node, code, enable_body, eventually, stand_in, toml_for};
+use common::scene::{Scene, enabled, scene};
+use common::{Node, code, eventually, toml_for};
 use keystead::serve::Hooks;
 use keystead_conformance::case::Case;
 use keystead_conformance::{Verdict, cases_in, replay, replay_file};
@@ -14,72 +14,12 @@ use keystead_kmip::attribute::{Attribute, Identity};
 use keystead_kmip::enumeration::{Enumeration, KeyFormatType, Operation, ResultReason, RevocationReasonCode, State};
 use keystead_kmip::ttlv::{Node as Item, Value};
 use keystead_store::Range;
-use keystead_testkit::{KeyState, KmsStandIn};
+use keystead_testkit::KeyState;
 use serde_json::json;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
-
-struct Scene {
-    kms: KmsStandIn,
-    key: String,
-    node: Node,
-    store: Faulty,
-    clock: Arc<ManualClock>,
-    /// The configuration of `svm1`.
-    config: String,
-    client: Credentials,
-}
-
-/// A node with `svm1` enabled, and a client certificate for it.
-async fn scene() -> Scene {
-    let (kms, key) = stand_in().await;
-    let folder = Arc::new(tempfile::tempdir().unwrap());
-    let (store, clock) = (Faulty::default(), ManualClock::new());
-    let hooks = Hooks { store: store.hook(), clock: clock.clone(), ..Hooks::default() };
-    let node = Node::start_in(folder.clone(), &toml_for(&kms, folder.path()), hooks).await.unwrap();
-    node.svm("svm1").await;
-    let config = enabled(&node, &kms, &key, "svm1").await;
-    let client = Credentials::issue(&node, "svm1").await;
-    Scene { kms, key, node, store, clock, config, client }
-}
-
-async fn enabled(node: &Node, kms: &KmsStandIn, key: &str, svm: &str) -> String {
-    let (status, body) = node.enable(enable_body(svm, kms, key)).await;
-    assert_eq!(status, 201, "{body}");
-    format!("/security/aws-kms/{}", body["records"][0]["uuid"].as_str().unwrap())
-}
-
-impl Scene {
-    fn connect(&self) -> Kmip {
-        Kmip::connect(&self.client.endpoint(self.node.ekmip))
-    }
-
-    fn at(&self, minor: i32) -> Kmip {
-        let mut kmip = self.connect();
-        kmip.minor = minor;
-        kmip
-    }
-
-    async fn svm_uuid(&self, name: &str) -> String {
-        self.node.get(&format!("/svm/svms?name={name}")).await["records"][0]["uuid"].as_str().unwrap().to_owned()
-    }
-
-    /// Blocks `svm1`: the customer key is disabled, and the polls that confirm it have passed.
-    async fn block(&self) {
-        let settings = json!({ "aws_kms": { "access_error_grace": "0s", "min_poll_interval": "5s" } });
-        assert_eq!(self.node.ask("PATCH", "/security/ekmip/settings", Some(settings)).await.0, 200);
-        self.kms.set_key_state(&self.key, KeyState::Disabled).unwrap();
-        eventually("the SVM must be blocked", async || {
-            self.clock.advance(Duration::from_secs(60 * 60));
-            let state = self.node.get(&format!("{}?fields=state", self.config)).await;
-            (state["state"]["cluster_state"] == false && state["state"]["message"].as_str().unwrap().contains("blocked")).then_some(())
-        })
-        .await;
-    }
-}
 
 fn own_cases() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/kmip-cases");
@@ -333,145 +273,6 @@ async fn two_clients_never_get_one_name_and_never_overwrite_each_other() {
     });
     let own_attributes = scene.connect().attribute_list(&id).into_iter().filter(|name| name.starts_with("x-")).count();
     assert_eq!(own_attributes, 40, "every acknowledged attribute is there");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_revoked_certificate_ends_open_connections() {
-    let scene = scene().await;
-    let mut open = scene.connect();
-    let id = open.created(vec![]);
-    let list = scene.node.get("/security/ekmip/clients?fields=*").await;
-    assert_eq!((list["num_records"].as_u64(), list["records"][0]["state"].as_str()), (Some(1), Some("valid")), "{list}");
-    assert_eq!(list["records"][0].get("private_key"), None, "it was shown once");
-    let started = std::time::Instant::now();
-    assert_eq!(scene.node.ask("DELETE", &format!("/security/ekmip/clients/{}", scene.client.uuid), None).await.0, 200);
-    eventually("the open connection must end", async || open.try_call(Operation::Get, vec![uid(&id)]).err()).await;
-    println!("an open connection ended {} ms after the revocation", started.elapsed().as_millis());
-    assert!(Kmip::connect(&scene.client.endpoint(scene.node.ekmip)).try_call(Operation::Get, vec![uid(&id)]).is_err(), "and no new one works");
-    assert_eq!(scene.node.get("/security/ekmip/clients?fields=state").await["records"][0]["state"], "revoked");
-    let again = Credentials::issue(&scene.node, "svm1").await;
-    assert_eq!(Kmip::connect(&again.endpoint(scene.node.ekmip)).get(&id).material().len(), 32, "another certificate of the SVM works");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_certificate_has_an_end() {
-    let scene = scene().await;
-    let body = json!({ "svm": { "name": "svm1" }, "common_name": "short", "expiry_time": "P7D" });
-    let (status, body) = scene.node.ask("POST", "/security/ekmip/clients?return_records=true", Some(body)).await;
-    assert_eq!(status, 201, "{body}");
-    let short = Credentials::from_record(&body["records"][0]);
-    assert_eq!(body["records"][0]["state"], "expiring", "within thirty days");
-    let mut open = Kmip::connect(&short.endpoint(scene.node.ekmip));
-    let id = open.created(vec![]);
-    scene.clock.advance(Duration::from_secs(8 * 24 * 60 * 60));
-    assert!(open.try_call(Operation::Get, vec![uid(&id)]).is_err(), "the open connection ends with the certificate");
-    let shown = scene.node.get(&format!("/security/ekmip/clients/{}", short.uuid)).await;
-    assert_eq!(shown["state"], "expired");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_bring_their_own_keys_and_cas() {
-    let scene = scene().await;
-    let key = rcgen::KeyPair::generate().unwrap();
-    let csr = rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
-    let body = json!({ "svm": { "name": "svm1" }, "common_name": "own key", "csr": csr });
-    let (status, body) = scene.node.ask("POST", "/security/ekmip/clients?return_records=true", Some(body)).await;
-    assert_eq!((status, body["records"][0].get("private_key")), (201, None), "{body}");
-    let own_key = Credentials { private_key: key.serialize_pem(), ..Credentials::from_record(&body["records"][0]) };
-    let id = Kmip::connect(&own_key.endpoint(scene.node.ekmip)).created(vec![]);
-
-    // A CA of the SVM's own, and a client under it.
-    let (ca, issuer) = authority("tenant CA");
-    let leaf = client_of(&issuer);
-    let tenant = Credentials { certificate: leaf.0, private_key: leaf.1, ..scene.client.clone() };
-    let try_it = |who: &Credentials| Kmip::connect(&who.endpoint(scene.node.ekmip)).try_call(Operation::Get, vec![uid(&id)]).map(|answer| answer.material());
-    assert!(try_it(&tenant).is_err(), "nobody vouches for it yet");
-    let install = |svm: &str| json!({ "svm": { "name": svm }, "certificate": ca });
-    let (status, body) = scene.node.ask("POST", "/security/ekmip/client-cas?return_records=true", Some(install("svm1"))).await;
-    assert_eq!(status, 201, "{body}");
-    let uuid = body["records"][0]["uuid"].as_str().unwrap().to_owned();
-    eventually("the CA's certificates speak for the SVM", async || try_it(&tenant).ok()).await;
-
-    // No certificate may speak for two: not by installing the same CA again, and not by a chain that two SVMs vouch for.
-    scene.node.svm("svm2").await;
-    assert_eq!(code(&scene.node.ask("POST", "/security/ekmip/client-cas", Some(install("svm2"))).await), "1");
-    assert_eq!(scene.node.get("/security/ekmip/client-cas?fields=*").await["num_records"], 1);
-    let own_ca = json!({ "svm": { "name": "svm2" }, "certificate": scene.client.ca_certificate });
-    assert_eq!(code(&scene.node.ask("POST", "/security/ekmip/client-cas", Some(own_ca)).await), "1", "the cluster's own CA neither");
-    assert_eq!(scene.node.ask("DELETE", &format!("/security/ekmip/client-cas/{uuid}"), None).await.0, 200);
-    eventually("without the CA the certificate is nothing", async || try_it(&tenant).err()).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_certificate_that_two_svms_vouch_for_is_refused() {
-    let scene = scene().await;
-    scene.node.svm("svm2").await;
-    let (root_pem, root) = authority("root");
-    let key = rcgen::KeyPair::generate().unwrap();
-    let mut params = rcgen::CertificateParams::default();
-    params.distinguished_name.push(rcgen::DnType::CommonName, "intermediate");
-    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let intermediate_pem = params.signed_by(&key, &root).unwrap().pem();
-    let intermediate = rcgen::Issuer::new(params, key);
-    let leaf = client_of(&intermediate);
-    let tenant = Credentials { certificate: format!("{}{intermediate_pem}", leaf.0), private_key: leaf.1, ..scene.client.clone() };
-    let try_it = || Kmip::connect(&tenant.endpoint(scene.node.ekmip)).try_call(Operation::Query, vec![]).map(|_| ());
-    let install = async |svm: &str, pem: &str| {
-        let (status, body) =
-            scene.node.ask("POST", "/security/ekmip/client-cas?return_records=true", Some(json!({ "svm": { "name": svm }, "certificate": pem }))).await;
-        assert_eq!(status, 201, "{body}");
-        body["records"][0]["uuid"].as_str().unwrap().to_owned()
-    };
-    install("svm1", &root_pem).await;
-    eventually("svm1 vouches for it", async || try_it().ok()).await;
-    let second = install("svm2", &intermediate_pem).await;
-    eventually("both vouch for it", async || try_it().err()).await;
-    assert_eq!(scene.node.ask("DELETE", &format!("/security/ekmip/client-cas/{second}"), None).await.0, 200);
-    eventually("svm1 alone again", async || try_it().ok()).await;
-}
-
-fn authority(name: &str) -> (String, rcgen::Issuer<'static, rcgen::KeyPair>) {
-    let key = rcgen::KeyPair::generate().unwrap();
-    let mut params = rcgen::CertificateParams::default();
-    params.distinguished_name.push(rcgen::DnType::CommonName, name);
-    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let pem = params.self_signed(&key).unwrap().pem();
-    (pem, rcgen::Issuer::new(params, key))
-}
-
-fn client_of(issuer: &rcgen::Issuer<'_, rcgen::KeyPair>) -> (String, String) {
-    let key = rcgen::KeyPair::generate().unwrap();
-    let mut params = rcgen::CertificateParams::default();
-    params.distinguished_name.push(rcgen::DnType::CommonName, "tenant client");
-    params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
-    (params.signed_by(&key, issuer).unwrap().pem(), key.serialize_pem())
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_rest_resource_of_clients() {
-    let scene = scene().await;
-    let post = async |query: &str, body| scene.node.ask("POST", &format!("/security/ekmip/clients{query}"), Some(body)).await;
-    let good = || json!({ "svm": { "name": "svm1" }, "common_name": "c" });
-    let no_key = post("", good()).await;
-    assert_eq!((no_key.0, code(&no_key).as_str(), no_key.1["error"]["target"].as_str()), (400, "262186", Some("return_records")), "the key would be lost");
-    for (field, value, expected, target) in [
-        ("common_name", json!(""), "262245", "common_name"),
-        ("csr", json!("-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n"), "262247", "csr"),
-        ("expiry_time", json!("soon"), "262247", "expiry_time"),
-        ("expiry_time", json!("P200Y"), "262247", "expiry_time"),
-        ("nonsense", json!(1), "262179", "nonsense"),
-        ("svm", json!({ "name": "nobody" }), "2621462", "svm.name"),
-        ("svm", json!({ "name": "keystead" }), "65537908", "svm"),
-    ] {
-        let mut body = good();
-        body[field] = value;
-        let answer = post("?return_records=true", body).await;
-        assert_eq!((code(&answer).as_str(), answer.1["error"]["target"].as_str()), (expected, Some(target)), "{field}");
-    }
-    assert_eq!(code(&scene.node.ask("DELETE", "/security/ekmip/clients/11111111-1111-4111-8111-111111111111", None).await), "4");
-    assert_eq!(code(&scene.node.ask("GET", "/security/ekmip/clients?fields=csr", None).await), "262249");
-    let not_a_ca = json!({ "svm": { "name": "svm1" }, "certificate": scene.client.certificate });
-    assert_eq!(code(&scene.node.ask("POST", "/security/ekmip/client-cas", Some(not_a_ca)).await), "262247");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

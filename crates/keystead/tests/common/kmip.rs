@@ -42,6 +42,12 @@ impl Credentials {
     pub fn endpoint(&self, address: std::net::SocketAddr) -> Endpoint {
         Endpoint::from_pem(&address.to_string(), self.ca_certificate.as_bytes(), self.certificate.as_bytes(), self.private_key.as_bytes()).unwrap()
     }
+
+    /// With one version of TLS alone.
+    pub fn endpoint_at(&self, address: std::net::SocketAddr, version: &'static rustls::SupportedProtocolVersion) -> Endpoint {
+        let (ca, certificate, key) = (self.ca_certificate.as_bytes(), self.certificate.as_bytes(), self.private_key.as_bytes());
+        Endpoint::from_pem_at(&address.to_string(), ca, certificate, key, &[version]).unwrap()
+    }
 }
 
 /// A connection.
@@ -57,6 +63,10 @@ pub struct Answer(pub Node<'static>);
 impl Kmip {
     pub fn connect(endpoint: &Endpoint) -> Self {
         Self { client: Client::connect(endpoint).unwrap(), minor: 4 }
+    }
+
+    pub fn handshake_kind(&self) -> Option<rustls::HandshakeKind> {
+        self.client.handshake_kind()
     }
 
     /// One operation. `Err`: the connection was lost.
@@ -162,6 +172,11 @@ impl Answer {
             other => panic!("{other:?}"),
         }
     }
+}
+
+/// A client that trusts the server's CA and has no certificate.
+pub fn without_certificate(of: &Credentials, address: std::net::SocketAddr) -> Result<Client, String> {
+    Client::connect(&Endpoint::anonymous(&address.to_string(), of.ca_certificate.as_bytes())?)
 }
 
 /// A request message of KMIP 1.x.

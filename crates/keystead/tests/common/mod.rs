@@ -5,6 +5,7 @@ pub mod faulty;
 pub mod kmip;
 pub mod program;
 pub mod run;
+pub mod scene;
 
 use async_trait::async_trait;
 use keystead::config::Config;

@@ -1,0 +1,69 @@
+//! A node with an SVM that is enabled, and a client certificate for it.
+
+use super::faulty::Faulty;
+use super::kmip::{Credentials, Kmip};
+use super::{ManualClock, Node, enable_body, eventually, stand_in, toml_for};
+use keystead::serve::Hooks;
+use keystead_testkit::{KeyState, KmsStandIn};
+use serde_json::json;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub struct Scene {
+    pub kms: KmsStandIn,
+    pub key: String,
+    pub node: Node,
+    pub store: Faulty,
+    pub clock: Arc<ManualClock>,
+    /// The configuration of `svm1`.
+    pub config: String,
+    pub client: Credentials,
+}
+
+/// A node with `svm1` enabled, and a client certificate for it.
+pub async fn scene() -> Scene {
+    let (kms, key) = stand_in().await;
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let (store, clock) = (Faulty::default(), ManualClock::new());
+    let hooks = Hooks { store: store.hook(), clock: clock.clone(), ..Hooks::default() };
+    let node = Node::start_in(folder.clone(), &toml_for(&kms, folder.path()), hooks).await.unwrap();
+    node.svm("svm1").await;
+    let config = enabled(&node, &kms, &key, "svm1").await;
+    let client = Credentials::issue(&node, "svm1").await;
+    Scene { kms, key, node, store, clock, config, client }
+}
+
+pub async fn enabled(node: &Node, kms: &KmsStandIn, key: &str, svm: &str) -> String {
+    let (status, body) = node.enable(enable_body(svm, kms, key)).await;
+    assert_eq!(status, 201, "{body}");
+    format!("/security/aws-kms/{}", body["records"][0]["uuid"].as_str().unwrap())
+}
+
+impl Scene {
+    pub fn connect(&self) -> Kmip {
+        Kmip::connect(&self.client.endpoint(self.node.ekmip))
+    }
+
+    pub fn at(&self, minor: i32) -> Kmip {
+        let mut kmip = self.connect();
+        kmip.minor = minor;
+        kmip
+    }
+
+    pub async fn svm_uuid(&self, name: &str) -> String {
+        self.node.get(&format!("/svm/svms?name={name}")).await["records"][0]["uuid"].as_str().unwrap().to_owned()
+    }
+
+    /// Blocks `svm1`: the customer key is disabled, and the polls that confirm it have passed.
+    pub async fn block(&self) {
+        let settings = json!({ "aws_kms": { "access_error_grace": "0s", "min_poll_interval": "5s" } });
+        assert_eq!(self.node.ask("PATCH", "/security/ekmip/settings", Some(settings)).await.0, 200);
+        self.kms.set_key_state(&self.key, KeyState::Disabled).unwrap();
+        eventually("the SVM must be blocked", async || {
+            self.clock.advance(Duration::from_secs(60 * 60));
+            let state = self.node.get(&format!("{}?fields=state", self.config)).await;
+            (state["state"]["cluster_state"] == false && state["state"]["message"].as_str().unwrap().contains("blocked")).then_some(())
+        })
+        .await;
+    }
+}
