@@ -39,7 +39,7 @@ e2e: build
 
 soak: build
 	cargo build --locked -p keystead --release --examples
-	SOAK=1 cargo test --locked -p keystead --release --test crash --test hostile -- --nocapture
+	SOAK=1 cargo test --locked -p keystead --release --test crash --test crash_keys --test hostile --test hostile_kmip -- --nocapture
 
 bench:
 	scripts/test-env tests

@@ -19,7 +19,7 @@ pub struct ClientSlot {
     svm: Uuid,
     fingerprint: [u8; 32],
     /// What its messages may take, together with those of the SVM's other connections.
-    pub share: Share,
+    pub share: Arc<Share>,
 }
 
 /// Why there is no place.
@@ -33,7 +33,7 @@ pub enum Full {
 
 #[derive(Default)]
 struct Connected {
-    svms: HashMap<Uuid, (usize, Share)>,
+    svms: HashMap<Uuid, (usize, Arc<Share>)>,
     clients: HashMap<[u8; 32], usize>,
 }
 
@@ -58,7 +58,7 @@ impl Clients {
         *connected.clients.entry(fingerprint).or_default() += 1;
         let (count, share) = connected.svms.entry(svm).or_insert_with(|| (0, self.memory.share()));
         *count += 1;
-        Ok(ClientSlot { connected: Arc::clone(&self.connected), svm, fingerprint, share: share.clone() })
+        Ok(ClientSlot { connected: Arc::clone(&self.connected), svm, fingerprint, share: Arc::clone(share) })
     }
 }
 

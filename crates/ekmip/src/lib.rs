@@ -29,7 +29,7 @@ pub fn reads_as_attributes(bytes: &[u8]) -> bool {
 /// For fuzzing: the answer to whatever bytes, as a session of a client of the SVM would give it.
 #[doc(hidden)]
 pub async fn answer_bytes(manager: &keystead_manager::Manager, svm: uuid::Uuid, bytes: &[u8]) -> Vec<u8> {
-    let mut room = memory::Memory::new().share().working(bytes.len()).await;
+    let mut room = memory::Room::working(&memory::Memory::new().share(), bytes.len()).await;
     let mut out = Vec::new();
     session::answer(manager, &manager.keys(svm), bytes, manager.now().as_second(), &|_| Ok(()), &mut room, &mut out).await;
     out

@@ -31,7 +31,6 @@ pub struct Memory {
 }
 
 /// The room that is left for one client, with all of its connections.
-#[derive(Clone)]
 pub struct Share {
     arriving: Pool,
     working: Pool,
@@ -39,14 +38,20 @@ pub struct Share {
 
 /// Room that is held until it is dropped.
 pub struct Room {
-    pool: Pool,
+    share: Arc<Share>,
+    kind: Kind,
     kib: usize,
     /// What came without asking, in bytes.
     own: usize,
     held: Vec<[OwnedSemaphorePermit; 2]>,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Copy)]
+enum Kind {
+    Arriving,
+    Working,
+}
+
 struct Pool {
     all: Arc<Semaphore>,
     share: Arc<Semaphore>,
@@ -59,34 +64,41 @@ impl Memory {
     }
 
     /// A share for a client that has none yet.
-    pub fn share(&self) -> Share {
+    pub fn share(&self) -> Arc<Share> {
         let pool = |all: &Arc<Semaphore>, size: usize| Pool { all: Arc::clone(all), share: Arc::new(Semaphore::new(size / SHARE)), most: size / SHARE };
-        Share { arriving: pool(&self.arriving, ARRIVING), working: pool(&self.working, WORKING) }
+        Arc::new(Share { arriving: pool(&self.arriving, ARRIVING), working: pool(&self.working, WORKING) })
     }
 }
 
 impl Share {
+    fn pool(&self, kind: Kind) -> &Pool {
+        match kind {
+            Kind::Arriving => &self.arriving,
+            Kind::Working => &self.working,
+        }
+    }
+}
+
+impl Room {
     /// Waits for room for a message of that many bytes that is still to come. The caller limits the time.
-    pub async fn arriving(&self, bytes: usize) -> Room {
-        let mut room = Room::new(&self.arriving);
+    pub async fn arriving(share: &Arc<Share>, bytes: usize) -> Self {
+        let mut room = Self::new(share, Kind::Arriving);
         room.take(bytes).await;
         room
     }
 
     /// Waits for room for the work on a message that is there. The caller limits the time.
-    pub async fn working(&self, bytes: usize) -> Room {
-        let mut room = Room::new(&self.working);
+    pub async fn working(share: &Arc<Share>, bytes: usize) -> Self {
+        let mut room = Self::new(share, Kind::Working);
         // A small message has a small tree, of as many messages as there are connections.
         if bytes > OWN {
             room.take(bytes.saturating_mul(WORK)).await;
         }
         room
     }
-}
 
-impl Room {
-    fn new(pool: &Pool) -> Self {
-        Self { pool: pool.clone(), kib: 0, own: OWN, held: Vec::new() }
+    fn new(share: &Arc<Share>, kind: Kind) -> Self {
+        Self { share: Arc::clone(share), kind, kib: 0, own: OWN, held: Vec::new() }
     }
 
     /// Room for so many bytes of an answer.
@@ -95,7 +107,7 @@ impl Room {
     /// Response Too Large for what one client can never have; General Failure where there is none for a while.
     pub async fn reserve(&mut self, bytes: usize) -> Result<()> {
         let kib = bytes.saturating_sub(self.own).div_ceil(1024);
-        if kib > 0 && self.kib + kib > self.pool.most {
+        if kib > 0 && self.kib + kib > self.share.pool(self.kind).most {
             let text = "the answer is too large; ask for fewer objects at a time (Maximum Items and Offset of Locate, smaller batches)";
             return Err(Failure::new(ResultReason::ResponseTooLarge, text));
         }
@@ -106,12 +118,13 @@ impl Room {
 
     /// Takes what can be had at most, so that a message of the largest size is served too.
     async fn take(&mut self, bytes: usize) {
-        let kib = bytes.saturating_sub(self.own).div_ceil(1024).min(self.pool.most - self.kib);
+        let pool = self.share.pool(self.kind);
+        let kib = bytes.saturating_sub(self.own).div_ceil(1024).min(pool.most - self.kib);
         self.own = self.own.saturating_sub(bytes);
         let Some(permits) = u32::try_from(kib).ok().filter(|permits| *permits > 0) else { return };
         // The client's share first: who has used it up waits for itself, and not among the others. The semaphores are never closed.
-        if let Ok(share) = Arc::clone(&self.pool.share).acquire_many_owned(permits).await
-            && let Ok(all) = Arc::clone(&self.pool.all).acquire_many_owned(permits).await
+        if let Ok(share) = Arc::clone(&pool.share).acquire_many_owned(permits).await
+            && let Ok(all) = Arc::clone(&pool.all).acquire_many_owned(permits).await
         {
             self.kib += kib;
             self.held.push([share, all]);
@@ -129,21 +142,21 @@ mod tests {
         let (a, b) = (memory.share(), memory.share());
         let mut held = Vec::new();
         for _ in 0..1_000 {
-            held.push(a.arriving(OWN).await);
+            held.push(Room::arriving(&a, OWN).await);
         }
         let quarter = ARRIVING * 1024 / SHARE;
-        let whole = a.arriving(quarter + OWN).await;
-        assert!(timeout(Duration::from_millis(20), a.arriving(OWN + 1)).await.is_err(), "its share is used up");
-        assert_eq!(b.arriving(quarter).await.kib, quarter / 1024 - OWN / 1024, "others have theirs");
+        let whole = Room::arriving(&a, quarter + OWN).await;
+        assert!(timeout(Duration::from_millis(20), Room::arriving(&a, OWN + 1)).await.is_err(), "its share is used up");
+        assert_eq!(Room::arriving(&b, quarter).await.kib, quarter / 1024 - OWN / 1024, "others have theirs");
         drop(whole);
-        assert_eq!(a.arriving(usize::MAX).await.kib, quarter / 1024, "more than there is: all of it");
+        assert_eq!(Room::arriving(&a, usize::MAX).await.kib, quarter / 1024, "more than there is: all of it");
     }
 
     #[tokio::test]
     async fn an_answer_grows_until_its_client_has_no_more() {
         let memory = Memory::new();
         let share = memory.share();
-        let mut room = share.working(100).await;
+        let mut room = Room::working(&share, 100).await;
         let quarter = WORKING * 1024 / SHARE;
         room.reserve(OWN).await.unwrap();
         assert_eq!(room.kib, 0);
@@ -152,6 +165,6 @@ mod tests {
         room.reserve(quarter / 2).await.unwrap();
         assert_eq!(room.kib, quarter / 1024);
         drop(room);
-        assert_eq!(share.working(quarter).await.kib, quarter / 1024);
+        assert_eq!(Room::working(&share, quarter).await.kib, quarter / 1024);
     }
 }

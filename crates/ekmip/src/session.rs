@@ -22,7 +22,7 @@ use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
 
 /// How much more is read at a time: memory grows with what has come, not with what was announced.
 const STEP: usize = 16 * 1024;
@@ -80,7 +80,7 @@ impl Session {
             if !self.wait().await? {
                 return Ok(());
             }
-            let share = self.slot.share.clone();
+            let share = Arc::clone(&self.slot.share);
             let Limits { max_message_size: limit, message_timeout: time, .. } = self.shared.limits;
             let length = match timeout(time, self.message_length()).await.map_err(|_| slow())?? {
                 Length::Message(length) if length <= limit => length,
@@ -91,10 +91,11 @@ impl Session {
             };
             // Room first, then the bytes: nobody holds what others wait for while it waits itself.
             let full = |_| "no room for the message".to_owned();
-            let arriving = timeout(time, share.arriving(length)).await.map_err(full)?;
-            timeout(time, self.read_to(length)).await.map_err(|_| slow())??;
-            let mut room = timeout(time, share.working(length)).await.map_err(full)?;
-            drop(arriving);
+            if self.input.len() < length {
+                let _room = timeout(time, Room::arriving(&share, length)).await.map_err(full)?;
+                timeout(time, self.read_to(length)).await.map_err(|_| slow())??;
+            }
+            let mut room = timeout(time, Room::working(&share, length)).await.map_err(full)?;
             let now = self.shared.manager.now().as_second();
             self.recheck(now)?;
             self.answer(length, now, &mut room).await;
@@ -105,19 +106,21 @@ impl Session {
 
     /// Waits for the next message. `false`: the client has closed, or the server stops.
     async fn wait(&mut self) -> Result<bool, String> {
+        if !self.input.is_empty() {
+            return Ok(true);
+        }
         let idle = tokio::time::sleep(self.shared.limits.idle_timeout);
         tokio::pin!(idle);
-        let stop = self.shared.stop.clone();
-        while self.input.is_empty() {
+        loop {
             self.input.reserve(1024);
             tokio::select! {
                 biased;
                 read = self.stream.read_buf(&mut *self.input) => match read {
                     Ok(0) => return Ok(false),
-                    Ok(_) => {}
+                    Ok(_) => return Ok(true),
                     Err(error) => return Err(error.to_string()),
                 },
-                () = stop.cancelled() => return Ok(false),
+                () = self.shared.stop.cancelled() => return Ok(false),
                 changed = self.identities.changed() => {
                     if changed.is_err() {
                         return Ok(false);
@@ -127,7 +130,6 @@ impl Session {
                 () = &mut idle => return Err("idle for too long".to_owned()),
             }
         }
-        Ok(true)
     }
 
     /// Before each request: whether the client is still one. That was decided at the handshake, and is decided anew only where it can have changed: a check of signatures for each request would cost
@@ -206,16 +208,23 @@ impl Session {
 
     /// Wipes what was answered, and gives large buffers back.
     fn forget(&mut self, length: usize) {
-        self.output.zeroize();
-        let rest = self.input.get(length..).unwrap_or_default().to_vec();
-        self.input.zeroize();
+        // The buffers live on, so that a plain write is no dead store; what is beyond their length was never written or was wiped before.
+        self.output.fill(0);
+        self.output.clear();
+        let answered = length.min(self.input.len());
+        let rest = self.input.len() - answered;
+        self.input.copy_within(answered.., 0);
+        if let Some(used) = self.input.get_mut(rest..) {
+            used.fill(0);
+        }
+        self.input.truncate(rest);
         if self.input.capacity() > OWN {
-            *self.input = Vec::new();
+            // What it held is wiped; the start of the next message goes to a buffer of its own.
+            *self.input = self.input.to_vec();
         }
         if self.output.capacity() > OWN {
             *self.output = Vec::new();
         }
-        self.input.extend_from_slice(&rest);
     }
 }
 

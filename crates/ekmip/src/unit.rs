@@ -7,6 +7,7 @@ use crate::reason::failure;
 use keystead_kmip::enumeration::{ObjectType, ResultReason};
 use keystead_kmip::{Failure, Result};
 use keystead_manager::keys::{Change, CommitError, KeyObject, Keys};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use uuid::Uuid;
@@ -38,6 +39,14 @@ pub struct Found {
     stored_names: usize,
 }
 
+/// An object to look at.
+pub enum Seen<'u> {
+    /// As the store has it.
+    Stored(Arc<KeyObject>),
+    /// As this unit has changed it.
+    Staged(&'u Found),
+}
+
 /// Work that is not committed yet.
 pub struct Unit<'k> {
     keys: &'k Keys,
@@ -50,6 +59,35 @@ pub enum Unsaved {
     Repeat,
     /// It cannot be.
     Failed(Failure),
+}
+
+impl Seen<'_> {
+    /// Its attributes.
+    ///
+    /// # Errors
+    /// General Failure where the record is damaged.
+    pub fn object(&self) -> Result<Cow<'_, Managed<'_>>> {
+        Ok(match self {
+            Seen::Stored(stored) => Cow::Owned(Managed::decode(stored.id, stored.attributes())?),
+            Seen::Staged(found) => Cow::Borrowed(&found.object),
+        })
+    }
+
+    /// Whether its secret is gone.
+    pub fn is_destroyed(&self) -> bool {
+        match self {
+            Seen::Stored(stored) => stored.destroyed,
+            Seen::Staged(found) => found.destroyed,
+        }
+    }
+
+    /// About how many bytes it has, attributes and secret.
+    pub fn size(&self) -> usize {
+        match self {
+            Seen::Stored(stored) => stored.size(),
+            Seen::Staged(found) => found.size(),
+        }
+    }
 }
 
 impl Found {
@@ -85,7 +123,18 @@ impl<'k> Unit<'k> {
         Self { keys, staged: BTreeMap::new() }
     }
 
-    /// An object, as this unit sees it.
+    /// An object to look at, as this unit sees it: without a copy of it.
+    ///
+    /// # Errors
+    /// As [`Unit::find`].
+    pub async fn look(&self, id: Uuid) -> Result<Seen<'_>> {
+        match self.staged.get(&id) {
+            Some(staged) => Ok(Seen::Staged(staged)),
+            None => Ok(Seen::Stored(self.stored(id).await?)),
+        }
+    }
+
+    /// An object to change, as this unit sees it.
     ///
     /// # Errors
     /// Item Not Found, in the same words whether it does not exist or is another SVM's.
@@ -94,7 +143,7 @@ impl<'k> Unit<'k> {
             let Found { object, source, destroyed, stored_names } = staged;
             return Ok(Found { object: object.clone(), source: source.clone(), destroyed: *destroyed, stored_names: *stored_names });
         }
-        let stored = self.keys.get(id).await.map_err(|error| failure(&error))?.ok_or_else(|| not_found(&id.to_string()))?;
+        let stored = self.stored(id).await?;
         let object = Managed::decode(id, stored.attributes())?.into_owned();
         let stored_names = object.names().count();
         Ok(Found { object, destroyed: stored.destroyed, source: Source::Stored(stored), stored_names })
@@ -128,14 +177,19 @@ impl<'k> Unit<'k> {
     ///
     /// # Errors
     /// Permission Denied while the SVM is blocked.
-    pub fn secret(&self, found: &Found) -> Result<Option<Arc<Zeroizing<Vec<u8>>>>> {
-        match &found.source {
-            Source::New(secret) => {
+    pub fn secret(&self, seen: &Seen<'_>) -> Result<Option<Arc<Zeroizing<Vec<u8>>>>> {
+        let stored = match seen {
+            Seen::Staged(Found { source: Source::New(secret), .. }) => {
                 self.keys.usable().map_err(|error| failure(&error))?;
-                Ok(secret.clone())
+                return Ok(secret.clone());
             }
-            Source::Stored(stored) => Ok(self.keys.open(stored).map_err(|error| failure(&error))?.map(Arc::new)),
-        }
+            Seen::Staged(Found { source: Source::Stored(stored), .. }) | Seen::Stored(stored) => stored,
+        };
+        Ok(self.keys.open(stored).map_err(|error| failure(&error))?.map(Arc::new))
+    }
+
+    async fn stored(&self, id: Uuid) -> Result<Arc<KeyObject>> {
+        self.keys.get(id).await.map_err(|error| failure(&error))?.ok_or_else(|| not_found(&id.to_string()))
     }
 
     /// Makes an object.

@@ -104,7 +104,7 @@ async fn bench() {
     for target in [&keystead, &echo, &pykmip] {
         pin(target.pid, None);
     }
-    compare("KMIP Get, 64 connections", &keystead, &echo, &pykmip, (0.5, 200.0), |target| gets(target, 64, 1));
+    compare("KMIP Get, 64 connections", &keystead, &echo, &pykmip, (0.5, 200.0), |target| gets(target, 64, WINDOW));
     compare("connect (full mTLS) + Get + close, 8 at once", &keystead, &echo, &pykmip, (0.8, 10.0), |target| connects(target, 8));
 
     let record = 9 + 32 + 28 + 170;

@@ -9,7 +9,32 @@ use crate::ttlv::{Node, Value};
 pub struct Fields<'n, 'a> {
     holder: Tag,
     items: &'n [Node<'a>],
-    known: Vec<Tag>,
+    known: Known,
+}
+
+/// The tags that were asked for. Few, so that they stand in place: a list on the heap for each structure of each message costs more than reading it.
+struct Known {
+    first: [Tag; 16],
+    count: usize,
+    more: Vec<Tag>,
+}
+
+impl Known {
+    fn new() -> Self {
+        Self { first: [Tag(0); 16], count: 0, more: Vec::new() }
+    }
+
+    fn push(&mut self, tag: Tag) {
+        match self.first.get_mut(self.count) {
+            Some(place) => *place = tag,
+            None => self.more.push(tag),
+        }
+        self.count += 1;
+    }
+
+    fn contains(&self, tag: Tag) -> bool {
+        self.first.iter().take(self.count).chain(&self.more).any(|known| *known == tag)
+    }
 }
 
 impl<'n, 'a> Fields<'n, 'a> {
@@ -19,7 +44,7 @@ impl<'n, 'a> Fields<'n, 'a> {
     /// Invalid Message where it is none.
     pub fn of(node: &'n Node<'a>) -> Result<Self> {
         match &node.value {
-            Value::Structure(items) => Ok(Self { holder: node.tag, items, known: Vec::with_capacity(items.len().min(16)) }),
+            Value::Structure(items) => Ok(Self { holder: node.tag, items, known: Known::new() }),
             other => Err(wrong_type(node.tag, "Structure", other)),
         }
     }
@@ -96,7 +121,7 @@ impl<'n, 'a> Fields<'n, 'a> {
 
     /// Refuses what nobody has asked for (section 4: an unknown field is an error), but for vendors' extensions, which may be ignored.
     pub fn finish(self) -> Result<()> {
-        match self.items.iter().find(|item| !self.known.contains(&item.tag) && item.tag.0 >> 16 == 0x42) {
+        match self.items.iter().find(|item| !self.known.contains(item.tag) && item.tag.0 >> 16 == 0x42) {
             None => Ok(()),
             Some(unknown) => Err(Failure::new(ResultReason::InvalidField, format!("{} does not belong in {}", unknown.tag, self.holder))),
         }

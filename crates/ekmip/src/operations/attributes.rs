@@ -16,9 +16,9 @@ const ANSWER: usize = 4;
 
 pub async fn get(context: &mut Context<'_>, unit: &mut Unit<'_>, id: Option<&str>, names: &[&str]) -> Result<Response<'static>> {
     let id = context.id(id)?;
-    let found = unit.find(id).await?;
-    context.room.reserve(ANSWER * found.size()).await?;
-    let object = found.object;
+    let seen = unit.look(id).await?;
+    context.room.reserve(ANSWER * seen.size()).await?;
+    let object = seen.object()?;
     let found = if names.is_empty() {
         object.all(context.version, context.now)
     } else {
@@ -38,9 +38,9 @@ pub async fn get(context: &mut Context<'_>, unit: &mut Unit<'_>, id: Option<&str
 
 pub async fn list(context: &mut Context<'_>, unit: &mut Unit<'_>, id: Option<&str>) -> Result<Response<'static>> {
     let id = context.id(id)?;
-    let found = unit.find(id).await?;
-    context.room.reserve(ANSWER * found.size()).await?;
-    let object = found.object;
+    let seen = unit.look(id).await?;
+    context.room.reserve(ANSWER * seen.size()).await?;
+    let object = seen.object()?;
     let mut identities: Vec<Identity<'static>> = Vec::new();
     for attribute in object.all(context.version, context.now) {
         if !identities.contains(&attribute.identity) {

@@ -2,7 +2,7 @@
 
 use super::Context;
 use crate::managed::Managed;
-use crate::unit::{Found, Unit, not_found};
+use crate::unit::{Unit, not_found};
 use keystead_keyring::material::aes_key_wrap;
 use keystead_kmip::enumeration::{
     BlockCipherMode, CryptographicAlgorithm, EncodingOption, Enumeration as _, KeyFormatType, ObjectType, ResultReason, SecretDataType, State, WRAP_KEY,
@@ -27,12 +27,12 @@ pub async fn get(
     wrapping: Option<KeyWrappingData>,
 ) -> Result<Response<'static>> {
     let id = context.id(id)?;
-    let found = unit.find(id).await?;
-    if found.is_destroyed() {
+    let seen = unit.look(id).await?;
+    if seen.is_destroyed() {
         return Err(not_found(&id.to_string()));
     }
-    context.room.reserve(ANSWER * found.size()).await?;
-    let object = &found.object;
+    context.room.reserve(ANSWER * seen.size()).await?;
+    let object = &*seen.object()?;
     let flag = |tag, default| object.boolean(tag).unwrap_or(default);
     if object.has_state() && !flag(Tag::Extractable, true) {
         return Err(Failure::new(ResultReason::NotExtractable, "the object is not extractable"));
@@ -40,7 +40,7 @@ pub async fn get(
     if object.has_state() && flag(Tag::Sensitive, false) && wrapping.is_none() {
         return Err(Failure::new(ResultReason::Sensitive, "the object is sensitive: it is given out wrapped by another key only"));
     }
-    let secret = unit.secret(&found)?;
+    let secret = unit.secret(&seen)?;
     let response = match secret {
         None => template(object, context),
         Some(secret) => with_secret(context, unit, object, secret, format, wrapping).await?,
@@ -86,20 +86,21 @@ async fn with_secret(
 async fn wrapped(context: &Context<'_>, unit: &Unit<'_>, secret: &[u8], wrapping: KeyWrappingData) -> Result<KeyValue<'static>> {
     let refuse = |reason, message: &str| Failure::new(reason, format!("the wrapping key {message}"));
     let id = wrapping.key_id.parse().map_err(|_| not_found(&wrapping.key_id))?;
-    let key = unit.find(id).await?;
-    if key.is_destroyed() {
+    let seen = unit.look(id).await?;
+    if seen.is_destroyed() {
         return Err(not_found(&wrapping.key_id));
     }
-    if key.object.object_type() != ObjectType::SymmetricKey || key.object.enumeration(Tag::CryptographicAlgorithm) != Some(CryptographicAlgorithm::AES) {
+    let key = &*seen.object()?;
+    if key.object_type() != ObjectType::SymmetricKey || key.enumeration(Tag::CryptographicAlgorithm) != Some(CryptographicAlgorithm::AES) {
         return Err(refuse(ResultReason::IllegalOperation, "is no AES key"));
     }
-    if key.object.state(context.now) != Some(State::Active) {
+    if key.state(context.now) != Some(State::Active) {
         return Err(refuse(ResultReason::PermissionDenied, "is not active"));
     }
-    if key.object.integer(Tag::CryptographicUsageMask).unwrap_or(0) & WRAP_KEY == 0 {
+    if key.integer(Tag::CryptographicUsageMask).unwrap_or(0) & WRAP_KEY == 0 {
         return Err(refuse(ResultReason::PermissionDenied, "may not wrap: its Cryptographic Usage Mask lacks Wrap Key"));
     }
-    let mode = wrapping.mode.or_else(|| mode_of(&key)).unwrap_or(BlockCipherMode::NISTKeyWrap);
+    let mode = wrapping.mode.or_else(|| mode_of(key)).unwrap_or(BlockCipherMode::NISTKeyWrap);
     let padding = match mode {
         BlockCipherMode::NISTKeyWrap => false,
         BlockCipherMode::AESKeyWrapPadding => true,
@@ -110,7 +111,7 @@ async fn wrapped(context: &Context<'_>, unit: &Unit<'_>, secret: &[u8], wrapping
             ));
         }
     };
-    let wrapping_secret = unit.secret(&key)?.ok_or_else(|| refuse(ResultReason::IllegalOperation, "has no key material"))?;
+    let wrapping_secret = unit.secret(&seen)?.ok_or_else(|| refuse(ResultReason::IllegalOperation, "has no key material"))?;
     // Without an Encoding Option the whole Key Value is wrapped, as TTLV (section 9.1.3.2.32).
     let plain = match wrapping.encoding {
         Some(EncodingOption::NoEncoding) => Zeroizing::new(secret.to_vec()),
@@ -126,8 +127,8 @@ async fn wrapped(context: &Context<'_>, unit: &Unit<'_>, secret: &[u8], wrapping
 }
 
 /// The mode that the wrapping key itself is for.
-fn mode_of(key: &Found) -> Option<BlockCipherMode> {
-    match key.object.value(Tag::CryptographicParameters) {
+fn mode_of(key: &Managed<'_>) -> Option<BlockCipherMode> {
+    match key.value(Tag::CryptographicParameters) {
         Some(Value::Structure(items)) => items.iter().find(|item| item.tag == Tag::BlockCipherMode).and_then(|item| enumeration(item).ok()),
         _ => None,
     }
