@@ -2,9 +2,13 @@
 
 use keystead_kmip::ttlv::{HEADER_BYTES, Node, decode, encode};
 use rustls::client::WantsClientCert;
-use rustls::{ClientConfig, ClientConnection, ConfigBuilder, HandshakeKind, RootCertStore, StreamOwned, SupportedProtocolVersion};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::{
+    ClientConfig, ClientConnection, ConfigBuilder, DigitallySignedStruct, HandshakeKind, RootCertStore, SignatureScheme, StreamOwned, SupportedProtocolVersion,
+};
 use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
@@ -65,6 +69,17 @@ impl Endpoint {
         let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']).to_owned();
         let name = ServerName::try_from(host).map_err(|error| error.to_string())?;
         Ok(Self { address: address.to_owned(), name, config: Arc::new(config) })
+    }
+
+    /// The same, for tests that look at whatever certificate the server shows.
+    #[must_use]
+    pub fn trusting_any_server(mut self) -> Self {
+        let mut config = ClientConfig::clone(&self.config);
+        let provider = Arc::clone(config.crypto_provider());
+        config.dangerous().set_certificate_verifier(Arc::new(AnyServer(provider)));
+        config.resumption = rustls::client::Resumption::disabled();
+        self.config = Arc::new(config);
+        self
     }
 
     /// The same, with a whole handshake for each connection.
@@ -165,4 +180,43 @@ fn trusting(ca: &[u8], versions: &[&'static SupportedProtocolVersion]) -> Result
 
 fn lost(error: std::io::Error) -> String {
     format!("the connection was lost: {error}")
+}
+
+/// Takes whatever certificate comes. Signatures of the handshake are checked all the same.
+#[derive(Debug)]
+struct AnyServer(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyServer {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
 }

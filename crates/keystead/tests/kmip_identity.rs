@@ -177,6 +177,29 @@ async fn sessions_are_resumed_and_revocation_counts_for_them_too() {
     }
 }
 
+/// The server's certificate is renewed while it runs: new connections see the new one, old ones live on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_servers_certificate_is_renewed_without_a_restart() {
+    let scene = scene().await;
+    let mut open = scene.connect();
+    let id = open.created(vec![]);
+    let endpoint = scene.client.endpoint(scene.node.ekmip).trusting_any_server();
+    let seen = || {
+        tokio::task::block_in_place(|| {
+            let (mut connection, mut stream) = endpoint.open().unwrap();
+            while connection.is_handshaking() {
+                connection.complete_io(&mut stream).unwrap();
+            }
+            connection.peer_certificates().unwrap()[0].to_vec()
+        })
+    };
+    let before = seen();
+    assert_eq!(seen(), before);
+    scene.clock.advance(Duration::from_secs(340 * 24 * 60 * 60));
+    eventually("new connections see the new certificate", async || (seen() != before).then_some(())).await;
+    assert_eq!(open.get(&id).material().len(), 32, "the old connection lives on");
+}
+
 /// Who says nothing, or only begins, keeps nobody out.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn silent_connections_keep_nobody_out() {

@@ -22,11 +22,16 @@ pub struct Scene {
 
 /// A node with `svm1` enabled, and a client certificate for it.
 pub async fn scene() -> Scene {
+    scene_with("", Hooks::default()).await
+}
+
+/// The same with more in the configuration file, and with hooks of the test's own.
+pub async fn scene_with(more: &str, hooks: Hooks) -> Scene {
     let (kms, key) = stand_in().await;
     let folder = Arc::new(tempfile::tempdir().unwrap());
     let (store, clock) = (Faulty::default(), ManualClock::new());
-    let hooks = Hooks { store: store.hook(), clock: clock.clone(), ..Hooks::default() };
-    let node = Node::start_in(folder.clone(), &toml_for(&kms, folder.path()), hooks).await.unwrap();
+    let hooks = Hooks { store: store.hook(), clock: clock.clone(), ..hooks };
+    let node = Node::start_in(folder.clone(), &format!("{}{more}", toml_for(&kms, folder.path())), hooks).await.unwrap();
     node.svm("svm1").await;
     let config = enabled(&node, &kms, &key, "svm1").await;
     let client = Credentials::issue(&node, "svm1").await;
