@@ -60,7 +60,9 @@ fn answer() -> Vec<u8> {
 /// A case that asks for the versions, and expects 1.`minor`.
 fn case(minor: i32) -> String {
     let version = |minor| {
-        format!("<ProtocolVersion><ProtocolVersionMajor type=\"Integer\" value=\"1\"/><ProtocolVersionMinor type=\"Integer\" value=\"{minor}\"/></ProtocolVersion>")
+        format!(
+            "<ProtocolVersion><ProtocolVersionMajor type=\"Integer\" value=\"1\"/><ProtocolVersionMinor type=\"Integer\" value=\"{minor}\"/></ProtocolVersion>"
+        )
     };
     format!(
         "<KMIP><RequestMessage><RequestHeader>{0}<BatchCount type=\"Integer\" value=\"1\"/></RequestHeader><BatchItem><Operation type=\"Enumeration\" value=\"DiscoverVersions\"/><RequestPayload/></BatchItem></RequestMessage>\

@@ -13,11 +13,15 @@ use keystead_kmip::ttlv::{HEADER_BYTES, Value, decode};
 use keystead_kmip::{Failure, Tag, Version};
 use keystead_manager::Manager;
 use keystead_manager::keys::Keys;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
+use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -77,12 +81,12 @@ impl Session {
 
     async fn serve(&mut self) -> Result<(), String> {
         loop {
-            if !self.wait().await? {
+            if self.shared.stop.is_cancelled() || !self.wait().await? {
                 return Ok(());
             }
             let share = Arc::clone(&self.slot.share);
             let Limits { max_message_size: limit, message_timeout: time, .. } = self.shared.limits;
-            let length = match timeout(time, self.message_length()).await.map_err(|_| slow())?? {
+            let length = match within(time, self.message_length()).await.map_err(|_| slow())?? {
                 Length::Message(length) if length <= limit => length,
                 Length::Message(length) => {
                     return self.refuse(format!("the message has {length} bytes, and at most {limit} are accepted")).await;
@@ -92,10 +96,10 @@ impl Session {
             // Room first, then the bytes: nobody holds what others wait for while it waits itself.
             let full = |_| "no room for the message".to_owned();
             if self.input.len() < length {
-                let _room = timeout(time, Room::arriving(&share, length)).await.map_err(full)?;
-                timeout(time, self.read_to(length)).await.map_err(|_| slow())??;
+                let _room = within(time, Room::arriving(&share, length)).await.map_err(full)?;
+                within(time, self.read_to(length)).await.map_err(|_| slow())??;
             }
-            let mut room = timeout(time, Room::working(&share, length)).await.map_err(full)?;
+            let mut room = within(time, Room::working(&share, length)).await.map_err(full)?;
             let now = self.shared.manager.now().as_second();
             self.recheck(now)?;
             self.answer(length, now, &mut room).await;
@@ -108,6 +112,11 @@ impl Session {
     async fn wait(&mut self) -> Result<bool, String> {
         if !self.input.is_empty() {
             return Ok(true);
+        }
+        self.input.reserve(1024);
+        // What is there already is taken without the things that a wait needs.
+        if let Some(read) = at_once(pin!(self.stream.read_buf(&mut *self.input))).await {
+            return read.map(|bytes| bytes > 0).map_err(|error| error.to_string());
         }
         let idle = tokio::time::sleep(self.shared.limits.idle_timeout);
         tokio::pin!(idle);
@@ -190,7 +199,7 @@ impl Session {
     }
 
     async fn send(&mut self) -> Result<(), String> {
-        let written = timeout(self.shared.limits.message_timeout, async {
+        let written = within(self.shared.limits.message_timeout, async {
             self.stream.write_all(&self.output).await?;
             self.stream.flush().await
         });
@@ -276,6 +285,24 @@ fn version_of(bytes: &[u8]) -> Version {
         .and_then(|header| decode(header).ok())
         .and_then(|header| Version::supported(number(&header, Tag::ProtocolVersionMajor)?, number(&header, Tag::ProtocolVersionMinor)?))
         .unwrap_or(Version::V1_4)
+}
+
+/// The output of a future that is ready; `None` where it has to wait.
+async fn at_once<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
+    poll_fn(|context| match future.as_mut().poll(context) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
+}
+
+/// As `timeout`, but a future that is ready at once costs no timer.
+async fn within<F: Future>(time: Duration, future: F) -> Result<F::Output, Elapsed> {
+    let mut future = pin!(future);
+    match at_once(future.as_mut()).await {
+        Some(output) => Ok(output),
+        None => timeout(time, future).await,
+    }
 }
 
 fn slow() -> String {

@@ -154,3 +154,23 @@ async fn damage_and_missing_keys_are_named() {
     let mut program = Program::start(folder.path(), "", &[]).await;
     assert_eq!(program.stop(), Some(0), "with everything put back it starts again");
 }
+
+/// The operator is told of certificates that end soon, at the start and every hour.
+#[tokio::test]
+async fn certificates_that_end_soon_are_warned_about() {
+    let (kms, key) = stand_in().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut program = Program::start(folder.path(), &toml_for(&kms, folder.path()), &[("KEYSTEAD_ADMIN_PASSWORD", PASSWORD)]).await;
+    assert_eq!(call(&program, PASSWORD, "POST", "/svm/svms?return_timeout=30", Some(json!({ "name": "svm1" }))).await.0, 201);
+    assert_eq!(call(&program, PASSWORD, "POST", "/security/aws-kms?return_timeout=60", Some(enable_body("svm1", &kms, &key))).await.0, 201);
+    for (name, expiry) in [("short-lived", "P20D"), ("long-lived", "P200D")] {
+        let body = json!({ "svm": { "name": "svm1" }, "common_name": name, "expiry_time": expiry });
+        assert_eq!(call(&program, PASSWORD, "POST", "/security/ekmip/clients?return_records=true", Some(body)).await.0, 201);
+    }
+    assert_eq!(program.stop(), Some(0), "{}", program.said());
+    let mut program = Program::start(folder.path(), &toml_for(&kms, folder.path()), &[("KEYSTEAD_ADMIN_PASSWORD", PASSWORD)]).await;
+    let warned = eventually("the warning must come", async || program.said().lines().find(|line| line.contains("ends soon")).map(str::to_owned)).await;
+    assert!(warned.contains("short-lived") && warned.contains("svm1") && warned.contains("WARN"), "{warned}");
+    assert!(!program.said().contains("long-lived"), "{}", program.said());
+    assert_eq!(program.stop(), Some(0));
+}
