@@ -47,6 +47,17 @@ impl<'a> Managed<'a> {
         }
     }
 
+    /// Reads some of what is stored.
+    ///
+    /// # Errors
+    /// General Failure where it is damaged.
+    pub fn decode_some(id: Uuid, bytes: &'a [u8], wanted: &[Tag]) -> Result<Self> {
+        match stored::decode_some(bytes, wanted) {
+            Some(attributes) => Ok(Self { id, attributes }),
+            None => Err(Failure::new(ResultReason::GeneralFailure, format!("the record of the object {id} is damaged"))),
+        }
+    }
+
     /// What is to be stored.
     pub fn encode(&self) -> Vec<u8> {
         stored::encode(&self.attributes)

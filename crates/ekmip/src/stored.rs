@@ -46,6 +46,25 @@ pub fn decode(bytes: &[u8]) -> Option<Vec<Attribute<'_>>> {
     Some(attributes)
 }
 
+/// Reads only the attributes under these tags, none of them a client's own.
+pub fn decode_some<'a>(bytes: &'a [u8], wanted: &[Tag]) -> Option<Vec<Attribute<'a>>> {
+    let mut rest = bytes.strip_prefix(&[FORMAT])?;
+    let mut attributes = Vec::with_capacity(wanted.len());
+    while !rest.is_empty() {
+        let tag = take_tag(&mut rest)?;
+        if tag == Tag::CustomAttribute {
+            take_bytes(&mut rest)?;
+        }
+        let index = u32::try_from(take_number(&mut rest)?).ok()?;
+        if wanted.contains(&tag) {
+            attributes.push(Attribute { identity: Identity::Known(tag), index, value: take_value(&mut rest, 0)? });
+        } else {
+            skip_value(&mut rest, 0)?;
+        }
+    }
+    Some(attributes)
+}
+
 fn put_tag(tag: Tag, out: &mut Vec<u8>) {
     let [_, a, b, c] = tag.0.to_be_bytes();
     out.extend_from_slice(&[a, b, c]);
@@ -139,6 +158,24 @@ fn take_value<'a>(rest: &mut &'a [u8], depth: usize) -> Option<Value<'a>> {
     })
 }
 
+fn skip_value(rest: &mut &[u8], depth: usize) -> Option<()> {
+    let [kind] = take::<1>(rest)?;
+    match kind {
+        1 if depth < MAX_DEPTH => {
+            for _ in 0..take_number(rest)? {
+                take_tag(rest)?;
+                skip_value(rest, depth + 1)?;
+            }
+        }
+        2 | 5 | 10 => drop(take::<4>(rest)?),
+        3 | 9 | 11 => drop(take::<8>(rest)?),
+        6 => drop(take::<1>(rest)?),
+        4 | 7 | 8 => drop(take_bytes(rest)?),
+        _ => return None,
+    }
+    Some(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,7 +208,10 @@ mod tests {
         #[test]
         fn what_is_stored_comes_back(attributes in prop::collection::vec(any_attribute(), 0..12)) {
             let bytes = encode(&attributes);
-            prop_assert_eq!(decode(&bytes).unwrap(), attributes);
+            prop_assert_eq!(&decode(&bytes).unwrap(), &attributes);
+            let wanted: Vec<Tag> = (0x42_0001..0x42_0010).map(Tag).collect();
+            let some: Vec<_> = attributes.into_iter().filter(|one| matches!(one.identity, Identity::Known(tag) if wanted.contains(&tag))).collect();
+            prop_assert_eq!(decode_some(&bytes, &wanted).unwrap(), some);
         }
 
         #[test]
@@ -179,8 +219,8 @@ mod tests {
             let mut bytes = encode(&attributes);
             let place = at.index(bytes.len());
             bytes[place] = byte;
-            let _ = decode(&bytes);
-            let _ = decode(&bytes[..place]);
+            let _ = (decode(&bytes), decode_some(&bytes, &[Tag::ObjectType]));
+            let _ = (decode(&bytes[..place]), decode_some(&bytes[..place], &[Tag::ObjectType]));
         }
     }
 

@@ -5,7 +5,7 @@
 use crate::managed::Managed;
 use crate::reason::failure;
 use keystead_kmip::enumeration::{ObjectType, ResultReason};
-use keystead_kmip::{Failure, Result};
+use keystead_kmip::{Failure, Result, Tag};
 use keystead_manager::keys::{Change, CommitError, KeyObject, Keys};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
@@ -69,6 +69,17 @@ impl Seen<'_> {
     pub fn object(&self) -> Result<Cow<'_, Managed<'_>>> {
         Ok(match self {
             Seen::Stored(stored) => Cow::Owned(Managed::decode(stored.id, stored.attributes())?),
+            Seen::Staged(found) => Cow::Borrowed(&found.object),
+        })
+    }
+
+    /// Its attributes under these tags alone: what a Get needs, without reading the rest.
+    ///
+    /// # Errors
+    /// General Failure where the record is damaged.
+    pub fn facts(&self, wanted: &[Tag]) -> Result<Cow<'_, Managed<'_>>> {
+        Ok(match self {
+            Seen::Stored(stored) => Cow::Owned(Managed::decode_some(stored.id, stored.attributes(), wanted)?),
             Seen::Staged(found) => Cow::Borrowed(&found.object),
         })
     }
@@ -177,15 +188,15 @@ impl<'k> Unit<'k> {
     ///
     /// # Errors
     /// Permission Denied while the SVM is blocked.
-    pub fn secret(&self, seen: &Seen<'_>) -> Result<Option<Arc<Zeroizing<Vec<u8>>>>> {
+    pub fn secret(&self, seen: &Seen<'_>) -> Result<Option<Zeroizing<Vec<u8>>>> {
         let stored = match seen {
             Seen::Staged(Found { source: Source::New(secret), .. }) => {
                 self.keys.usable().map_err(|error| failure(&error))?;
-                return Ok(secret.clone());
+                return Ok(secret.as_deref().cloned());
             }
             Seen::Staged(Found { source: Source::Stored(stored), .. }) | Seen::Stored(stored) => stored,
         };
-        Ok(self.keys.open(stored).map_err(|error| failure(&error))?.map(Arc::new))
+        self.keys.open(stored).map_err(|error| failure(&error))
     }
 
     async fn stored(&self, id: Uuid) -> Result<Arc<KeyObject>> {

@@ -4,9 +4,9 @@ use crate::enumeration::{BatchErrorContinuationOption, Enumeration as _, Operati
 use crate::failure::{Failure, Result};
 use crate::fields::{Fields, integer};
 use crate::request::{Request, batch_id, numbers};
-use crate::response::{Response, version_node};
+use crate::response::{Response, write_version};
 use crate::tag::Tag;
-use crate::ttlv::{Node, Value, encode};
+use crate::ttlv::{Node, Value, Writer};
 use crate::version::Version;
 
 /// How many items a batch may have.
@@ -156,14 +156,17 @@ impl<'n, 'a> RequestItem<'n, 'a> {
 
 /// Writes a response message. `time`: seconds since 1970.
 pub fn respond(version: Version, time: i64, client_correlation_value: Option<&str>, items: &[ResponseItem<'_>], out: &mut Vec<u8>) {
-    let mut header = vec![version_node(version), Node::new(Tag::TimeStamp, Value::DateTime(time))];
-    if let Some(value) = client_correlation_value.filter(|_| version >= Version::V1_4) {
-        header.push(Node::text(Tag::ClientCorrelationValue, value));
-    }
-    header.push(Node::integer(Tag::BatchCount, i32::try_from(items.len()).unwrap_or(i32::MAX)));
-    let mut nodes = vec![Node::structure(Tag::ResponseHeader, header)];
-    nodes.extend(items.iter().map(|item| item.to_node(version)));
-    encode(&Node::structure(Tag::ResponseMessage, nodes), out);
+    Writer::new(out).structure(Tag::ResponseMessage, |out| {
+        out.structure(Tag::ResponseHeader, |out| {
+            write_version(version, out);
+            out.value(Tag::TimeStamp, &Value::DateTime(time));
+            if let Some(value) = client_correlation_value.filter(|_| version >= Version::V1_4) {
+                out.text(Tag::ClientCorrelationValue, value);
+            }
+            out.integer(Tag::BatchCount, i32::try_from(items.len()).unwrap_or(i32::MAX));
+        });
+        items.iter().for_each(|item| item.write(version, out));
+    });
 }
 
 /// The answer to a message that cannot be read: one failed item without an operation (section 7.2).
@@ -173,23 +176,27 @@ pub fn refusal(unreadable: &Unreadable, time: i64, out: &mut Vec<u8>) {
 }
 
 impl ResponseItem<'_> {
-    fn to_node(&self, version: Version) -> Node<'_> {
-        let mut items = Vec::with_capacity(4);
-        items.extend(self.operation.map(|operation| Node::new(Tag::Operation, Value::Enumeration(operation))));
-        items.extend(self.id.map(|id| Node::bytes(Tag::UniqueBatchItemID, id)));
-        match &self.outcome {
-            Outcome::Success(response) => {
-                items.push(Node::enumeration(Tag::ResultStatus, ResultStatus::Success));
-                items.push(response.to_node(version));
+    fn write(&self, version: Version, out: &mut Writer<'_>) {
+        out.structure(Tag::BatchItem, |out| {
+            if let Some(operation) = self.operation {
+                out.value(Tag::Operation, &Value::Enumeration(operation));
             }
-            Outcome::Failed(failure) => {
-                items.push(Node::enumeration(Tag::ResultStatus, ResultStatus::OperationFailed));
-                items.push(Node::enumeration(Tag::ResultReason, reason_in(version, failure.reason)));
-                items.push(Node::text(Tag::ResultMessage, failure.message.as_str()));
+            if let Some(id) = self.id {
+                out.bytes(Tag::UniqueBatchItemID, id);
             }
-            Outcome::Undone => items.push(Node::enumeration(Tag::ResultStatus, ResultStatus::OperationUndone)),
-        }
-        Node::structure(Tag::BatchItem, items)
+            match &self.outcome {
+                Outcome::Success(response) => {
+                    out.enumeration(Tag::ResultStatus, ResultStatus::Success);
+                    response.write(version, out);
+                }
+                Outcome::Failed(failure) => {
+                    out.enumeration(Tag::ResultStatus, ResultStatus::OperationFailed);
+                    out.enumeration(Tag::ResultReason, reason_in(version, failure.reason));
+                    out.text(Tag::ResultMessage, &failure.message);
+                }
+                Outcome::Undone => out.enumeration(Tag::ResultStatus, ResultStatus::OperationUndone),
+            }
+        });
     }
 }
 
@@ -280,7 +287,9 @@ mod tests {
         let attributes = vec![Attribute::name("n"), Attribute::new(Tag::Fresh, Value::Boolean(true)), Attribute::new(Tag::Sensitive, Value::Boolean(false))];
         let response = Response::Attributes { id: "7".to_owned(), attributes };
         for (version, count) in [(Version::V1_0, 1), (Version::V1_1, 2), (Version::V1_3, 2), (Version::V1_4, 3)] {
-            let shown = response.to_node(version).items().iter().filter(|item| item.tag == Tag::Attribute).count();
+            let mut out = Vec::new();
+            response.write(version, &mut Writer::new(&mut out));
+            let shown = decode(&out).unwrap().items().iter().filter(|item| item.tag == Tag::Attribute).count();
             assert_eq!(shown, count, "{version}");
         }
         assert_eq!(reason_in(Version::V1_3, ResultReason::Sensitive), ResultReason::PermissionDenied);

@@ -7,7 +7,7 @@ use crate::enumeration::{
 use crate::failure::{Failure, Result};
 use crate::fields::{Fields, bytes, enumeration, integer, text};
 use crate::tag::Tag;
-use crate::ttlv::{Node, Value};
+use crate::ttlv::{Node, Value, Writer};
 use crate::version::Version;
 use std::borrow::Cow;
 
@@ -68,19 +68,22 @@ impl Object<'_> {
         }
     }
 
-    /// The item of a message. Attributes that the version does not have are left out.
-    pub fn to_node(&self, version: Version) -> Node<'_> {
+    /// Writes the item of a message. Attributes that the version does not have are left out.
+    pub fn write(&self, version: Version, out: &mut Writer<'_>) {
         match self {
-            Object::SymmetricKey(block) => Node::structure(Tag::SymmetricKey, vec![block.to_node()]),
-            Object::SecretData(kind, block) => Node::structure(Tag::SecretData, vec![Node::enumeration(Tag::SecretDataType, *kind), block.to_node()]),
-            Object::OpaqueObject(kind, data) => Node::structure(
-                Tag::OpaqueObject,
-                vec![Node::new(Tag::OpaqueDataType, Value::Enumeration(*kind)), Node::bytes(Tag::OpaqueDataValue, data.as_ref())],
-            ),
-            Object::Template(attributes) => {
+            Object::SymmetricKey(block) => out.structure(Tag::SymmetricKey, |out| block.write(out)),
+            Object::SecretData(kind, block) => out.structure(Tag::SecretData, |out| {
+                out.enumeration(Tag::SecretDataType, *kind);
+                block.write(out);
+            }),
+            Object::OpaqueObject(kind, data) => out.structure(Tag::OpaqueObject, |out| {
+                out.value(Tag::OpaqueDataType, &Value::Enumeration(*kind));
+                out.bytes(Tag::OpaqueDataValue, data);
+            }),
+            Object::Template(attributes) => out.structure(Tag::Template, |out| {
                 let shown = attributes.iter().filter(|attribute| attribute.identity.exists_in(version));
-                Node::structure(Tag::Template, shown.map(|attribute| attribute.to_node_at(version)).collect())
-            }
+                shown.for_each(|attribute| out.node(&attribute.to_node_at(version)));
+            }),
         }
     }
 }
@@ -125,18 +128,23 @@ impl<'n> Object<'n> {
 }
 
 impl KeyBlock<'_> {
-    fn to_node(&self) -> Node<'_> {
-        let mut items = vec![Node::enumeration(Tag::KeyFormatType, self.format)];
-        items.push(match &self.value {
-            KeyValue::Plain(material) => Node::structure(Tag::KeyValue, vec![Node::bytes(Tag::KeyMaterial, material.as_ref())]),
-            KeyValue::Wrapped(wrapped, _) => Node::bytes(Tag::KeyValue, wrapped.as_ref()),
+    fn write(&self, out: &mut Writer<'_>) {
+        out.structure(Tag::KeyBlock, |out| {
+            out.enumeration(Tag::KeyFormatType, self.format);
+            match &self.value {
+                KeyValue::Plain(material) => out.structure(Tag::KeyValue, |out| out.bytes(Tag::KeyMaterial, material)),
+                KeyValue::Wrapped(wrapped, _) => out.bytes(Tag::KeyValue, wrapped),
+            }
+            if let Some(algorithm) = self.algorithm {
+                out.enumeration(Tag::CryptographicAlgorithm, algorithm);
+            }
+            if let Some(length) = self.length {
+                out.integer(Tag::CryptographicLength, length);
+            }
+            if let KeyValue::Wrapped(_, wrapping) = &self.value {
+                out.node(&wrapping.to_node());
+            }
         });
-        items.extend(self.algorithm.map(|algorithm| Node::enumeration(Tag::CryptographicAlgorithm, algorithm)));
-        items.extend(self.length.map(|length| Node::integer(Tag::CryptographicLength, length)));
-        if let KeyValue::Wrapped(_, wrapping) = &self.value {
-            items.push(wrapping.to_node());
-        }
-        Node::structure(Tag::KeyBlock, items)
     }
 }
 

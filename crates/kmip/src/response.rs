@@ -4,7 +4,7 @@ use crate::attribute::{Attribute, Identity};
 use crate::enumeration::{ObjectType, Operation, RNGAlgorithm};
 use crate::object::Object;
 use crate::tag::Tag;
-use crate::ttlv::Node;
+use crate::ttlv::{Node, Writer};
 use crate::version::Version;
 
 /// What an operation answers.
@@ -47,30 +47,38 @@ impl Response<'_> {
         !matches!(self, Response::Identifier { .. } | Response::Attribute { .. })
     }
 
-    /// The payload. Attributes that the version does not have are left out: an older client must never see them.
-    pub fn to_node(&self, version: Version) -> Node<'_> {
-        let identifier = |id: &str| Node::text(Tag::UniqueIdentifier, id.to_owned());
-        let items = match self {
+    /// Writes the payload. Attributes that the version does not have are left out: an older client must never see them.
+    pub fn write(&self, version: Version, out: &mut Writer<'_>) {
+        out.structure(Tag::ResponsePayload, |out| match self {
             Response::Identifier { object_type, id } => {
-                let mut items: Vec<Node<'_>> = object_type.iter().map(|object_type| Node::enumeration(Tag::ObjectType, *object_type)).collect();
-                items.push(identifier(id));
-                items
+                if let Some(object_type) = object_type {
+                    out.enumeration(Tag::ObjectType, *object_type);
+                }
+                out.text(Tag::UniqueIdentifier, id);
             }
-            Response::Located(ids) => ids.iter().map(|id| identifier(id)).collect(),
-            Response::Object { id, object } => vec![Node::enumeration(Tag::ObjectType, object.object_type()), identifier(id), object.to_node(version)],
+            Response::Located(ids) => ids.iter().for_each(|id| out.text(Tag::UniqueIdentifier, id)),
+            Response::Object { id, object } => {
+                out.enumeration(Tag::ObjectType, object.object_type());
+                out.text(Tag::UniqueIdentifier, id);
+                object.write(version, out);
+            }
             Response::Attributes { id, attributes } => {
-                let shown = attributes.iter().filter(|attribute| attribute.identity.exists_in(version)).map(|attribute| attribute.to_node_at(version));
-                std::iter::once(identifier(id)).chain(shown).collect()
+                out.text(Tag::UniqueIdentifier, id);
+                let shown = attributes.iter().filter(|attribute| attribute.identity.exists_in(version));
+                shown.for_each(|attribute| out.node(&attribute.to_node_at(version)));
             }
             Response::AttributeList { id, identities } => {
+                out.text(Tag::UniqueIdentifier, id);
                 let shown = identities.iter().filter(|identity| identity.exists_in(version));
-                std::iter::once(identifier(id)).chain(shown.map(|identity| Node::text(Tag::AttributeName, identity.name()))).collect()
+                shown.for_each(|identity| out.text(Tag::AttributeName, identity.name()));
             }
-            Response::Attribute { id, attribute } => vec![identifier(id), attribute.to_node_at(version)],
-            Response::Query(query) => query.to_items(version),
-            Response::Versions(versions) => versions.iter().map(|version| version_node(*version)).collect(),
-        };
-        Node::structure(Tag::ResponsePayload, items)
+            Response::Attribute { id, attribute } => {
+                out.text(Tag::UniqueIdentifier, id);
+                out.node(&attribute.to_node_at(version));
+            }
+            Response::Query(query) => query.to_items(version).iter().for_each(|item| out.node(item)),
+            Response::Versions(versions) => versions.iter().for_each(|version| write_version(*version, out)),
+        });
     }
 }
 
@@ -90,7 +98,9 @@ impl Query {
 }
 
 /// A Protocol Version.
-pub(crate) fn version_node(version: Version) -> Node<'static> {
-    let items = vec![Node::integer(Tag::ProtocolVersionMajor, i32::from(version.major)), Node::integer(Tag::ProtocolVersionMinor, i32::from(version.minor))];
-    Node::structure(Tag::ProtocolVersion, items)
+pub(crate) fn write_version(version: Version, out: &mut Writer<'_>) {
+    out.structure(Tag::ProtocolVersion, |out| {
+        out.integer(Tag::ProtocolVersionMajor, i32::from(version.major));
+        out.integer(Tag::ProtocolVersionMinor, i32::from(version.minor));
+    });
 }

@@ -221,25 +221,77 @@ pub fn decode(bytes: &[u8]) -> Result<Node<'_>, DecodeError> {
 
 /// Appends an item.
 pub fn encode(node: &Node<'_>, out: &mut Vec<u8>) {
-    let head = out.len();
-    out.extend_from_slice(&(node.tag.0 << 8 | u32::from(node.value.kind())).to_be_bytes());
-    out.extend_from_slice(&[0; 4]);
-    let start = out.len();
-    match &node.value {
-        Value::Structure(items) => items.iter().for_each(|item| encode(item, out)),
-        Value::Integer(value) => out.extend_from_slice(&value.to_be_bytes()),
-        Value::LongInteger(value) | Value::DateTime(value) | Value::DateTimeExtended(value) => out.extend_from_slice(&value.to_be_bytes()),
-        Value::Enumeration(value) | Value::Interval(value) => out.extend_from_slice(&value.to_be_bytes()),
-        Value::Boolean(value) => out.extend_from_slice(&u64::from(*value).to_be_bytes()),
-        Value::TextString(text) => out.extend_from_slice(text.as_bytes()),
-        Value::ByteString(bytes) | Value::BigInteger(bytes) => out.extend_from_slice(bytes),
+    Writer::new(out).node(node);
+}
+
+/// Writes items without a tree of them: an answer is made of many, and a tree costs more than its encoding.
+pub struct Writer<'o> {
+    out: &'o mut Vec<u8>,
+}
+
+impl<'o> Writer<'o> {
+    /// Appends to `out`.
+    pub fn new(out: &'o mut Vec<u8>) -> Self {
+        Self { out }
     }
-    let length = out.len() - start;
-    let length_bytes = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
-    if let Some(place) = out.get_mut(head + 4..head + HEADER_BYTES) {
-        place.copy_from_slice(&length_bytes);
+
+    /// A structure; `items` writes what is in it.
+    pub fn structure(&mut self, tag: Tag, items: impl FnOnce(&mut Writer<'_>)) {
+        self.item(tag, 1, |out| items(&mut Writer::new(out)));
     }
-    out.resize(start + length.next_multiple_of(8), 0);
+
+    /// A text.
+    pub fn text(&mut self, tag: Tag, text: &str) {
+        self.item(tag, 7, |out| out.extend_from_slice(text.as_bytes()));
+    }
+
+    /// Bytes.
+    pub fn bytes(&mut self, tag: Tag, bytes: &[u8]) {
+        self.item(tag, 8, |out| out.extend_from_slice(bytes));
+    }
+
+    /// An integer.
+    pub fn integer(&mut self, tag: Tag, integer: i32) {
+        self.item(tag, 2, |out| out.extend_from_slice(&integer.to_be_bytes()));
+    }
+
+    /// A member of an enumeration.
+    pub fn enumeration(&mut self, tag: Tag, member: impl crate::enumeration::Enumeration) {
+        self.value(tag, &Value::Enumeration(member.number()));
+    }
+
+    /// An item of any type.
+    pub fn value(&mut self, tag: Tag, value: &Value<'_>) {
+        self.item(tag, value.kind(), |out| match value {
+            Value::Structure(items) => items.iter().for_each(|item| Writer::new(out).node(item)),
+            Value::Integer(value) => out.extend_from_slice(&value.to_be_bytes()),
+            Value::LongInteger(value) | Value::DateTime(value) | Value::DateTimeExtended(value) => out.extend_from_slice(&value.to_be_bytes()),
+            Value::Enumeration(value) | Value::Interval(value) => out.extend_from_slice(&value.to_be_bytes()),
+            Value::Boolean(value) => out.extend_from_slice(&u64::from(*value).to_be_bytes()),
+            Value::TextString(text) => out.extend_from_slice(text.as_bytes()),
+            Value::ByteString(bytes) | Value::BigInteger(bytes) => out.extend_from_slice(bytes),
+        });
+    }
+
+    /// An item of a tree.
+    pub fn node(&mut self, node: &Node<'_>) {
+        self.value(node.tag, &node.value);
+    }
+
+    fn item(&mut self, tag: Tag, kind: u8, write: impl FnOnce(&mut Vec<u8>)) {
+        let out = &mut *self.out;
+        let head = out.len();
+        out.extend_from_slice(&(tag.0 << 8 | u32::from(kind)).to_be_bytes());
+        out.extend_from_slice(&[0; 4]);
+        let start = out.len();
+        write(out);
+        let length = out.len() - start;
+        let length_bytes = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
+        if let Some(place) = out.get_mut(head + 4..head + HEADER_BYTES) {
+            place.copy_from_slice(&length_bytes);
+        }
+        out.resize(start + length.next_multiple_of(8), 0);
+    }
 }
 
 fn item<'a>(bytes: &'a [u8], depth: usize, left: &mut usize) -> Result<(Node<'a>, &'a [u8]), DecodeError> {

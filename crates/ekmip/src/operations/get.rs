@@ -13,11 +13,23 @@ use keystead_kmip::response::Response;
 use keystead_kmip::ttlv::{Node, Value, encode};
 use keystead_kmip::{Failure, Result, Tag, Version};
 use std::borrow::Cow;
-use std::sync::Arc;
 use zeroize::Zeroizing;
 
 /// What the answer takes, as a multiple of the record: the secret as it is unwrapped, as it is answered, wrapped by another key and encoded.
 const ANSWER: usize = 4;
+
+/// The attributes that decide whether and how an object is given out.
+const NEEDED: &[Tag] = &[
+    Tag::ObjectType,
+    Tag::Extractable,
+    Tag::Sensitive,
+    Tag::Fresh,
+    Tag::KeyFormatType,
+    Tag::CryptographicAlgorithm,
+    Tag::CryptographicLength,
+    Tag::SecretDataType,
+    Tag::OpaqueDataType,
+];
 
 pub async fn get(
     context: &mut Context<'_>,
@@ -32,7 +44,7 @@ pub async fn get(
         return Err(not_found(&id.to_string()));
     }
     context.room.reserve(ANSWER * seen.size()).await?;
-    let object = &*seen.object()?;
+    let object = &*seen.facts(NEEDED)?;
     let flag = |tag, default| object.boolean(tag).unwrap_or(default);
     if object.has_state() && !flag(Tag::Extractable, true) {
         return Err(Failure::new(ResultReason::NotExtractable, "the object is not extractable"));
@@ -42,7 +54,7 @@ pub async fn get(
     }
     let secret = unit.secret(&seen)?;
     let response = match secret {
-        None => template(object, context),
+        None => template(&*seen.object()?, context),
         Some(secret) => with_secret(context, unit, object, secret, format, wrapping).await?,
     };
     if flag(Tag::Fresh, false) {
@@ -55,7 +67,7 @@ async fn with_secret(
     context: &Context<'_>,
     unit: &Unit<'_>,
     object: &Managed<'_>,
-    secret: Arc<Zeroizing<Vec<u8>>>,
+    mut secret: Zeroizing<Vec<u8>>,
     format: Option<KeyFormatType>,
     wrapping: Option<KeyWrappingData>,
 ) -> Result<Object<'static>> {
@@ -64,7 +76,7 @@ async fn with_secret(
             return Err(Failure::new(ResultReason::IllegalOperation, "an opaque object has neither a key format nor a way to be wrapped"));
         }
         let kind = if let Some(Value::Enumeration(kind)) = object.value(Tag::OpaqueDataType) { *kind } else { 0x8000_0000 };
-        return Ok(Object::OpaqueObject(kind, Cow::Owned(secret.to_vec())));
+        return Ok(Object::OpaqueObject(kind, Cow::Owned(std::mem::take(&mut *secret))));
     }
     let stored = object.enumeration(Tag::KeyFormatType).unwrap_or(KeyFormatType::Raw);
     if let Some(wanted) = format.filter(|wanted| *wanted != stored) {
@@ -72,7 +84,7 @@ async fn with_secret(
         return Err(Failure::new(ResultReason::KeyFormatTypeNotSupported, message));
     }
     let value = match wrapping {
-        None => KeyValue::Plain(Cow::Owned(secret.to_vec())),
+        None => KeyValue::Plain(Cow::Owned(std::mem::take(&mut *secret))),
         Some(wrapping) => wrapped(context, unit, &secret, wrapping).await?,
     };
     let block =

@@ -166,7 +166,7 @@ impl Keys {
             return Ok(None);
         }
         let kek = self.inner.keyring.get(self.svm, object.kek_version).ok_or_else(|| self.blocked())?;
-        let secret = kek.unwrap_key(&object.id.to_string(), object.wrapped()).map_err(|error| {
+        let secret = kek.unwrap_key(object.id.hyphenated().encode_lower(&mut Uuid::encode_buffer()), object.wrapped()).map_err(|error| {
             tracing::error!(svm = %self.svm, key = %object.id, %error, "a key's record fails its tag");
             Error::with(Code::KeyRecordDamaged, format!("key {}", object.id))
         })?;
