@@ -252,7 +252,7 @@ pub(crate) async fn answer(manager: &Manager, keys: &Keys, bytes: &[u8], now: i6
             refusal(&unreadable, now, out);
             Vec::new()
         }
-        Ok(message) => run(manager, keys, &message, welcome, room, out).await,
+        Ok(message) => run(manager, keys, &message, now, welcome, room, out).await,
     }
 }
 

@@ -66,8 +66,15 @@ impl Context<'_> {
 }
 
 /// Runs a message and writes the answer. Answers which objects were handed out while they were fresh.
-pub async fn run(manager: &Manager, keys: &Keys, message: &RequestMessage<'_, '_>, welcome: Welcome<'_>, room: &mut Room, out: &mut Vec<u8>) -> Vec<Uuid> {
-    let now = manager.now().as_second();
+pub async fn run(
+    manager: &Manager,
+    keys: &Keys,
+    message: &RequestMessage<'_, '_>,
+    now: i64,
+    welcome: Welcome<'_>,
+    room: &mut Room,
+    out: &mut Vec<u8>,
+) -> Vec<Uuid> {
     let mut context = Context { manager, keys, version: message.version, now, placeholder: None, fresh: Vec::new(), welcome, room };
     let limit = message.maximum_response_size.unwrap_or(usize::MAX);
     // Where not even identifiers fit, nothing is done: what changes something must be answered.
