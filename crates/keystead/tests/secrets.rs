@@ -5,10 +5,15 @@ mod common;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use common::kmip::{Credentials, Kmip, template, uid};
 use common::program::Program;
 use common::{ACCESS_KEY_ID, enable_body, eventually, stand_in, toml_for};
+use keystead_kmip::Tag;
+use keystead_kmip::attribute::Attribute;
+use keystead_kmip::enumeration::Operation;
+use keystead_kmip::ttlv::{Node as Item, Value};
 use keystead_testkit::{Fault, FaultRule};
-use serde_json::{Value, json};
+use serde_json::{Value as Json, json};
 use std::path::{Path, PathBuf};
 
 /// Each is unique, and long enough not to turn up by chance. The odd characters make the escaped forms differ from the plain one.
@@ -65,11 +70,11 @@ struct Outputs {
 }
 
 impl Outputs {
-    async fn call(&mut self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+    async fn call(&mut self, method: &str, path: &str, body: Option<Json>) -> (u16, Json) {
         self.call_raw(method, path, body.map(|body| body.to_string().into_bytes())).await
     }
 
-    async fn call_raw(&mut self, method: &str, path: &str, body: Option<Vec<u8>>) -> (u16, Value) {
+    async fn call_raw(&mut self, method: &str, path: &str, body: Option<Vec<u8>>) -> (u16, Json) {
         let url = format!("https://127.0.0.1:{}/api{path}", self.program.port);
         let mut request = self.program.client().request(method.parse().unwrap(), url).basic_auth("admin", Some(ADMIN_PASSWORD));
         if let Some(body) = body {
@@ -81,7 +86,7 @@ impl Outputs {
         let text = answer.bytes().await.unwrap();
         whole.extend_from_slice(&text);
         self.seen.push((format!("the answer to {method} {path}"), whole));
-        (status, serde_json::from_slice(&text).unwrap_or(Value::Null))
+        (status, serde_json::from_slice(&text).unwrap_or(Json::Null))
     }
 
     /// Adds what lies around outside the answers: log, data folder, command lines.
@@ -133,7 +138,7 @@ async fn started() -> (Outputs, keystead_testkit::KmsStandIn, String, tempfile::
 async fn no_output_holds_a_planted_secret() {
     let (mut out, kms, key, _folder) = started().await;
     out.call("POST", "/svm/svms?return_timeout=30", Some(json!({ "name": "svm1" }))).await;
-    let body = |changes: Value| {
+    let body = |changes: Json| {
         let mut body = enable_body("svm1", &kms, &key);
         body["secret_access_key"] = json!(AWS_SECRET);
         for (name, value) in changes.as_object().unwrap() {
@@ -215,6 +220,63 @@ async fn no_output_holds_a_planted_secret() {
     }
     // The search would have seen what is there: the access key id is no secret and stands in many places.
     assert!(out.leaks(&[b"AKIAREKEYREKEYREKEY0"]).len() > 3);
+}
+
+/// Keys of the data plane: one that a client brings, one that is made here, one that is refused. Only a Get may hold them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_output_holds_a_key_of_the_data_plane() {
+    let (mut out, kms, key, _folder) = started().await;
+    out.call("POST", "/svm/svms?return_timeout=30", Some(json!({ "name": "svm1" }))).await;
+    let mut body = enable_body("svm1", &kms, &key);
+    body["secret_access_key"] = json!(AWS_SECRET);
+    let (status, enabled) = out.call("POST", "/security/aws-kms?return_timeout=60&return_records=true", Some(body)).await;
+    assert_eq!(status, 201, "{enabled}");
+    let path = format!("/security/aws-kms/{}", enabled["records"][0]["uuid"].as_str().unwrap());
+    let own = rcgen::KeyPair::generate().unwrap();
+    let csr = rcgen::CertificateParams::default().serialize_request(&own).unwrap().pem().unwrap();
+    let (_, issued) =
+        out.call("POST", "/security/ekmip/clients?return_records=true", Some(json!({ "svm": { "name": "svm1" }, "common_name": "c", "csr": csr }))).await;
+    let client = Credentials { private_key: own.serialize_pem(), ..Credentials::from_record(&issued["records"][0]) };
+    let mut kmip = Kmip::connect(&client.endpoint(out.program.ekmip));
+
+    let planted = b"kmp-Zx3/Rq8+Vb\"5nTd2Ws9gLh";
+    let registered = kmip.register(planted, &[Attribute::name("brought")]).id();
+    assert_eq!(kmip.get(&registered).material(), planted);
+    let made = kmip.created(vec![]);
+    let material = kmip.get(&made).material();
+    // What is refused may be quoted, but never what could be a secret: material in the wrong type, a key of the wrong length, bytes where a text belongs, a message that is cut off.
+    let block = |material: Item<'static>, format| {
+        let value = Item::structure(Tag::KeyValue, vec![material]);
+        let block = Item::structure(Tag::KeyBlock, vec![Item::new(Tag::KeyFormatType, Value::Enumeration(format)), value]);
+        vec![
+            Item::new(Tag::ObjectType, Value::Enumeration(2)),
+            template(&[Attribute::new(Tag::CryptographicAlgorithm, Value::Enumeration(3)), Attribute::new(Tag::CryptographicLength, Value::Integer(256))]),
+            Item::structure(Tag::SymmetricKey, vec![block]),
+        ]
+    };
+    let refused = [
+        kmip.call(Operation::Register, block(Item::bytes(Tag::KeyMaterial, planted.to_vec()), 1)),
+        kmip.call(Operation::Register, block(Item::text(Tag::KeyMaterial, String::from_utf8(planted.to_vec()).unwrap()), 1)),
+        kmip.call(Operation::Register, block(Item::bytes(Tag::KeyMaterial, planted.to_vec()), 4)),
+        kmip.call(Operation::Get, vec![uid(&made), Item::bytes(Tag::KeyMaterial, planted.to_vec())]),
+        kmip.call(Operation::Get, vec![Item::bytes(Tag::UniqueIdentifier, planted.to_vec())]),
+    ];
+    for answer in refused {
+        assert!(answer.reason().is_some());
+        out.seen.push(("a refusal over KMIP".to_owned(), answer.message().into_bytes()));
+    }
+    let _ = kmip.raw(&[&[0x42, 0, 0x78, 1, 0, 0, 0, 32], planted.as_slice(), &[0; 5]].concat()).map(|answer| {
+        out.seen.push(("an answer to what is no message".to_owned(), format!("{answer:?}").into_bytes()));
+    });
+    assert_eq!(out.call("POST", &format!("{path}/rekey-internal?return_timeout=60"), None).await.0, 201);
+    let mut kmip = Kmip::connect(&client.endpoint(out.program.ekmip));
+    assert_eq!(kmip.get(&made).material(), material, "wrapped anew");
+    for query in ["/security/aws-kms?fields=**", "/security/ekmip/clients?fields=*", "/cluster/jobs?fields=*"] {
+        out.call("GET", query, None).await;
+    }
+    out.collect();
+    assert_eq!(out.leaks(&[planted, &material]), [""; 0]);
+    assert!(out.leaks(&[registered.as_bytes()]).iter().any(|leak| leak.contains("store.db")), "the search would have seen what is there");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 pub struct Program {
     pub child: Child,
     pub port: u16,
+    pub ekmip: std::net::SocketAddr,
     pub folder: PathBuf,
     pub log: PathBuf,
 }
@@ -55,10 +56,11 @@ impl Program {
         std::fs::write(&config, toml).unwrap();
         let log = folder.join("keystead.log");
         let output = std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
-        let mut command = serve(folder, port, free_port());
+        let ekmip = free_port();
+        let mut command = serve(folder, port, ekmip);
         command.arg("--config").arg(&config).envs(environment.iter().copied());
         let child = command.stdout(output.try_clone().unwrap()).stderr(output).spawn().unwrap();
-        let mut program = Self { child, port, folder: folder.to_owned(), log };
+        let mut program = Self { child, port, ekmip: ([127, 0, 0, 1], ekmip).into(), folder: folder.to_owned(), log };
         super::eventually("the program must serve requests", async || {
             if let Some(status) = program.child.try_wait().unwrap() {
                 panic!("the program has ended with {status}: {}", program.said());
