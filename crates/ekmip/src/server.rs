@@ -9,17 +9,16 @@ use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
-use rustls::server::Acceptor;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
 use secrecy::ExposeSecret as _;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -70,7 +69,7 @@ impl Default for Limits {
 pub async fn serve(listener: TcpListener, manager: Manager, limits: Limits, stop: CancellationToken) -> Result<(), Error> {
     let identities = follow(&manager, stop.clone())?;
     let certificate = Arc::new(Certificate(RwLock::new(certified(&manager.ekmip_identity()?)?)));
-    let acceptor = Arc::new(tls(&identities, &certificate)?);
+    let acceptor = TlsAcceptor::from(Arc::new(tls(&identities, &certificate)?));
     let (fresh, shown) = mpsc::channel(1_024);
     let sessions = TaskTracker::new();
     sessions.spawn(renew(manager.clone(), Arc::clone(&certificate), stop.clone()));
@@ -92,7 +91,7 @@ pub async fn serve(listener: TcpListener, manager: Manager, limits: Limits, stop
             }
         };
         let (acceptor, shared, slots) = (acceptor.clone(), Arc::clone(&shared), Arc::clone(&slots));
-        let guest = door.enter(peer.ip());
+        let guest = door.enter(peer.ip(), Instant::now());
         sessions.spawn(async move {
             connection(stream, acceptor, shared, guest, slots).await.unwrap_or_else(|why| tracing::debug!(%peer, why, "an EKMIP connection has ended"));
         });
@@ -105,17 +104,13 @@ pub async fn serve(listener: TcpListener, manager: Manager, limits: Limits, stop
     Ok(())
 }
 
-async fn connection(stream: TcpStream, acceptor: Arc<ServerConfig>, shared: Arc<Shared>, guest: Guest, slots: Arc<Semaphore>) -> Result<(), String> {
+async fn connection(stream: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared>, guest: Guest, slots: Arc<Semaphore>) -> Result<(), String> {
     // Without it an answer waits for the client's acknowledgement of the one before: 40 ms.
     stream.set_nodelay(true).map_err(|error| error.to_string())?;
-    let handshake = async {
-        // What costs a signature comes after the client's first words: who says nothing keeps nobody waiting.
-        let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await.map_err(|error| format!("handshake: {error}"))?;
-        let _turn = guest.turn().await;
-        hello.into_stream(acceptor).await.map_err(|error| format!("handshake: {error}"))
-    };
     let stream = tokio::select! {
-        shaken = tokio::time::timeout(shared.limits.handshake_timeout, handshake) => shaken.map_err(|_| "the handshake took too long".to_owned())??,
+        shaken = tokio::time::timeout(shared.limits.handshake_timeout, acceptor.accept(stream)) => {
+            shaken.map_err(|_| "the handshake took too long".to_owned())?.map_err(|error| format!("handshake: {error}"))?
+        }
         () = guest.shown_out() => return Err("too many connections are in their handshake".to_owned()),
     };
     drop(guest);

@@ -1,4 +1,4 @@
-//! The process as such: no core dumps, since they would hold keys.
+//! The process as such: no core dumps, since they would hold keys; as many open files as it may have.
 
 /// Turns core dumps off, for this process and what it starts.
 ///
@@ -10,6 +10,14 @@ pub fn no_core_dumps() -> Result<(), String> {
     // Also keeps other processes of the same user from reading our memory (prctl(2), PR_SET_DUMPABLE).
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
         .map_err(|error| format!("the process cannot be made undumpable: {error}"))
+}
+
+/// Lets the process have as many files and connections open as the system allows it: by default that is 1,024, fewer than one server of storage may have clients. Answers how many.
+pub fn open_files() -> u64 {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised);
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 /// The machine's name, for a node that has none of its own.

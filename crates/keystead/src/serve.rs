@@ -26,6 +26,8 @@ use tokio_util::sync::CancellationToken;
 const LISTEN: &str = "127.0.0.1:8443";
 /// Where the EKMIP server listens when nothing is said. 5696 is KMIP's port (IANA).
 const EKMIP_LISTEN: &str = "127.0.0.1:5696";
+/// Open files beside EKMIP connections: connections in their handshake, the REST API, AWS, the store.
+const FILES_BESIDE: u64 = 6_000;
 /// How many jobs run at a time when nothing is said.
 const JOBS: usize = 16;
 
@@ -66,6 +68,14 @@ pub fn run(arguments: Box<ServeArguments>, hooks: Hooks) -> Result<(), String> {
     process::no_core_dumps()?;
     let config = Config::load(&arguments, std::env::vars())?;
     logging::start(&config.log)?;
+    let (files, wanted) = (process::open_files(), u64::try_from(config.ekmip_limits()?.max_connections).unwrap_or(u64::MAX).saturating_add(FILES_BESIDE));
+    if files < wanted {
+        tracing::warn!(
+            files,
+            wanted,
+            "the system allows fewer open files than [ekmip] max_connections needs; raise the hard limit (LimitNOFILE of systemd, ulimit -Hn)"
+        );
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| format!("no runtime: {error}"))?;
     let stop = CancellationToken::new();
     let result = runtime.block_on(async {

@@ -78,7 +78,7 @@ fn changed(mut good: Vec<u8>, at: usize, with: &[u8]) -> Vec<u8> {
 /// All of the list, one after the other, on one server with the limits as they are by default but for the times. A good client asks on an old connection and on new ones all the while.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_hostile_list() {
-    let scene = scene("[ekmip]\nhandshake_timeout = \"2s\"\nmessage_timeout = \"3s\"\nidle_timeout = \"6s\"\n").await;
+    let scene = scene("[ekmip]\nhandshake_timeout = \"5s\"\nmessage_timeout = \"3s\"\nidle_timeout = \"6s\"\n").await;
     let large = scene.connect().register(&vec![7; 256 * 1024], &[]).id();
     let revoked = Credentials::issue_by(&scene.node, "svm1").await;
     assert_eq!(scene.node.call("DELETE", &format!("/security/ekmip/clients/{}", revoked.uuid), None).await.unwrap().0, 200);
