@@ -40,9 +40,11 @@ pub(crate) async fn run(job: &JobContext, config: Uuid) -> Result<Plan> {
     let version = store.record.kek_version;
     arrived(job, svm, version).await?;
 
+    // As this node sees it now; keys that are destroyed meanwhile make it fewer.
+    let all = manager.view.keys().svm(&*manager.store, svm).await?.not_under(version);
     let mut done = 0;
     loop {
-        let wrapped = pass(job, svm, version, &mut done).await?;
+        let wrapped = pass(job, svm, version, all, &mut done).await?;
         if wrapped == 0 {
             break;
         }
@@ -103,7 +105,7 @@ async fn next_version(job: &JobContext, config: &Stored<AwsKmsRecord>, store: St
 }
 
 /// Goes once through the keys of the SVM. Returns how many were wrapped again.
-async fn pass(job: &JobContext, svm: Uuid, version: u32, done: &mut usize) -> Result<usize> {
+async fn pass(job: &JobContext, svm: Uuid, version: u32, all: usize, done: &mut usize) -> Result<usize> {
     let manager = &job.manager;
     let before = *done;
     let mut range = Range::prefix(keys_prefix(svm), BATCH);
@@ -133,7 +135,7 @@ async fn pass(job: &JobContext, svm: Uuid, version: u32, done: &mut usize) -> Re
             *done += count;
             range.after = page.entries.last().map(|entry| entry.key.clone());
             if count > 0 {
-                job.progress(format!("{done} keys are wrapped by version {version}")).await;
+                job.progress(format!("{done} of {} keys are wrapped by version {version}", all.max(*done))).await;
             }
             if !page.more {
                 return Ok(*done - before);

@@ -128,6 +128,11 @@ impl SvmKeys {
         }
     }
 
+    /// How many keys are wrapped by another version of the KEK than this one.
+    pub fn not_under(&self, version: u32) -> usize {
+        self.read().objects.values().filter(|object| object.kek_version != 0 && object.kek_version != version).count()
+    }
+
     /// How many keys there are, destroyed ones too, and how many bytes their records have.
     pub fn size(&self) -> (usize, usize) {
         let state = self.read();
