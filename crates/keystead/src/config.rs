@@ -15,7 +15,7 @@ const PREFIX: &str = "KEYSTEAD_";
 /// Variables with that prefix that are no keys of the file.
 const NOT_KEYS: &[&str] = &["KEYSTEAD_CONFIG", ADMIN_PASSWORD];
 /// The variable with the first password of `admin`.
-const ADMIN_PASSWORD: &str = "KEYSTEAD_ADMIN_PASSWORD";
+pub(crate) const ADMIN_PASSWORD: &str = "KEYSTEAD_ADMIN_PASSWORD";
 
 /// The whole configuration of a node.
 #[derive(Debug, Default, Deserialize)]
@@ -183,7 +183,18 @@ impl Config {
             if variable == ADMIN_PASSWORD {
                 admin_password = Some(SecretString::from(value));
             } else if let Some(key) = variable.strip_prefix(PREFIX).filter(|_| !NOT_KEYS.contains(&variable.as_str())) {
-                lay_over(&mut table, &key.to_lowercase(), &value).map_err(|why| format!("the variable {variable}: {why}"))?;
+                // As what it reads as in TOML, else as text: `2024` may be a name. Each variable by itself, so that an error names it.
+                let mut tried = Vec::new();
+                for value in readings(&value) {
+                    let mut with = table.clone();
+                    lay_over(&mut with, &key.to_lowercase(), value).map_err(|why| format!("the variable {variable}: {why}"))?;
+                    match Self::deserialize(toml::Value::Table(with.clone())) {
+                        Ok(_) => tried.push(Ok(with)),
+                        Err(error) => tried.push(Err(error.message().to_owned())),
+                    }
+                }
+                let first_error = tried.iter().find_map(|one| one.as_ref().err().cloned()).unwrap_or_default();
+                table = tried.into_iter().find_map(Result::ok).ok_or_else(|| format!("the variable {variable}: {first_error}"))?;
             }
         }
         let mut config = Self::deserialize(toml::Value::Table(table)).map_err(|error| format!("a variable {PREFIX}…: {}", error.message()))?;
@@ -256,12 +267,14 @@ impl Config {
 /// The sections, the longest name first where one starts with another.
 const SECTIONS: &[&[&str]] = &[&["ekmip", "certificate"], &["aws_kms"], &["cluster"], &["ekmip"], &["store"], &["seal"], &["jobs"], &["log"]];
 
-/// Lays the value of a variable over the table. Values are TOML where they read as TOML (`true`, `5`, `["a"]`), and text else; a key whose name starts like a section but is a flag stays a flag.
-fn lay_over(table: &mut toml::Table, key: &str, value: &str) -> Result<(), String> {
-    let value = toml::from_str::<toml::Table>(&format!("value = {value}"))
-        .ok()
-        .and_then(|mut parsed| parsed.remove("value"))
-        .unwrap_or_else(|| toml::Value::String(value.to_owned()));
+/// What the value of a variable may mean: TOML where it reads as TOML (`true`, `5`, `["a"]`), and text.
+fn readings(value: &str) -> Vec<toml::Value> {
+    let parsed = toml::from_str::<toml::Table>(&format!("value = {value}")).ok().and_then(|mut parsed| parsed.remove("value"));
+    parsed.into_iter().chain([toml::Value::String(value.to_owned())]).collect()
+}
+
+/// Lays the value of a variable over the table. A key whose name starts like a section but is a flag stays a flag.
+fn lay_over(table: &mut toml::Table, key: &str, value: toml::Value) -> Result<(), String> {
     let flags = ["data_dir", "listen", "ekmip_listen", "node_name", "admin_password_file"];
     if flags.contains(&key) {
         table.insert(key.to_owned(), toml::Value::String(value.as_str().map_or_else(|| value.to_string(), str::to_owned)));
@@ -302,6 +315,16 @@ mod tests {
         file.write_all(text.as_bytes()).unwrap();
         let arguments = ServeArguments { config: Some(file.path().to_owned()), ..ServeArguments::default() };
         Config::load(&arguments, variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
+    }
+
+    #[test]
+    fn a_variable_is_what_its_setting_needs_and_an_error_names_it() {
+        let config = load("", &[("KEYSTEAD_CLUSTER_NAME", "2024"), ("KEYSTEAD_NODE_NAME", "true"), ("KEYSTEAD_EKMIP_MAX_CONNECTIONS", "12")]).unwrap();
+        assert_eq!((config.cluster.name.as_deref(), config.node_name.as_deref(), config.ekmip.max_connections), (Some("2024"), Some("true"), Some(12)));
+        let error = load("", &[("KEYSTEAD_CLUSTER_NAME", "x"), ("KEYSTEAD_EKMIP_MAX_CONNECTIONS", "many")]).err().unwrap();
+        assert!(error.contains("KEYSTEAD_EKMIP_MAX_CONNECTIONS"), "{error}");
+        let error = load("", &[("KEYSTEAD_NONSENSE", "1")]).err().unwrap();
+        assert!(error.contains("KEYSTEAD_NONSENSE"), "{error}");
     }
 
     #[test]

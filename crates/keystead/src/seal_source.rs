@@ -88,6 +88,8 @@ impl SealSource for CommandSource {
         let place = self.describe();
         let mut child = tokio::process::Command::new("/bin/sh")
             .args(["-c", &self.command])
+            // It has no business with it.
+            .env_remove(crate::config::ADMIN_PASSWORD)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())

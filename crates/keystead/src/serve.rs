@@ -66,7 +66,7 @@ impl Default for Hooks {
 /// One line for the operator.
 pub fn run(arguments: Box<ServeArguments>, hooks: Hooks) -> Result<(), String> {
     process::no_core_dumps()?;
-    let config = Config::load(&arguments, std::env::vars())?;
+    let config = Config::load(&arguments, variables()?.into_iter())?;
     logging::start(&config.log)?;
     let (files, wanted) = (process::open_files(), u64::try_from(config.ekmip_limits()?.max_connections).unwrap_or(u64::MAX).saturating_add(FILES_BESIDE));
     if files < wanted {
@@ -264,4 +264,15 @@ fn stop_on_signal(stop: CancellationToken) -> Result<impl Future<Output = ()> + 
         }
         stop.cancel();
     })
+}
+
+/// The variables of the environment that are settings. Others may hold anything, but these must be text.
+fn variables() -> Result<Vec<(String, String)>, String> {
+    let ours = std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("KEYSTEAD_"));
+    ours.map(|(name, value)| match (name.into_string(), value.into_string()) {
+        (Ok(name), Ok(value)) => Ok((name, value)),
+        (Ok(name), Err(_)) => Err(format!("the variable {name} is no text")),
+        (Err(name), _) => Err(format!("the variable {name:?} has no name that is text")),
+    })
+    .collect()
 }

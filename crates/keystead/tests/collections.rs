@@ -4,6 +4,7 @@
 mod common;
 
 use common::{Node, PASSWORD, code, enable_body, eventually, stand_in, toml_for};
+use futures_util::StreamExt as _;
 use keystead::serve::Hooks;
 use keystead_testkit::{Fault, FaultRule, KmsStandIn};
 use serde_json::{Value, json};
@@ -68,12 +69,51 @@ async fn links_are_left_out_for_clients_that_prefer_plain_json() {
     };
     let (kind, body) = ask("application/json").await;
     assert!(body["records"][0].get("_links").is_none() && body["_links"].get("self").is_none());
-    assert!(body["_links"]["next"]["href"].is_string(), "the way to the next page is always there: {kind} {body}");
+    let next = body["_links"]["next"]["href"].as_str().unwrap_or_else(|| panic!("the way to the next page is always there: {kind} {body}")).to_owned();
+    let request = node.client.get(format!("https://{}{next}", node.address)).basic_auth("admin", Some(PASSWORD)).header("accept", "application/json");
+    let last: Value = serde_json::from_slice(&request.send().await.unwrap().bytes().await.unwrap()).unwrap();
+    assert!(
+        last["_links"]["self"]["href"].is_string() && last["_links"].get("next").is_none(),
+        "and links on the page that it leads to, also on the last: {last}"
+    );
     for accept in ["*/*", "application/hal+json", "application/json, application/hal+json"] {
         let (kind, body) = ask(accept).await;
         assert_eq!(kind, "application/hal+json");
         assert!(body["records"][0]["_links"]["self"]["href"].is_string());
     }
+}
+
+/// At most 100 records of a request are looked at live; which ones, the filters and the page say, and not where they stand among all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn live_looks_go_to_what_is_shown_and_are_shared() {
+    let (node, kms, key) = node().await;
+    let wanted = 103;
+    let tasks = futures_util::stream::iter(0..wanted).map(|n| {
+        let (node, kms, key) = (&node, &kms, &key);
+        async move {
+            let name = format!("svm{n}");
+            node.svm(&name).await;
+            let (status, body) = node.ask("POST", "/security/aws-kms?return_timeout=60", Some(common::enable_body(&name, kms, key))).await;
+            assert_eq!(status, 201, "{body}");
+        }
+    });
+    tasks.buffer_unordered(8).collect::<Vec<_>>().await;
+    let all = node.get("/security/aws-kms?fields=state").await;
+    let codes =
+        |page: &Value| page["records"].as_array().unwrap().iter().map(|record| record["state"]["code"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+    assert_eq!((codes(&all).iter().filter(|code| *code == "0").count(), codes(&all).iter().filter(|code| *code == "262160").count()), (100, wanted - 100));
+    let last = all["records"][wanted - 1]["svm"]["name"].as_str().unwrap().to_owned();
+    assert_eq!(codes(&node.get(&format!("/security/aws-kms?svm.name={last}&fields=state")).await), ["0"]);
+    let first_page = node.get("/security/aws-kms?max_records=100&fields=state").await;
+    let next = first_page["_links"]["next"]["href"].as_str().unwrap().strip_prefix("/api").unwrap();
+    assert_eq!(codes(&node.get(next).await), ["0"; 3], "the next page is looked at too");
+    // Readers at the same time share one look at AWS.
+    kms.clear_calls();
+    let path = format!("/security/aws-kms?svm.name={last}&fields=amazon_reachability");
+    for answer in futures_util::future::join_all((0..8).map(|_| node.get(&path))).await {
+        assert_eq!(answer["records"][0]["amazon_reachability"]["reachable"], true);
+    }
+    assert_eq!(kms.calls().into_iter().filter(|call| call.operation == "DescribeKey").count(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

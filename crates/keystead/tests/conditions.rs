@@ -396,6 +396,34 @@ async fn patch_proves_before_it_commits() {
     assert_eq!(scene.node.get(&format!("{path}?fields=state")).await["state"]["code"], "0", "and its proof is as good as a poll");
 }
 
+/// The hour of credentials that were stored without a proof counts from that moment, however long ago the last good poll was, and a poll tries them at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn credentials_without_a_proof_are_tried_at_once_and_have_an_hour() {
+    let scene = scene("").await;
+    let path = scene.enabled().await;
+    let patch = async |body: Value| scene.node.ask("PATCH", &format!("{path}?return_timeout=60"), Some(body)).await;
+    let state = async || scene.node.get(&format!("{path}?fields=state")).await["state"].clone();
+    let decrypts = || scene.kms.calls().into_iter().filter(|call| call.operation == "Decrypt").count();
+    assert_eq!(patch(json!({ "polling_period": 1440 })).await.0, 200);
+    scene.clock.advance(Duration::from_secs(5 * 60 * 60));
+    scene.kms.add_access_key("AKIASECONDSECONDSEC", "second secret");
+    let before = decrypts();
+    assert_eq!(patch(json!({ "access_key_id": "AKIASECONDSECONDSEC", "secret_access_key": "second secret", "skip_verify": true })).await.0, 200);
+    eventually("they are tried at once", async || (decrypts() > before).then_some(())).await;
+    assert_eq!(state().await["code"], "0", "and were never at risk");
+
+    scene.clock.advance(Duration::from_secs(5 * 60 * 60));
+    // A wrong secret is a mistake and no revocation, so that only the hour can block.
+    assert_eq!(patch(json!({ "secret_access_key": "wrong", "access_key_id": "AKIASECONDSECONDSEC", "skip_verify": true })).await.0, 200);
+    eventually("the mistake shows", async || (state().await["code"] != "0").then_some(())).await;
+    let before = decrypts();
+    scene.clock.advance(Duration::from_secs(58 * 60));
+    eventually("polls go on", async || (decrypts() > before).then_some(())).await;
+    assert_eq!(state().await["cluster_state"], true, "not before the hour is over");
+    scene.clock.advance(Duration::from_secs(3 * 60));
+    eventually("then it is", async || (state().await["cluster_state"] == false).then_some(())).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_who_may_not_describe_the_key_is_no_revocation() {
     let scene = scene("[cluster]\nname = \"c\"\n").await;

@@ -4,7 +4,7 @@
 mod common;
 
 use async_trait::async_trait;
-use common::{ACCESS_KEY_ID, Node, SECRET, code, enable_body, stand_in, toml_for};
+use common::{ACCESS_KEY_ID, Node, SECRET, code, enable_body, eventually, stand_in, toml_for};
 use keystead::serve::Hooks;
 use keystead_awskms::Resolver;
 use keystead_testkit::{KmsStandIn, NewKey, Options, Tls};
@@ -151,6 +151,27 @@ async fn a_timeout_against_a_listener_that_never_answers() {
     assert_eq!((answer.0, code(&answer).as_str()), (400, "65537915"));
     assert!(answer.1["error"]["message"].as_str().unwrap().contains("no answer in time"), "{answer:?}");
     assert_eq!(node.get("/security/aws-kms").await["num_records"], 0);
+
+    // Started together, the one with the short timeout gives up while the one with the long one still waits.
+    node.svm("svm2").await;
+    let mut jobs = Vec::new();
+    for (svm, timeout) in [("svm2", 30), ("svm1", 1)] {
+        let body = with(enable_body(svm, &kms, &key), json!({ "port": silent.local_addr().unwrap().port(), "timeout": timeout }));
+        let (status, body) = node.ask("POST", "/security/aws-kms", Some(body)).await;
+        assert_eq!(status, 202, "{body}");
+        jobs.push(body["job"]["uuid"].as_str().unwrap().to_owned());
+    }
+    let job = async |n: usize| node.get(&format!("/cluster/jobs/{}?fields=*", jobs[n])).await;
+    eventually("the short one gives up", async || (job(1).await["state"] == "failure").then_some(())).await;
+    assert_eq!(job(0).await["state"], "running");
+    // And it is kept as it was given.
+    let (status, body) = node.enable(with(enable_body("svm1", &kms, &key), json!({ "timeout": 7 }))).await;
+    assert_eq!(status, 201, "{body}");
+    let path = format!("/security/aws-kms/{}", body["records"][0]["uuid"].as_str().unwrap());
+    assert_eq!(node.get(&path).await["timeout"], 7);
+    assert_eq!(node.ask("PATCH", &format!("{path}?return_timeout=60"), Some(json!({ "timeout": 60, "verify_host": false, "verify_ip": false }))).await.0, 200);
+    let record = node.get(&path).await;
+    assert_eq!((&record["timeout"], &record["verify"], &record["verify_host"], &record["verify_ip"]), (&json!(60), &json!(true), &json!(false), &json!(false)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,6 +5,7 @@ mod common;
 
 use common::program::{Program, fails, free_port, serve};
 use common::{PASSWORD, enable_body, eventually, stand_in, toml_for};
+use keystead_testkit::{Fault, FaultRule};
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -153,6 +154,34 @@ async fn damage_and_missing_keys_are_named() {
     std::fs::write(data.join("store.db"), &store).unwrap();
     let mut program = Program::start(folder.path(), "", &[]).await;
     assert_eq!(program.stop(), Some(0), "with everything put back it starts again");
+}
+
+/// SIGTERM: what is running is finished, its caller is answered, and nothing is lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_finishes_what_is_running() {
+    let (kms, key) = stand_in().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut program = Program::start(folder.path(), &toml_for(&kms, folder.path()), &[("KEYSTEAD_ADMIN_PASSWORD", PASSWORD)]).await;
+    assert_eq!(call(&program, PASSWORD, "POST", "/svm/svms?return_timeout=30", Some(json!({ "name": "svm1" }))).await.0, 201);
+    kms.add_fault(FaultRule::next("Decrypt", Fault::Hold));
+    let (client, port) = (program.client(), program.port);
+    let body = enable_body("svm1", &kms, &key).to_string();
+    let asking = tokio::spawn(async move {
+        let url = format!("https://127.0.0.1:{port}/api/security/aws-kms?return_timeout=60");
+        client.post(url).basic_auth("admin", Some(PASSWORD)).body(body).send().await.map(|answer| answer.status().as_u16())
+    });
+    assert_eq!(kms.wait_held(1, std::time::Duration::from_secs(20)).await, 1);
+    program.signal("-TERM");
+    // It stops accepting, and waits for what is under way.
+    eventually("no new connection is served", async || std::net::TcpStream::connect(("127.0.0.1", port)).err()).await;
+    assert!(program.child.try_wait().unwrap().is_none(), "{}", program.said());
+    kms.release();
+    assert_eq!(asking.await.unwrap().unwrap(), 201, "the caller is answered: {}", program.said());
+    assert_eq!(program.stop(), Some(0), "{}", program.said());
+    let mut program = Program::start(folder.path(), &toml_for(&kms, folder.path()), &[("KEYSTEAD_ADMIN_PASSWORD", PASSWORD)]).await;
+    let (_, list) = call(&program, PASSWORD, "GET", "/security/aws-kms?fields=svm", None).await;
+    assert_eq!((list["num_records"].as_u64(), list["records"][0]["svm"]["name"].as_str()), (Some(1), Some("svm1")));
+    assert_eq!(program.stop(), Some(0));
 }
 
 /// The operator is told of certificates that end soon, at the start and every hour.

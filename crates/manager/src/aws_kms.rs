@@ -16,8 +16,18 @@ use crate::{Code, Error, Manager, Result};
 use keystead_awskms::ProxyKind;
 use keystead_store::{Compare, Range, Txn};
 use secrecy::{ExposeSecret, SecretString};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use uuid::Uuid;
+
+/// How long a look at AWS is shared among readers of collections.
+const SHARED_FOR: Duration = Duration::from_secs(5);
+/// How many looks are kept at the most.
+const MOST_LOOKS: usize = 10_000;
+
+/// The last look at AWS of each configuration.
+pub(crate) type Looks = Mutex<HashMap<Uuid, Arc<tokio::sync::Mutex<Option<(Duration, Health)>>>>>;
 
 impl Manager {
     /// All configurations, by uuid.
@@ -210,6 +220,31 @@ impl Manager {
                 Health { good: false, code: Some(Code::AmazonUnreachable), message }
             }
         })
+    }
+
+    /// The same, from the last look where that was at most 5 s ago: many readers of a collection make one call to AWS a configuration. Who asks while a look is under way waits for it.
+    ///
+    /// # Errors
+    /// 4.
+    pub async fn amazon_reachability_shared(&self, uuid: Uuid) -> Result<Health> {
+        let inner = self.inner();
+        let look = {
+            let mut looks = inner.amazon_looks.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if looks.len() > MOST_LOOKS {
+                looks.clear();
+            }
+            Arc::clone(looks.entry(uuid).or_default())
+        };
+        let mut look = look.lock().await;
+        let now = inner.clock.monotonic();
+        if let Some((at, health)) = &*look
+            && now.saturating_sub(*at) <= SHARED_FOR
+        {
+            return Ok(health.clone());
+        }
+        let health = self.amazon_reachability(uuid).await?;
+        *look = Some((inner.clock.monotonic(), health.clone()));
+        Ok(health)
     }
 
     /// A configuration that an action can work on.

@@ -34,6 +34,8 @@ pub(crate) struct Inner {
     /// What the certificate of this node's EKMIP server is for.
     pub ekmip_names: Vec<String>,
     pub ekmip_addresses: Vec<std::net::IpAddr>,
+    /// What the last looks at AWS were.
+    pub amazon_looks: crate::aws_kms::Looks,
     /// Slots for reads of keys that are not in memory.
     pub misses: tokio::sync::Semaphore,
     /// Turns for searches through all keys of an SVM.

@@ -168,6 +168,7 @@ impl Manager {
             ekmip_probe: options.ekmip_probe,
             ekmip_names: options.node.ekmip_names,
             ekmip_addresses: options.node.ekmip_addresses,
+            amazon_looks: Default::default(),
             misses: tokio::sync::Semaphore::new(keys::MISSES_AT_A_TIME),
             scans: tokio::sync::Semaphore::new(keys::SCANS_AT_A_TIME),
             admin_password_changed: tokio::sync::Notify::new(),

@@ -17,6 +17,8 @@ use tokio::sync::Semaphore;
 const AT_A_TIME: usize = 2;
 /// How many may wait for that. More are told to come later, at once.
 const WAITING: usize = 64;
+/// How many of one source.
+const WAITING_OF_ONE: usize = 16;
 /// How long a good login is remembered.
 const REMEMBERED: Duration = Duration::from_secs(60);
 /// How many good logins, and how many failing sources, are remembered.
@@ -57,7 +59,10 @@ pub struct Gate {
 #[derive(Default)]
 struct State {
     good: HashMap<[u8; 32], Duration>,
-    failures: HashMap<(IpAddr, String), Failures>,
+    /// By source and account; the account as a hash, since anybody can name one, of any length.
+    failures: HashMap<(IpAddr, [u8; 32]), Failures>,
+    /// Checks that are under way, by source.
+    checking: HashMap<IpAddr, usize>,
 }
 
 #[derive(Clone, Copy)]
@@ -101,7 +106,7 @@ impl Gate {
     /// Checks a password against the hash of an account; `None` where there is no such account. `now` is monotonic.
     pub async fn check(&self, account: &str, hash: Option<&str>, password: &SecretString, source: IpAddr, now: Duration) -> Verdict {
         let fingerprint = self.fingerprint(account, hash.unwrap_or_default(), password);
-        let who = (source, account.to_owned());
+        let who = (source, self.fingerprint(account, "", &SecretString::default()));
         {
             let state = self.lock();
             if hash.is_some() && state.good.get(&fingerprint).is_some_and(|until| now < *until) {
@@ -111,6 +116,8 @@ impl Gate {
                 return Verdict::TryLater(failures.until.saturating_sub(now));
             }
         }
+        // One source must not fill the queue for the others, whatever accounts it names.
+        let Some(_turn) = Turn::take(&self.state, source) else { return Verdict::TryLater(Duration::from_secs(1)) };
         let Ok(_waiting) = self.waiting.try_acquire() else { return Verdict::TryLater(Duration::from_secs(1)) };
         let Ok(slot) = Arc::clone(&self.slots).acquire_owned().await else { return Verdict::TryLater(Duration::from_secs(1)) };
         let (argon2, stored, given) = (self.argon2.clone(), hash.unwrap_or(&self.nobody).to_owned(), password.clone());
@@ -155,6 +162,36 @@ impl Gate {
     // A panic while the lock is held cannot leave the tables half changed, so a poisoned lock is as good as any.
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A check that is under way.
+struct Turn<'g> {
+    state: &'g Mutex<State>,
+    source: IpAddr,
+}
+
+impl<'g> Turn<'g> {
+    fn take(state: &'g Mutex<State>, source: IpAddr) -> Option<Self> {
+        let mut locked = state.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = locked.checking.entry(source).or_default();
+        if *count >= WAITING_OF_ONE {
+            return None;
+        }
+        *count += 1;
+        Some(Self { state, source })
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut locked = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = locked.checking.get_mut(&self.source) {
+            *count -= 1;
+            if *count == 0 {
+                locked.checking.remove(&self.source);
+            }
+        }
     }
 }
 

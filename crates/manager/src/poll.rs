@@ -4,7 +4,7 @@
 
 use crate::aws::{context, kek_from};
 use crate::inner::Inner;
-use crate::records::{AwsKmsRecord, KekRecord, KeyStoreRecord, KeyStoreState, Record, Stored, kek_key, keks_prefix};
+use crate::records::{AwsKmsRecord, Base64, KekRecord, KeyStoreRecord, KeyStoreState, Record, Stored, kek_key, keks_prefix};
 use crate::revocation::{Action, Event, Machine, Outcome, Settings, State, Why};
 use keystead_awskms::{Class, Hop};
 use keystead_keyring::Kek;
@@ -39,6 +39,14 @@ struct Watched {
     /// Why the last poll was not ok.
     reason: String,
     now: Duration,
+    /// The credentials that are stored without a proof (access key and sealed secret), and since when.
+    unproven: Option<((String, Base64), Duration)>,
+}
+
+impl Watched {
+    fn new(now: Duration, settings: Settings) -> Self {
+        Self { machine: Machine::new(now, settings), polling: false, reason: String::new(), now, unproven: None }
+    }
 }
 
 /// Where an SVM stands on this node, for others to read.
@@ -148,20 +156,19 @@ impl Inner {
     pub(crate) fn poll_settings(&self, record: &AwsKmsRecord) -> Settings {
         let cluster = self.settings();
         let grace = record.settings.access_error_grace.map_or(cluster.access_error_grace, |own| own.min(cluster.access_error_grace));
-        let max_unverified = record.settings.max_unverified.or(record.unproven.then_some(UNPROVEN_LIMIT));
         Settings {
             polling_period: Duration::from_secs(u64::from(record.settings.polling_period) * 60),
             min_poll_interval: cluster.min_poll_interval,
             access_error_grace: grace,
-            max_unverified,
+            max_unverified: record.settings.max_unverified,
         }
     }
 
-    /// A job has just proven the SVM's KEK against AWS: as good as a poll.
-    pub(crate) fn proven(&self, config: &AwsKmsRecord) {
+    /// A job has just proven the SVM's KEKs against AWS: as good as a poll.
+    pub(crate) fn proven(&self, config: &AwsKmsRecord, keks: Vec<Kek>) {
         let (now, settings) = (self.clock.monotonic(), self.poll_settings(config));
-        self.polls.lock().entry(config.svm).or_insert_with(|| Watched { machine: Machine::new(now, settings), polling: false, reason: String::new(), now });
-        self.take(config, Outcome::Ok, String::new(), Vec::new());
+        self.polls.lock().entry(config.svm).or_insert_with(|| Watched::new(now, settings));
+        self.take(config, Outcome::Ok, String::new(), keks);
     }
 
     /// Brings the machines in line with the configurations, lets their time pass, and starts the polls that are due. Returns when to look again.
@@ -183,9 +190,24 @@ impl Inner {
             if settling.contains(&svm) && !machines.contains_key(&svm) {
                 continue;
             }
-            let settings = self.poll_settings(&config.record);
-            let watched = machines.entry(svm).or_insert_with(|| Watched { machine: Machine::new(now, settings), polling: false, reason: String::new(), now });
+            let mut settings = self.poll_settings(&config.record);
+            let watched = machines.entry(svm).or_insert_with(|| Watched::new(now, settings));
             watched.now = now;
+            if !config.record.unproven {
+                watched.unproven = None;
+            } else if settings.max_unverified.is_none() {
+                // The hour counts from the moment that the credentials were stored, not from the last good poll, which may be long ago; and a poll tries them at once.
+                let credentials = (config.record.settings.access_key_id.clone(), config.record.secret_access_key.clone());
+                let since = match &watched.unproven {
+                    Some((known, since)) if *known == credentials => *since,
+                    _ => {
+                        watched.machine.on_hint(now);
+                        watched.unproven = Some((credentials, now));
+                        now
+                    }
+                };
+                settings.max_unverified = watched.machine.verified_at().map(|ok| since.saturating_sub(ok) + UNPROVEN_LIMIT);
+            }
             let actions = watched.machine.on_settings(now, settings);
             self.act(svm, &actions, &watched.reason);
             if !watched.polling && watched.machine.next_poll_at() <= now {

@@ -222,6 +222,11 @@ impl Machine {
         self.last
     }
 
+    /// When the last poll was ok.
+    pub fn verified_at(&self) -> Option<Duration> {
+        self.verified_at
+    }
+
     /// When the next poll is due.
     pub fn next_poll_at(&self) -> Duration {
         self.next_poll

@@ -148,8 +148,23 @@ pub async fn list(request: Request) -> Result<Answer> {
     let ordered = |path: &str| request.query.get("order_by").is_some_and(|order| order.contains(path));
     let (state, amazon) = (wanted("state") || ordered("state."), wanted("amazon_reachability") || ordered("amazon_reachability."));
     let ekmip = wanted("ekmip_reachability") || ordered("ekmip_reachability");
-    let visible = request.manager.aws_kms_list().into_iter().filter(|config| request.sees(config.svm.uuid)).enumerate();
-    let records = futures_util::stream::iter(visible)
+    // Only what the answer can show is looked at live: what other filters leave out, and other pages, cost no probe.
+    let live_order = ["state", "amazon_reachability", "ekmip_reachability"].iter().any(|path| ordered(path));
+    let filters = request.query.filters(&AWS_KMS)?;
+    let cheap = |path: &str| !["state", "amazon_reachability", "ekmip_reachability"].iter().any(|live| path.starts_with(live));
+    let kept = |record: &Map<String, Json>| filters.iter().filter(|(path, _)| cheap(path)).all(|(path, value)| crate::query::matches(record, path, value));
+    let seen = request.manager.aws_kms_list().into_iter().filter(|config| request.sees(config.svm.uuid)).map(|config| (record(&config), config));
+    let mut candidates: Vec<_> = seen.filter(|(record, _)| kept(record)).map(|(_, config)| config).collect();
+    if let Some(start) = request.query.get("start").filter(|_| request.query.get("order_by").is_none()) {
+        candidates.retain(|config| config.uuid.to_string().as_str() > start);
+    }
+    let shown = if live_order || filters.iter().any(|(path, _)| !cheap(path)) || request.query.get("order_by").is_some() {
+        usize::MAX
+    } else {
+        // One more, so that it shows that there is a next page.
+        request.query.max_records()?.saturating_add(1)
+    };
+    let records = futures_util::stream::iter(candidates.into_iter().take(shown).enumerate())
         .map(|(n, config)| {
             let request = &request;
             async move {
@@ -159,12 +174,8 @@ pub async fn list(request: Request) -> Result<Answer> {
                     live_object(&mut record, "state", "cluster_state", if live { Some(request.manager.state(config.uuid).await) } else { None });
                 }
                 if amazon {
-                    live_object(
-                        &mut record,
-                        "amazon_reachability",
-                        "reachable",
-                        if live { Some(request.manager.amazon_reachability(config.uuid).await) } else { None },
-                    );
+                    let looked = if live { Some(request.manager.amazon_reachability_shared(config.uuid).await) } else { None };
+                    live_object(&mut record, "amazon_reachability", "reachable", looked);
                 }
                 if ekmip {
                     let looked = if live { Some(request.manager.ekmip_reachability(config.uuid).await) } else { None };

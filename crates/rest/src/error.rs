@@ -19,7 +19,9 @@ pub fn status(code: Code) -> StatusCode {
         | Code::StoreSecretFailed
         | Code::DeleteViewNotLoaded
         | Code::DeleteRangeFailed
-        | Code::DeleteStoreTimeout => StatusCode::INTERNAL_SERVER_ERROR,
+        | Code::DeleteStoreTimeout
+        | Code::KeyRecordMissing
+        | Code::KeyRecordDamaged => StatusCode::INTERNAL_SERVER_ERROR,
         _ => StatusCode::BAD_REQUEST,
     }
 }

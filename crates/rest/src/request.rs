@@ -51,7 +51,8 @@ impl Request {
     pub fn links(&self) -> bool {
         let accept = self.headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or("*/*");
         let named = |kind: &str| accept.split(',').any(|part| part.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(kind));
-        named("application/hal+json") || !named("application/json")
+        // Pages that `next` has led to have them whatever is accepted: Ansible looks there for the page after.
+        named("application/hal+json") || !named("application/json") || self.query.get("start").is_some()
     }
 
     /// Whether this account may see what belongs to that SVM.
@@ -117,6 +118,7 @@ impl Request {
         if let Some(start) = self.query.get("start") {
             let key = |record: &Map<String, Json>| record.get("uuid").and_then(Json::as_str).unwrap_or_default().to_owned();
             let at = records.iter().position(|record| key(record) == start).map(|at| at + 1);
+            // In the order of the keys, what was shown may be left out here already.
             let at = at.or_else(|| records.iter().position(|record| order.is_empty() && key(record).as_str() > start)).unwrap_or(records.len());
             records.drain(..at);
         }

@@ -2,7 +2,7 @@
 
 use super::context::JobContext;
 use super::enable::{prove, wrap};
-use super::restore::{configuration, current_kek, unwrap};
+use super::restore::{configuration, current_kek, not_while_rekeying, unwrap};
 use super::{Afterwards, Plan, StoredChange};
 use crate::aws::{Phase, context};
 use crate::records::{AwsKmsRecord, KekRecord, Record, Stored, StoredSettings};
@@ -20,6 +20,9 @@ pub(crate) async fn run(job: &JobContext, config: Uuid, change: &StoredChange) -
     if change.skip_verify {
         new.unproven = true;
     } else if concerns_aws(&old.record, &new, change) {
+        if new.settings.region != old.record.settings.region || new.settings.encryption_context != old.record.settings.encryption_context {
+            not_while_rekeying(manager, old.record.svm).await?;
+        }
         let kek = current_kek(manager, old.record.svm).await?;
         let (replacement, proven) = prove_change(job, &old, &new, &kek.record).await?;
         new.unproven = false;

@@ -272,10 +272,7 @@ fn after(context: &JobContext, afterwards: Afterwards) {
     match afterwards {
         Afterwards::Nothing => {}
         Afterwards::Serve(keks, config) => {
-            for kek in keks {
-                manager.keyring.insert(kek);
-            }
-            manager.proven(&config);
+            manager.proven(&config, keks);
         }
         Afterwards::Retire(svm, version) => manager.keyring.retain(svm, &[version]),
         Afterwards::Forget(svm) => {

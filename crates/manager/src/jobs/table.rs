@@ -76,7 +76,12 @@ impl Manager {
             (JobAction::Pause, JobState::Queued) => record.state = JobState::Paused,
             (JobAction::Resume, JobState::Paused) => record.state = JobState::Queued,
             (JobAction::Cancel, JobState::Queued | JobState::Paused | JobState::Running) => {
-                let error = Error { message: "The job was cancelled; it has changed nothing".to_owned(), ..Error::new(Code::JobNotPausable) };
+                // What commits only at its end has changed nothing; a rekey-internal goes on with the keys that it has wrapped already when it is started again.
+                let left = match record.kind {
+                    JobKind::RekeyInternal { .. } if record.state == JobState::Running => "; start rekey-internal again, and it goes on where it was",
+                    _ => "; it has changed nothing",
+                };
+                let error = Error { message: format!("The job was cancelled{left}"), ..Error::new(Code::JobNotPausable) };
                 record.state = JobState::Failure;
                 record.message.clone_from(&error.message);
                 record.error = Some(StoredError::from(&error));
