@@ -5,7 +5,7 @@
 //!
 //! Source: KMIP Specification 1.4, section 3, the "attribute rules" of each attribute.
 
-use crate::enumeration::{Enumeration as _, NameType, ResultReason, has_table, member_name};
+use crate::enumeration::{NameType, ResultReason, has_table, member_name};
 use crate::failure::{Failure, Result};
 use crate::fields::{Fields, integer, text};
 use crate::tag::Tag;
@@ -275,11 +275,7 @@ impl<'a> Attribute<'a> {
         let (name, index, value) = parts(node)?;
         let value = value.ok_or_else(|| Failure::new(ResultReason::MissingData, format!("the attribute {name:?} has no value")))?;
         let identity = Identity::from_name(name, version)?;
-        if let Identity::Known(tag) = &identity
-            && let Some(definition) = definition(*tag)
-        {
-            check_shape(*tag, definition.shape, &value.value, part)?;
-        }
+        check_part(&identity, &value.value, part)?;
         Ok(Attribute { identity: identity.into_owned(), index: index.unwrap_or(0), value: value.value.clone().into_owned() })
     }
 
@@ -295,7 +291,7 @@ impl<'a> Attribute<'a> {
             items.push(Node::integer(Tag::AttributeIndex, i32::try_from(self.index).unwrap_or(i32::MAX)));
         }
         let mut value = self.value.clone();
-        if let Value::Structure(parts) = &mut value {
+        if let (Identity::Known(_), Value::Structure(parts)) = (&self.identity, &mut value) {
             parts.retain(|part| since(part.tag) <= version);
         }
         items.push(Node::new(Tag::AttributeValue, value));
@@ -367,17 +363,22 @@ enum Part {
     Any,
 }
 
-/// Checks a value against the shape of its attribute. A client's own attribute may have any value.
+/// Checks a value against the shape of its attribute. A client's own attribute may have any value, but for structures within a structure (section 3.39): without that bound, what came in at the
+/// greatest depth would go out deeper, as a part of an object.
 ///
 /// # Errors
 /// Invalid Field.
 pub fn check(identity: &Identity<'_>, value: &Value<'_>) -> Result<()> {
-    match identity {
-        Identity::Known(tag) => match definition(*tag) {
-            Some(definition) => check_shape(*tag, definition.shape, value, Part::Whole),
-            None => Ok(()),
-        },
-        Identity::Custom(_) => Ok(()),
+    check_part(identity, value, Part::Whole)
+}
+
+fn check_part(identity: &Identity<'_>, value: &Value<'_>, part: Part) -> Result<()> {
+    match (identity, value) {
+        (Identity::Known(tag), value) => definition(*tag).map_or(Ok(()), |definition| check_shape(*tag, definition.shape, value, part)),
+        (Identity::Custom(name), Value::Structure(items)) if items.iter().any(|item| matches!(item.value, Value::Structure(_))) => {
+            Err(Failure::new(ResultReason::InvalidField, format!("the structure of the attribute {name:?} holds another one")))
+        }
+        (Identity::Custom(_), _) => Ok(()),
     }
 }
 
@@ -427,11 +428,6 @@ pub fn enumeration(member: impl crate::enumeration::Enumeration) -> Value<'stati
     Value::Enumeration(member.number())
 }
 
-/// The uninterpreted text string's number, for callers that compare names.
-pub fn plain_name_type() -> u32 {
-    NameType::UninterpretedTextString.number()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -443,6 +439,17 @@ mod tests {
         assert_eq!(Attribute::from_node(&attribute.to_node(), Version::V1_0).unwrap(), attribute);
         let custom = Attribute { identity: Identity::Custom("x-ID".into()), index: 0, value: Value::TextString("1".into()) };
         assert_eq!(Attribute::from_node(&custom.to_node(), Version::V1_0).unwrap(), custom);
+    }
+
+    #[test]
+    fn an_attribute_of_a_clients_own_is_flat_and_shown_as_it_came() {
+        let own = |value| Attribute { identity: Identity::Custom("x-a".into()), index: 0, value };
+        // The same tag in Cryptographic Parameters came with 1.2.
+        let flat = own(Value::Structure(vec![Node::enumeration(Tag::CryptographicAlgorithm, State::Active)]));
+        assert_eq!(Attribute::from_node(&flat.to_node_at(Version::V1_0), Version::V1_0).unwrap(), flat);
+        let nested = own(Value::Structure(vec![Node::structure(Tag::Attribute, vec![])]));
+        assert_eq!(Attribute::from_node(&nested.to_node(), Version::V1_4).unwrap_err().reason, ResultReason::InvalidField);
+        assert!(check(&nested.identity, &nested.value).is_err());
     }
 
     #[test]
