@@ -1,15 +1,18 @@
 # One verb for each thing people do. `make` alone lists them.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test build check unit e2e soak bench clean
+# The fuzz targets are a workspace of their own; one folder for both, so that libraries are built once.
+TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+.PHONY: help quickstart test build check unit fuzz-short e2e soak fuzz bench clean
 
 help:
 	@echo "make quickstart   build Keystead, start it with an AWS KMS emulator, enable AWS KMS for an SVM, stay up until Ctrl-C"
-	@echo "make test         everything that CI runs: formatting, lints, unit, property, integration and end-to-end tests"
+	@echo "make test         everything that CI runs: formatting, lints, unit, property, integration and end-to-end tests, and 30 seconds of fuzzing"
 	@echo "make check        formatting, lints, and the rules for dependencies"
 	@echo "make unit         the Rust tests"
 	@echo "make e2e          the end-to-end tests with the real clients and emulators"
 	@echo "make soak         what takes long: many more crashes, races and malformed requests"
+	@echo "make fuzz         fuzzing with libFuzzer: SECONDS=600 for each target, both at the same time"
 	@echo "make bench        performance, as ratios"
 
 quickstart:
@@ -23,15 +26,22 @@ quickstart:
 build:
 	cargo build --locked -p keystead -p keystead-testkit
 
-test: check unit e2e
+test: check unit fuzz-short e2e
 
 check:
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+	scripts/test-env --c++
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
+	cargo clippy --locked --manifest-path fuzz/Cargo.toml --target-dir $(TARGET) --all-targets -- -D warnings
 	scripts/check-dependencies
 
 unit:
 	cargo test --locked --workspace
+
+# After the tests, so that the libraries that it shares with them are there.
+fuzz-short:
+	scripts/fuzz 30
 
 e2e: build
 	scripts/test-env
@@ -40,6 +50,10 @@ e2e: build
 soak: build
 	cargo build --locked -p keystead --release --examples
 	SOAK=1 cargo test --locked -p keystead --release --test crash --test crash_keys --test hostile --test hostile_kmip -- --nocapture
+
+fuzz: SECONDS := 600
+fuzz:
+	scripts/fuzz $(SECONDS)
 
 bench:
 	scripts/test-env tests
