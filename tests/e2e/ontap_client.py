@@ -4,7 +4,7 @@ import json
 import sys
 
 from netapp_ontap import HostConnection, NetAppRestError, config
-from netapp_ontap.resources import AwsKms, Svm
+from netapp_ontap.resources import AwsKms, Job, Svm
 
 options = json.loads(sys.argv[1])
 config.CONNECTION = HostConnection("127.0.0.1", username="admin", password=options["password"], port=options["port"], verify=True)
@@ -12,10 +12,15 @@ seen = {}
 
 
 def error(action):
+    """The code and the text of what the client library raises: from the error that was answered, or from the job that failed."""
     try:
         action()
     except NetAppRestError as caught:
-        return str(caught)
+        if caught.http_err_response is not None:
+            return [caught.http_err_response.http_response.json()["error"]["code"], str(caught)]
+        # The library says only the message of the job; its code stands in the job.
+        failed = [job.to_dict() for job in Job.get_collection(fields="*") if job.state == "failure"]
+        return [str(max(failed, key=lambda job: str(job["end_time"]))["code"]), str(caught)]
     return None
 
 

@@ -19,14 +19,18 @@ def test_a_script_for_ontap_runs_unchanged(environment, ministack, start_node):
     assert ran.returncode == 0, ran.stderr[-3000:]
     seen = json.loads(ran.stdout)
 
-    assert "AWS refuses the access key or its secret" in seen["wrong secret"]
-    assert "A required field is missing: region" in seen["missing field"]
-    assert "The SVM does not exist: nowhere" in seen["unknown svm"]
-    assert "cannot be configured for the admin SVM" in seen["admin svm"]
-    assert "already has a key manager" in seen["second"]
-    assert "nonsense" in seen["unknown field"]
-    assert "cannot be used with these credentials" in seen["wrong patch"]
-    assert "has no keys yet" in seen["rekey_internal"]
+    raised = {
+        "wrong secret": ("65537900", "AWS refuses the access key or its secret"),
+        "missing field": ("262212", "A required field is missing: region"),
+        "unknown svm": ("2621462", "The SVM does not exist: nowhere"),
+        "admin svm": ("65537908", "cannot be configured for the admin SVM"),
+        "second": ("65537910", "already has a key manager"),
+        "unknown field": ("262197", "nonsense"),
+        "wrong patch": ("65537921", "cannot be used with these credentials"),
+        "rekey_internal": ("65537559", "has no keys yet"),
+    }
+    for name, (code, text) in raised.items():
+        assert seen[name][0] == code and text in seen[name][1], (name, seen[name])
     assert (seen["post"], seen["patch"], seen["patch period"], seen["restore"], seen["rekey_external"], seen["rekey_external body"], seen["delete"]) == (200,) * 7
 
     record = seen["get"]
