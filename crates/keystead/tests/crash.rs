@@ -229,6 +229,31 @@ async fn a_crash_at_every_step_leaves_all_or_nothing() {
     println!("{cases} crashes, each at a named step");
 }
 
+/// An enable that AWS refuses, and a crash at each step of its failing: no configuration, no reservation, and a job that says why.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_while_an_enable_fails_leaves_nothing() {
+    let (kms, key) = stand_in().await;
+    let root = tempfile::tempdir().unwrap();
+    prepare(root.path(), &kms, &key).await;
+    let mut body = enable_body("svm1", &kms, &key);
+    body["secret_access_key"] = json!("not the secret");
+    for step in ["enable.describe_key.after", "enable.fail.before", "enable.fail.after"] {
+        let folder = root.path().join(step);
+        copy(&root.path().join("plain"), &folder);
+        let mut node = Run::start(&folder, Some(&stepnode()), &[("STEPNODE_STOP_AT", step)]).await;
+        let answer = node.call("POST", "/security/aws-kms?return_timeout=60", Some(body.clone())).await;
+        assert!(answer.is_none(), "{step}: the process should have died, but has answered {answer:?}");
+        eventually("the process must have died", async || node.child.try_wait().unwrap()).await;
+        let mut node = Run::start(&folder, None, &[]).await;
+        let (config, jobs) = settled(&node).await;
+        assert_eq!(config, None, "{step}");
+        let job = jobs.iter().find(|job| job["description"] == "POST /api/security/aws-kms").unwrap();
+        assert_eq!((&job["state"], &job["code"]), (&json!("failure"), &json!(65537900)), "{step}: {job}");
+        whole(step, &node, None, &kms, &key).await;
+        node.kill();
+    }
+}
+
 /// What callers were told, under load.
 #[derive(Default, Clone)]
 struct Told {
