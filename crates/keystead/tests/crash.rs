@@ -7,6 +7,7 @@ use common::run::{Api, Run, copy, pauses, stepnode};
 use common::{enable_body, eventually, stand_in, toml_for};
 use keystead_testkit::{KmsStandIn, NewKey};
 use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -258,11 +259,14 @@ async fn a_crash_while_an_enable_fails_leaves_nothing() {
 #[derive(Default, Clone)]
 struct Told {
     svms: Vec<String>,
-    enabled: Vec<String>,
+    /// By SVM: the members that were acknowledged last, or `None` after a DELETE.
+    configs: BTreeMap<String, Option<Value>>,
+    /// SVMs of calls that nobody answered: what they meant to change may have happened or not.
+    unclear: BTreeSet<String>,
 }
 
-/// Makes SVMs and enables AWS KMS for them, until the node dies. Answers what was acknowledged.
-async fn load(node: &Api, kms: &KmsStandIn, key: &str, round: usize, worker: usize) -> Told {
+/// Makes SVMs and enables AWS KMS for them, changes, moves and deletes configurations, until the node dies. Answers what was acknowledged.
+async fn load(node: &Api, kms: &KmsStandIn, (key, other): (&str, &str), round: usize, worker: usize) -> Told {
     let mut told = Told::default();
     for n in 0.. {
         let svm = format!("r{round}w{worker}n{n}");
@@ -271,40 +275,73 @@ async fn load(node: &Api, kms: &KmsStandIn, key: &str, round: usize, worker: usi
             Some(answer) => panic!("{answer:?}"),
             None => break,
         }
-        match node.call("POST", "/security/aws-kms?return_timeout=60", Some(enable_body(&svm, kms, key))).await {
-            Some((201, _)) => told.enabled.push(svm),
-            Some(answer) => panic!("{answer:?}"),
-            None => break,
+        let Some(enabled) = node.call("POST", "/security/aws-kms?return_timeout=60&return_records=true", Some(enable_body(&svm, kms, key))).await else {
+            break;
+        };
+        assert_eq!(enabled.0, 201, "{enabled:?}");
+        let path = format!("/security/aws-kms/{}", enabled.1["records"][0]["uuid"].as_str().unwrap());
+        let mut known = json!({ "polling_period": 60, "key_id": key });
+        told.configs.insert(svm.clone(), Some(known.clone()));
+        let period = 1 + (round + n) % 1_440;
+        let calls = [
+            ("PATCH", path.clone(), json!({ "polling_period": period }), json!({ "polling_period": period })),
+            ("PATCH", path.clone(), json!({ "access_key_id": SECOND_KEY_ID, "secret_access_key": SECOND_SECRET }), json!({ "access_key_id": SECOND_KEY_ID })),
+            ("POST", format!("{path}/rekey-external"), json!({ "key_id": other }), json!({ "key_id": other })),
+            ("DELETE", path.clone(), json!({}), Value::Null),
+        ];
+        // Each SVM gets as far as its number says, so that all states are there when the node dies.
+        for (method, path, body, effect) in calls.into_iter().take((round + worker + n) % 5) {
+            told.unclear.insert(svm.clone());
+            let Some(answer) = node.call(method, &format!("{path}?return_timeout=60"), Some(body)).await else { return told };
+            assert!([200, 201].contains(&answer.0), "{method}: {answer:?}");
+            told.unclear.remove(&svm);
+            let last = match effect.as_object() {
+                None => None,
+                Some(members) => {
+                    members.iter().for_each(|(name, value)| known[name] = value.clone());
+                    Some(known.clone())
+                }
+            };
+            told.configs.insert(svm.clone(), last);
         }
     }
     told
 }
 
 /// One round: load, `kill -9` after a random pause, restart. Answers how many acknowledged things are gone.
-async fn round(folder: &Path, kms: &KmsStandIn, key: &str, number: usize, pause: Duration, all: &mut Told) -> usize {
+async fn round(folder: &Path, kms: &KmsStandIn, keys: (&str, &str), number: usize, pause: Duration, all: &mut Told) -> usize {
     let node = Run::start(folder, None, &[]).await;
     let pid = node.child.id();
     let killer = async {
         tokio::time::sleep(pause).await;
         assert!(Command::new("kill").args(["-KILL", &pid.to_string()]).status().unwrap().success());
     };
-    let ((), one, two, three) = tokio::join!(killer, load(&node, kms, key, number, 1), load(&node, kms, key, number, 2), load(&node, kms, key, number, 3));
+    let ((), one, two, three) = tokio::join!(killer, load(&node, kms, keys, number, 1), load(&node, kms, keys, number, 2), load(&node, kms, keys, number, 3));
     drop(node);
     for told in [one, two, three] {
         all.svms.extend(told.svms);
-        all.enabled.extend(told.enabled);
+        all.configs.extend(told.configs);
+        all.unclear.extend(told.unclear);
     }
 
     let node = Run::start(folder, None, &[]).await;
     let (_, jobs) = settled(&node).await;
     let svms = names(&node.get("/svm/svms?max_records=10000").await, |record| &record["name"]);
-    let configs = names(&node.get("/security/aws-kms?max_records=10000").await, |record| &record["svm"]["name"]);
+    let list = node.get("/security/aws-kms?max_records=10000&fields=*").await;
+    let configs: BTreeMap<&str, &Value> = list["records"].as_array().unwrap().iter().map(|record| (record["svm"]["name"].as_str().unwrap(), record)).collect();
     // No job that has ended well without its effect, none that has failed: AWS was there all the time.
     for job in jobs.iter().filter(|job| job["description"] == "POST /api/security/aws-kms") {
         assert_eq!(job["state"], "success", "{job}");
-        assert!(configs.contains(&job["svm"]["name"].as_str().unwrap().to_owned()), "{job}");
     }
-    all.svms.iter().filter(|name| !svms.contains(name)).count() + all.enabled.iter().filter(|name| !configs.contains(name)).count()
+    let wrong = |(svm, wanted): (&String, &Option<Value>)| match (wanted, configs.get(svm.as_str())) {
+        _ if all.unclear.contains(svm) => None,
+        (None, None) => None,
+        (Some(wanted), Some(config)) if wanted.as_object().unwrap().iter().all(|(name, value)| config[name] == *value) => None,
+        (wanted, there) => Some(format!("{svm}: {wanted:?} was acknowledged, and there is {there:?}")),
+    };
+    let wrong: Vec<String> = all.configs.iter().filter_map(wrong).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    all.svms.iter().filter(|name| !svms.contains(name)).count()
 }
 
 fn names(collection: &Value, name: impl Fn(&Value) -> &Value) -> Vec<String> {
@@ -314,16 +351,24 @@ fn names(collection: &Value, name: impl Fn(&Value) -> &Value) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_crashes_under_load_lose_nothing_that_was_acknowledged() {
     let (kms, key) = stand_in().await;
+    kms.add_access_key(SECOND_KEY_ID, SECOND_SECRET);
+    let other = kms.create_key(NewKey::default()).unwrap().key_id;
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("keystead.toml"), toml_for(&kms, folder.path())).unwrap();
     let rounds = if std::env::var_os("SOAK").is_some() { 500 } else { 50 };
     let mut all = Told::default();
     for (number, pause) in pauses(rounds).into_iter().enumerate() {
-        let lost = round(folder.path(), &kms, &key, number, pause, &mut all).await;
+        let lost = round(folder.path(), &kms, (&key, &other), number, 2 * pause, &mut all).await;
         assert_eq!(lost, 0, "round {number}");
     }
-    println!("{rounds} crashes; {} SVMs and {} configurations were acknowledged, none is lost", all.svms.len(), all.enabled.len());
-    assert!(all.svms.len() > rounds && !all.enabled.is_empty(), "there was load");
+    let deleted = all.configs.values().filter(|config| config.is_none()).count();
+    println!(
+        "{rounds} crashes; {} SVMs and {} configurations were acknowledged, of which {deleted} were deleted; {} were in the middle of a change; none is lost, none is another than the last that was acknowledged",
+        all.svms.len(),
+        all.configs.len(),
+        all.unclear.len()
+    );
+    assert!(all.svms.len() > rounds && !all.configs.is_empty(), "there was load");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
