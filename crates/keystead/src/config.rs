@@ -371,6 +371,26 @@ mod tests {
         assert_eq!(settings.allow_endpoints, ["a", "b"]);
     }
 
+    /// Every key of the file, whatever keys there will be: serde names them when it meets one that it does not know.
+    #[test]
+    fn every_key_is_a_variable_too() {
+        let sections: [&[&str]; 9] = [&[], &["aws_kms"], &["cluster"], &["ekmip"], &["ekmip", "certificate"], &["store"], &["seal"], &["jobs"], &["log"]];
+        let mut keys = 0;
+        for section in sections {
+            let nonsense = section.iter().rev().fold("nonsense = 1".to_owned(), |inner, part| format!("{part} = {{ {inner} }}"));
+            let error = toml::from_str::<Config>(&nonsense).unwrap_err().message().to_owned();
+            let names: Vec<&str> = error.split('`').skip(3).step_by(2).collect();
+            assert!(!names.is_empty(), "{section:?}: {error}");
+            for name in names.into_iter().filter(|name| !sections.contains(&[section, &[*name]].concat().as_slice())) {
+                let variable = [&["KEYSTEAD"], section, &[name]].concat().join("_").to_uppercase();
+                let accepted = ["true", "5", "60m", "text", "[\"a\"]"].iter().any(|value| load("", &[(variable.as_str(), value)]).is_ok());
+                assert!(accepted, "{variable}: {:?}", load("", &[(variable.as_str(), "5")]).err());
+                keys += 1;
+            }
+        }
+        assert!(keys > 35, "{keys} keys");
+    }
+
     #[test]
     fn an_unknown_variable_is_named() {
         assert!(load("", &[("KEYSTEAD_AWS_KMS_ENABLE", "true")]).unwrap_err().contains("enable"));

@@ -396,6 +396,37 @@ async fn patch_proves_before_it_commits() {
     assert_eq!(scene.node.get(&format!("{path}?fields=state")).await["state"]["code"], "0", "and its proof is as good as a poll");
 }
 
+/// A context that is not the one that the KEK was wrapped under: AWS refuses, and that is damage, not a revocation.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_context_that_does_not_match_is_refused_by_aws() {
+    let scene = scene("").await;
+    let mut body = scene.body();
+    body["encryption_context"] = json!("tenant=1");
+    let (status, answer) = scene.node.enable(body).await;
+    assert_eq!(status, 201, "{answer}");
+    let path = format!("/security/aws-kms/{}", answer["records"][0]["uuid"].as_str().unwrap());
+    let stored = scene.store.inner().range(keystead_store::Range::prefix("/keks/", 2)).await.unwrap().entries.remove(0);
+    let mut record: Value = serde_json::from_slice(&stored.value).unwrap();
+    assert_eq!(record["encryption_context"], "tenant=1");
+    record["encryption_context"] = json!("tenant=2");
+    scene.store.inner().transact(keystead_store::Txn::new().put(stored.key, record.to_string())).await.unwrap();
+    let answer = eventually("the view must follow", async || {
+        let answer = scene.node.ask("POST", &format!("{path}/restore?return_timeout=30"), None).await;
+        (answer.0 != 201).then_some(answer)
+    })
+    .await;
+    assert_eq!(code(&answer), "65536082");
+    assert!(answer.1["error"]["message"].as_str().unwrap().contains("InvalidCiphertextException"), "{answer:?}");
+    let state = eventually("the poll must notice", async || {
+        scene.clock.advance(Duration::from_secs(60 * 60));
+        let state = scene.node.get(&format!("{path}?fields=state")).await["state"].clone();
+        (state["code"] != "0").then_some(state)
+    })
+    .await;
+    assert_eq!(state["cluster_state"], true, "damage blocks nobody");
+    assert!(state["message"].as_str().unwrap().contains("InvalidCiphertextException"), "{state}");
+}
+
 /// The hour of credentials that were stored without a proof counts from that moment, however long ago the last good poll was, and a poll tries them at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn credentials_without_a_proof_are_tried_at_once_and_have_an_hour() {
