@@ -441,6 +441,11 @@ async fn credentials_without_a_proof_are_tried_at_once_and_have_an_hour() {
     let before = decrypts();
     assert_eq!(patch(json!({ "access_key_id": "AKIASECONDSECONDSEC", "secret_access_key": "second secret", "skip_verify": true })).await.0, 200);
     eventually("they are tried at once", async || (decrypts() > before).then_some(())).await;
+    eventually("and that they are good is noted", async || {
+        let stored = scene.store.inner().range(keystead_store::Range::prefix("/aws-kms/", 2)).await.unwrap().entries.remove(0);
+        (serde_json::from_slice::<Value>(&stored.value).unwrap()["unproven"] == false).then_some(())
+    })
+    .await;
     assert_eq!(state().await["code"], "0", "and were never at risk");
 
     scene.clock.advance(Duration::from_secs(5 * 60 * 60));

@@ -206,7 +206,8 @@ impl Inner {
                         now
                     }
                 };
-                settings.max_unverified = watched.machine.verified_at().map(|ok| since.saturating_sub(ok) + UNPROVEN_LIMIT);
+                // Until the first ok, also where the store does not know of it yet.
+                settings.max_unverified = watched.machine.verified_at().filter(|ok| *ok <= since).map(|ok| since.saturating_sub(ok) + UNPROVEN_LIMIT);
             }
             let actions = watched.machine.on_settings(now, settings);
             self.act(svm, &actions, &watched.reason);
