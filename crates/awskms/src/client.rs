@@ -1,5 +1,6 @@
 //! The client: the three operations that Keystead needs of AWS KMS.
 
+use crate::budget;
 use crate::context::EncryptionContext;
 use crate::endpoint::Endpoint;
 use crate::environment::Environment;
@@ -115,7 +116,9 @@ pub struct Decrypted {
 #[derive(Clone)]
 pub struct Client {
     sdk: aws_sdk_kms::Client,
+    connector: Connector,
     blank: Error,
+    limit: Option<Duration>,
 }
 
 impl Client {
@@ -145,7 +148,7 @@ impl Client {
             .region(Region::new(config.endpoint.region.clone()))
             .endpoint_url(url)
             .credentials_provider(credentials)
-            .http_client(connector)
+            .http_client(connector.clone())
             .sleep_impl(aws_smithy_async::rt::sleep::TokioSleep::new())
             .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS).with_initial_backoff(FIRST_BACKOFF).with_max_backoff(MAX_BACKOFF))
             .interceptor(NoSurroundings)
@@ -156,7 +159,25 @@ impl Client {
             // The whole answer is read under the limit of the attempt.
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .build();
-        Ok(Self { sdk: aws_sdk_kms::Client::from_conf(sdk), blank })
+        Ok(Self { sdk: aws_sdk_kms::Client::from_conf(sdk), connector, blank, limit: None })
+    }
+
+    /// Waits until the rate of this account and region lets one more request pass, at most `patience`.
+    ///
+    /// # Errors
+    /// [`Class::Transient`](crate::Class::Transient), at once: it would take longer.
+    pub async fn turn(&self, patience: Duration) -> Result<(), Error> {
+        if self.connector.turn(patience).await {
+            return Ok(());
+        }
+        Err(Error { class: crate::Class::Transient, text: crate::http::BUSY.to_owned(), ..self.blank.clone() })
+    }
+
+    /// The same client, for operations that have had their [`turn`](Client::turn) and that end within `limit`, all attempts included. Without this, each of up to three attempts has the
+    /// timeout of the configuration.
+    #[must_use]
+    pub fn within(&self, limit: Duration) -> Self {
+        Self { limit: Some(limit), ..self.clone() }
     }
 
     /// DescribeKey (`kms:DescribeKey`). It works on disabled keys and proves nothing about Encrypt and Decrypt.
@@ -164,7 +185,7 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn describe_key(&self, key_id: &str) -> Result<KeyDescription, Error> {
-        let answer = self.sdk.describe_key().key_id(key_id).send().await.map_err(|error| self.error(error))?;
+        let answer = self.bounded(self.sdk.describe_key().key_id(key_id).send()).await.map_err(|error| self.error(error))?;
         let key = answer.key_metadata.ok_or_else(|| self.unexpected("DescribeKey has answered without a key"))?;
         Ok(KeyDescription {
             enabled: key.enabled,
@@ -182,7 +203,7 @@ impl Client {
     /// See [`Error`].
     pub async fn encrypt(&self, key_id: &str, plaintext: &[u8], context: &EncryptionContext) -> Result<Encrypted, Error> {
         let request = self.sdk.encrypt().key_id(key_id).plaintext(Blob::new(plaintext)).set_encryption_context(context.pairs());
-        let answer = request.send().await.map_err(|error| self.error(error))?;
+        let answer = self.bounded(request.send()).await.map_err(|error| self.error(error))?;
         let blob = answer.ciphertext_blob.map(Blob::into_inner).filter(|blob| !blob.is_empty() && blob.len() <= 6_144);
         let blob = blob.ok_or_else(|| self.unexpected("Encrypt has answered without a ciphertext"))?;
         let key_arn = answer.key_id.ok_or_else(|| self.unexpected("Encrypt has answered without the key that it used"))?;
@@ -195,12 +216,19 @@ impl Client {
     /// See [`Error`].
     pub async fn decrypt(&self, key_id: &str, blob: &[u8], context: &EncryptionContext) -> Result<Decrypted, Error> {
         let request = self.sdk.decrypt().key_id(key_id).ciphertext_blob(Blob::new(blob)).set_encryption_context(context.pairs());
-        let mut answer = request.send().await.map_err(|error| self.error(error))?;
+        let mut answer = self.bounded(request.send()).await.map_err(|error| self.error(error))?;
         let plaintext = answer.plaintext.take().map(|plaintext| Zeroizing::new(plaintext.into_inner()));
         let plaintext = plaintext.filter(|plaintext| !plaintext.is_empty() && plaintext.len() <= 4_096);
         let plaintext = plaintext.ok_or_else(|| self.unexpected("Decrypt has answered without a plaintext of 1 to 4096 bytes"))?;
         let key_arn = answer.key_id.take().ok_or_else(|| self.unexpected("Decrypt has answered without the key that it used"))?;
         Ok(Decrypted { plaintext, key_arn, key_material_id: answer.key_material_id.take() })
+    }
+
+    async fn bounded<T>(&self, operation: impl Future<Output = T>) -> T {
+        match self.limit {
+            Some(limit) => budget::within(limit, operation).await,
+            None => operation.await,
+        }
     }
 
     fn error<E: ProvideErrorMetadata + RequestId>(&self, error: SdkError<E, HttpResponse>) -> Error {
