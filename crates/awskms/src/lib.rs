@@ -15,6 +15,7 @@ mod environment;
 mod error;
 mod http;
 mod limiter;
+pub mod preflight;
 mod retry;
 mod surroundings;
 mod tls;
