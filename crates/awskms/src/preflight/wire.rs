@@ -12,6 +12,7 @@ use hyper_util::rt::TokioIo;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::{DigitallySignedStruct, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use std::error::Error as StdError;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -90,7 +91,7 @@ pub(super) async fn handshake(
 
 /// Has a proxy connect to `target` (`host:port`). Answers the connection through it, and the proxy's status.
 pub(super) async fn tunnel(stream: Stream, target: &str, login: Option<&HeaderValue>, tasks: &mut JoinSet<()>) -> Result<(Stream, String), Trouble> {
-    let silent = |error: &dyn std::fmt::Display| Trouble::new(format!("the proxy does not answer CONNECT: {error}"), advice::PROXY_SILENT);
+    let silent = |error: &dyn StdError| Trouble::new(format!("the proxy does not answer CONNECT: {}", words(error)), advice::PROXY_SILENT);
     let mut request = Request::connect(target).header(HOST, target).header(USER_AGENT, AGENT);
     if let Some(login) = login {
         request = request.header(PROXY_AUTHORIZATION, login);
@@ -113,11 +114,19 @@ pub(super) async fn tunnel(stream: Stream, target: &str, login: Option<&HeaderVa
 
 /// The `Date` header of the answer to a request that asks for nothing and is not signed: every web server sends one, whatever it answers (RFC 9110, section 6.6.1).
 pub(super) async fn date(stream: Stream, host: &str, tasks: &mut JoinSet<()>) -> Result<String, String> {
-    let request = Request::get("/").header(HOST, host).header(USER_AGENT, AGENT).body(Empty::new()).map_err(|error| error.to_string())?;
-    let mut sender = speak(stream, tasks).await.map_err(|error| error.to_string())?;
-    let answer = sender.send_request(request).await.map_err(|error| error.to_string())?;
+    let request = Request::get("/").header(HOST, host).header(USER_AGENT, AGENT).body(Empty::new()).map_err(|error| words(&error))?;
+    let mut sender = speak(stream, tasks).await.map_err(|error| words(&error))?;
+    let answer = sender.send_request(request).await.map_err(|error| words(&error))?;
     let date = answer.headers().get(hyper::header::DATE).and_then(|date| date.to_str().ok());
     date.map(str::to_owned).ok_or_else(|| format!("the answer {} bears no date", status(&answer)))
+}
+
+/// An error with its cause: the HTTP library's own texts alone say little.
+fn words(error: &dyn StdError) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
 }
 
 async fn speak(stream: Stream, tasks: &mut JoinSet<()>) -> hyper::Result<SendRequest<Empty<Bytes>>> {
