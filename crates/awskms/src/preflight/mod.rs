@@ -131,7 +131,8 @@ impl Preflight {
     async fn encrypt(&self, report: &mut Report, until: Instant, key_id: &str, context: &EncryptionContext) -> Option<(Zeroizing<[u8; SAMPLE]>, Encrypted)> {
         let mut sample = Zeroizing::new([0; SAMPLE]);
         if rustls::crypto::aws_lc_rs::default_provider().secure_random.fill(sample.as_mut_slice()).is_err() {
-            report.skip_rest("this machine gives no random numbers");
+            report.fail("encrypt", Duration::ZERO, "this machine gives no random numbers", "look at the random source of this machine; nothing was sent");
+            report.skip_rest("encrypt has failed");
             return None;
         }
         let (took, answer) = timed(until, self.client.encrypt(key_id, sample.as_slice(), context)).await;
