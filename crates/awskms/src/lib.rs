@@ -16,6 +16,7 @@ mod environment;
 mod error;
 mod http;
 mod limiter;
+pub mod preflight;
 mod retry;
 mod surroundings;
 mod tls;
