@@ -1,4 +1,4 @@
-"""Proxies: really used, with their login; refused logins are named as what they are. An https proxy's certificate is always checked."""
+"""Proxies: tinyproxy and squid, really used, with their login; what they refuse is named as what it is, and leaves a running configuration alone. An https proxy's certificate is always checked."""
 
 import collections
 import concurrent.futures
