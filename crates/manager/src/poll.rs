@@ -2,7 +2,7 @@
 //!
 //! It also brings KEKs into memory: a machine that starts has none, and its first good poll loads it. The start of a node never waits for that.
 
-use crate::aws::{context, kek_from};
+use crate::aws::{AwsDetail, context, kek_from};
 use crate::inner::Inner;
 use crate::records::{AwsKmsRecord, Base64, KekRecord, KeyStoreRecord, KeyStoreState, Record, Stored, kek_key, keks_prefix};
 use crate::revocation::{Action, Event, Machine, Outcome, Settings, State, Why};
@@ -38,6 +38,8 @@ struct Watched {
     polling: bool,
     /// Why the last poll was not ok.
     reason: String,
+    /// What AWS said, where it was asked.
+    detail: AwsDetail,
     now: Duration,
     /// The credentials that are stored without a proof (access key and sealed secret), and since when.
     unproven: Option<((String, Base64), Duration)>,
@@ -45,7 +47,7 @@ struct Watched {
 
 impl Watched {
     fn new(now: Duration, settings: Settings) -> Self {
-        Self { machine: Machine::new(now, settings), polling: false, reason: String::new(), now, unproven: None }
+        Self { machine: Machine::new(now, settings), polling: false, reason: String::new(), detail: AwsDetail::default(), now, unproven: None }
     }
 }
 
@@ -168,7 +170,7 @@ impl Inner {
     pub(crate) fn proven(&self, config: &AwsKmsRecord, keks: Vec<Kek>) {
         let (now, settings) = (self.clock.monotonic(), self.poll_settings(config));
         self.polls.lock().entry(config.svm).or_insert_with(|| Watched::new(now, settings));
-        self.take(config, Outcome::Ok, String::new(), keks);
+        self.take(config, Outcome::Ok, String::new(), AwsDetail::default(), keks);
     }
 
     /// Brings the machines in line with the configurations, lets their time pass, and starts the polls that are due. Returns when to look again.
@@ -210,7 +212,7 @@ impl Inner {
                 settings.max_unverified = watched.machine.verified_at().filter(|ok| *ok <= since).map(|ok| since.saturating_sub(ok) + UNPROVEN_LIMIT);
             }
             let actions = watched.machine.on_settings(now, settings);
-            self.act(svm, &actions, &watched.reason);
+            self.act(svm, &actions, watched);
             if !watched.polling && watched.machine.next_poll_at() <= now {
                 let Ok(slot) = Arc::clone(slots).try_acquire_owned() else { continue };
                 watched.polling = true;
@@ -228,12 +230,12 @@ impl Inner {
 
     /// One poll: two calls to AWS.
     async fn poll(self: &Arc<Self>, config: &Stored<AwsKmsRecord>) {
-        let (outcome, reason, keks) = match self.ask(config).await {
-            Ok(keks) => (Outcome::Ok, String::new(), keks),
-            Err((outcome, reason)) => (outcome, reason, Vec::new()),
+        let (outcome, reason, detail, keks) = match self.ask(config).await {
+            Ok(keks) => (Outcome::Ok, String::new(), AwsDetail::default(), keks),
+            Err((outcome, reason, detail)) => (outcome, reason, detail, Vec::new()),
         };
         let was_ok = outcome == Outcome::Ok;
-        self.take(&config.record, outcome, reason, keks);
+        self.take(&config.record, outcome, reason, detail, keks);
         if let Some(watched) = self.polls.lock().get_mut(&config.record.svm) {
             watched.polling = false;
         }
@@ -261,7 +263,7 @@ impl Inner {
     }
 
     /// Gives an outcome to the machine and does what it says. KEKs are put into memory under the same lock under which the machine may wipe them, so the two never disagree.
-    fn take(&self, record: &AwsKmsRecord, outcome: Outcome, reason: String, keks: Vec<Kek>) {
+    fn take(&self, record: &AwsKmsRecord, outcome: Outcome, reason: String, detail: AwsDetail, keks: Vec<Kek>) {
         let now = self.clock.monotonic();
         let mut machines = self.polls.lock();
         // Without a machine, the configuration was deleted while AWS was asked.
@@ -269,7 +271,11 @@ impl Inner {
         watched.now = now;
         let actions = watched.machine.on_poll(now, outcome, self.random.jitter());
         watched.reason = reason;
-        self.act(record.svm, &actions, &watched.reason);
+        let throttled_before = std::mem::replace(&mut watched.detail, detail).is_throttled();
+        self.act(record.svm, &actions, watched);
+        if watched.detail.is_throttled() && !throttled_before {
+            self.tell_throttled(&self.svm_ref(record.svm), &watched.reason, &watched.detail);
+        }
         for kek in keks.into_iter().filter(|_| watched.machine.state().serves()) {
             if self.keyring.get(record.svm, kek.version()).is_none() {
                 self.keyring.insert(kek);
@@ -277,32 +283,38 @@ impl Inner {
         }
     }
 
-    fn act(&self, svm: Uuid, actions: &[Action], reason: &str) {
+    fn act(&self, svm: Uuid, actions: &[Action], watched: &Watched) {
         for action in actions {
             match action {
                 Action::Zeroize => {
                     self.keyring.forget(svm);
                 }
-                Action::Emit(event) => emit(&self.svm_ref(svm).name, &self.node.name, *event, reason),
+                Action::Emit(event) => self.emit(svm, *event, watched),
             }
         }
     }
 
+    fn emit(&self, svm: Uuid, event: Event, watched: &Watched) {
+        let left = watched.machine.deadline().map_or(Duration::ZERO, |(at, _)| at.saturating_sub(watched.now));
+        self.tell(&self.svm_ref(svm), event, &watched.reason, &watched.detail, left);
+    }
+
     /// Answers the KEKs that came back: the current one, and older ones that memory lacks.
-    async fn ask(&self, config: &Stored<AwsKmsRecord>) -> Result<Vec<Kek>, (Outcome, String)> {
+    async fn ask(&self, config: &Stored<AwsKmsRecord>) -> Result<Vec<Kek>, (Outcome, String, AwsDetail)> {
         let svm = config.record.svm;
-        let inside = |error: crate::Error| (Outcome::Unreachable, error.detail.unwrap_or(error.message));
+        let inside = |error: crate::Error| (Outcome::Unreachable, error.detail.unwrap_or(error.message), AwsDetail::default());
         let store = self.view.get::<KeyStoreRecord>(svm).map_err(inside)?;
         let version = store.filter(|store| store.record.state != KeyStoreState::Initializing).map_or(0, |store| store.record.kek_version);
         let key = kek_key(svm, version);
         let id = key.strip_prefix(KekRecord::PREFIX).unwrap_or(&key).to_owned();
         let record = self.view.get::<KekRecord>(id).map_err(inside)?;
-        let record = record.ok_or((Outcome::Integrity, format!("version {version} of the wrapped KEK is missing from the store")))?.record;
-        let client = self.client(config).map_err(|error| (Outcome::Misconfigured, error.detail.unwrap_or(error.message)))?;
+        let record =
+            record.ok_or_else(|| (Outcome::Integrity, format!("version {version} of the wrapped KEK is missing from the store"), AwsDetail::default()))?.record;
+        let client = self.client(config).map_err(|error| (Outcome::Misconfigured, error.detail.unwrap_or(error.message), AwsDetail::default()))?;
         let context = context(record.encryption_context.as_deref()).map_err(inside)?;
-        let judge = |error: keystead_awskms::Error| (judge(&error), error.to_string());
+        let judge = |error: keystead_awskms::Error| (judge(&error), error.to_string(), AwsDetail::from(&error));
         let mut decrypted = client.decrypt(&record.key_arn, &record.blob.0, &context).await.map_err(judge)?;
-        let wrong = || (Outcome::Integrity, format!("{} has unwrapped to another KEK than the one that is in use", record.key_arn));
+        let wrong = || (Outcome::Integrity, format!("{} has unwrapped to another KEK than the one that is in use", record.key_arn), AwsDetail::default());
         let kek = kek_from(&record, &mut decrypted.plaintext).ok_or_else(wrong)?;
         if self.keyring.get(svm, version).is_some_and(|known| !known.matches(kek.expose())) {
             return Err(wrong());
@@ -357,14 +369,5 @@ fn judge(error: &keystead_awskms::Error) -> Outcome {
         Class::Misconfigured if error.came_from_aws() || error.hop() == Hop::Settings => Outcome::Misconfigured,
         Class::Integrity if error.came_from_aws() => Outcome::Integrity,
         Class::Misconfigured | Class::Integrity | Class::Transient | Class::Unreachable => Outcome::Unreachable,
-    }
-}
-
-fn emit(svm: &str, node: &str, event: Event, reason: &str) {
-    let name = event.name();
-    if event.is_alarm() {
-        tracing::error!(event = name, svm, node, reason, "AWS KMS key protection: {event:?}");
-    } else {
-        tracing::warn!(event = name, svm, node, reason, "AWS KMS key protection: {event:?}");
     }
 }

@@ -206,7 +206,7 @@ enum Committed {
 
 async fn commit(context: &JobContext, kind: &JobKind, plan: Plan) -> Committed {
     let svm = match &plan.afterwards {
-        Afterwards::Serve(_, config) => Some(config.svm),
+        Afterwards::Serve(_, config) | Afterwards::Rewrapped(_, config, _) => Some(config.svm),
         Afterwards::Forget(svm) => Some(*svm),
         Afterwards::Nothing | Afterwards::Retire(..) => None,
     };
@@ -273,6 +273,11 @@ fn after(context: &JobContext, afterwards: Afterwards) {
         Afterwards::Nothing => {}
         Afterwards::Serve(keks, config) => {
             manager.proven(&config, keks);
+        }
+        Afterwards::Rewrapped(keks, config, wrapped) => {
+            manager.proven(&config, keks);
+            let (old, new) = *wrapped;
+            manager.tell_rewrapped(&manager.svm_ref(config.svm), &old, &new);
         }
         Afterwards::Retire(svm, version) => manager.keyring.retain(svm, &[version]),
         Afterwards::Forget(svm) => {
