@@ -5,7 +5,7 @@ mod common;
 
 use common::faulty::{Faulty, Mood};
 use common::scene::{Scene, enabled, scene};
-use common::{Node, PASSWORD, eventually, toml_for};
+use common::{ManualClock, Node, PASSWORD, eventually, toml_for};
 use keystead::serve::Hooks;
 use keystead_store::{Range, Txn};
 use keystead_testkit::{Fault, FaultRule, KeyState, NewKey};
@@ -154,6 +154,43 @@ async fn events_are_seen_while_the_store_is_away_and_stored_once_it_is_back() {
         assert_eq!(newest(&scene.node, name).await, event);
     }
     scene.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn old_events_are_deleted() {
+    let scene = scene().await;
+    let node = scene.node.get("/cluster/nodes").await["records"][0]["uuid"].as_str().unwrap().to_owned();
+    let now = jiff::Timestamp::now();
+    let record = |days: i64| {
+        let time = now - jiff::SignedDuration::from_hours(24 * days);
+        json!({ "time": time, "node": "n", "message": "keystead.test", "severity": "notice", "text": "keystead.test: a test", "svm": null }).to_string()
+    };
+    let put = async |records: Vec<(u64, i64)>| {
+        for part in records.chunks(100) {
+            let txn = part.iter().fold(Txn::new(), |txn, (index, days)| txn.put(format!("/events/{node}/{index:020}"), record(*days)));
+            scene.store.inner().transact(txn).await.unwrap();
+        }
+    };
+    let left = async |store: &Faulty| {
+        let entries = store.inner().range(Range::prefix("/events/", 1_000)).await.unwrap().entries;
+        entries.iter().map(|entry| entry.key.rsplit_once('/').unwrap().1.parse::<u64>().unwrap()).collect::<Vec<_>>()
+    };
+    // Those of more than thirty days go, in more than one part.
+    put((1..=250).map(|index| (index, if index <= 230 { 31 } else { 29 })).collect()).await;
+    scene.clock.advance(MINUTE * 60);
+    eventually("what is too old must go", async || (left(&scene.store).await == (231..=250).collect::<Vec<_>>()).then_some(())).await;
+
+    // Those before the newest ten thousand go.
+    let head = json!({ "last": 10_240 }).to_string();
+    scene.store.inner().transact(Txn::new().put(format!("/event-heads/{node}"), head)).await.unwrap();
+    let clock = ManualClock::new();
+    let folder = scene.node.stop().await;
+    let store = Faulty::default();
+    let hooks = Hooks { store: store.hook(), clock, ..Hooks::default() };
+    let node = Node::start_in(folder.clone(), &toml_for(&scene.kms, folder.path()), hooks).await.unwrap();
+    eventually("what is too much must go", async || (left(&store).await == (241..=250).collect::<Vec<_>>()).then_some(())).await;
+    assert_eq!(node.get(EVENTS).await["num_records"], 10);
+    node.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

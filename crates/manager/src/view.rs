@@ -222,3 +222,18 @@ fn past_bulk(key: &str) -> String {
         None => key.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_and_events_are_not_kept_and_read_past() {
+        for (key, next) in [("/events/n/00000000000000000001", "/events0"), ("/event-heads/n", "/event-heads0"), ("/keys/s/k", "/keys0")] {
+            assert!(!is_kept(key));
+            assert_eq!(past_bulk(key), next);
+        }
+        assert!(is_kept("/ekmip/clients/c"));
+        assert_eq!(past_bulk("/ekmip/clients/c"), "/ekmip/clients/c");
+    }
+}
