@@ -233,6 +233,24 @@ async fn another_customer_key_is_told() {
     // Again under the same key: nothing has changed.
     assert_eq!(scene.node.ask("POST", &path, Some(json!({ "key_id": other }))).await.0, 201);
     assert_eq!(names(&scene.node, "svm1").await, ["ekmip.awskms.keyChg"]);
+
+    // The same key, rotated.
+    scene.kms.rotate(&other).unwrap();
+    assert_eq!(scene.node.ask("POST", &path, Some(json!({ "key_id": other }))).await.0, 201);
+    let event = newest(&scene.node, "ekmip.awskms.keyVersionChg").await;
+    assert_ne!(parameter(&event, "old_material"), parameter(&event, "new_material"), "{event}");
+
+    // The same name, another key: a new version of the KEK is wrapped by that one.
+    scene.kms.set_alias("alias/tenant", &other).unwrap();
+    assert_eq!(scene.node.ask("POST", &path, Some(json!({ "key_id": "alias/tenant" }))).await.0, 201);
+    assert_eq!(names(&scene.node, "svm1").await.len(), 2);
+    scene.kms.set_alias("alias/tenant", &scene.key).unwrap();
+    scene.connect().created(vec![]);
+    let internal = format!("{}/rekey-internal?return_timeout=30", scene.config);
+    let (status, answer) = scene.node.ask("POST", &internal, None).await;
+    assert_eq!(status, 201, "{answer}");
+    let event = newest(&scene.node, "ekmip.awskms.keyChg").await;
+    assert!(parameter(&event, "new_key").unwrap().contains(&scene.key), "{event}");
     scene.node.stop().await;
 }
 
@@ -310,7 +328,11 @@ async fn an_svm_administrator_sees_the_events_of_its_svm_alone() {
     enabled(&scene.node, &scene.kms, &scene.key, "svm2").await;
     scene.block().await;
     newest(&scene.node, "ekmip.awskms.volOffline").await;
-    eventually("svm2 must be blocked", async || names(&scene.node, "svm2").await.contains(&"ekmip.awskms.volOffline".to_owned()).then_some(())).await;
+    eventually("svm2 must be blocked", async || {
+        scene.clock.advance(MINUTE);
+        names(&scene.node, "svm2").await.contains(&"ekmip.awskms.volOffline".to_owned()).then_some(())
+    })
+    .await;
 
     // An account of that role, with the password of `admin`.
     let admin = scene.store.inner().get("/accounts/admin").await.unwrap().unwrap();
