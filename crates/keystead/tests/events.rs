@@ -105,10 +105,11 @@ async fn events_survive_a_restart_and_are_numbered_on() {
     let path = format!("{}?return_timeout=30", scene.config);
     assert_eq!(scene.node.ask("PATCH", &path, Some(json!({ "polling_period": 1 }))).await.0, 200);
     scene.kms.set_key_state(&scene.key, KeyState::Disabled).unwrap();
-    scene.clock.advance(Duration::from_secs(67));
-    newest(&scene.node, "ekmip.awskms.notAvailable").await;
-    scene.clock.advance(Duration::from_secs(5));
-    newest(&scene.node, "ekmip.awskms.volOffline").await;
+    eventually("the SVM must be blocked", async || {
+        scene.clock.advance(Duration::from_secs(2));
+        names(&scene.node, "svm1").await.contains(&"ekmip.awskms.volOffline".to_owned()).then_some(())
+    })
+    .await;
     let before = scene.node.get(&format!("{EVENTS}?fields=*")).await["records"].clone();
     let last = before[0]["index"].as_u64().unwrap();
     assert_eq!(before[0]["message"]["name"], "ekmip.awskms.volOffline");
