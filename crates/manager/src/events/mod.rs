@@ -1,7 +1,7 @@
 //! Events: what operators are told, kept where they can ask for it (ONTAP's EMS), and in the log at once.
 //!
-//! [`Inner::raise`] never waits and needs no store: an event goes to the log and into a queue ([`queue`]), and [`writer`] brings it into the store when that takes it. Until then it is seen on this node alone.
-//! What kinds there are stands in [`catalogue`], when the poll raises which in [`awskms`].
+//! `Inner::raise` never waits and needs no store: an event goes to the log and into a queue (`queue`), and `writer` brings it into the store when that takes it. Until then it is seen on this node alone.
+//! What kinds there are stands in [`catalogue`], when the poll raises which in `awskms`.
 
 pub(crate) mod awskms;
 pub mod catalogue;
