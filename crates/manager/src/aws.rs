@@ -107,7 +107,7 @@ fn client_config(settings: &StoredSettings, secret_access_key: SecretString, pro
             username: proxy.username.clone(),
             password: proxy_password,
         }),
-        credentials: Credentials { access_key_id: settings.access_key_id.clone(), secret_access_key },
+        credentials: Credentials::Key { access_key_id: settings.access_key_id.clone(), secret_access_key },
         timeout: Duration::from_secs(u64::from(settings.timeout)),
         ca_certificates: settings.ca_certificates.clone(),
     }
