@@ -73,9 +73,10 @@ impl Inner {
 
     /// A client of a configuration that is not stored, or not as it is.
     pub fn client_for(&self, config: &AwsKmsRecord) -> Result<Client> {
-        let secret = self.seal.open_text(&secret_place(config.uuid), &config.secret_access_key)?;
+        let secret = config.secret_access_key.as_ref().map(|sealed| self.seal.open_text(&secret_place(config.uuid), sealed)).transpose()?;
+        let credentials = crate::credentials::of_client(&config.settings, secret)?;
         let proxy_password = config.proxy_password.as_ref().map(|sealed| self.seal.open_text(&proxy_password_place(config.uuid), sealed)).transpose()?;
-        let client = Client::new(&self.aws.environment, client_config(&config.settings, secret, proxy_password));
+        let client = Client::new(&self.aws.environment, client_config(&config.settings, credentials, proxy_password));
         client.map_err(|error| {
             let target = if config.settings.ca_certificates.is_some() { "keystead.ca_certificates" } else { "host" };
             Error::with(Code::InvalidValue, error).target(target)
@@ -87,8 +88,7 @@ impl Inner {
         let code = match (error.hop(), error.class()) {
             (Hop::Egress, _) => return Error::with(Code::OutOfBounds, error).target(if error.concerns_proxy() { "proxy_host" } else { "host" }),
             (_, Class::Unreachable | Class::Transient) => Code::AmazonUnreachable,
-            _ if error.is_credentials() && phase == Phase::Enabling => Code::EnableCredentials,
-            _ if error.is_credentials() => Code::CannotConnect,
+            _ if error.is_credentials() => crate::credentials::refused(phase),
             _ => Code::KeyUnusable,
         };
         Error::with(code, format!("{doing} for the SVM {} on node {}: {error}", svm.name, self.node.name))
@@ -96,7 +96,7 @@ impl Inner {
 }
 
 /// The client's view of stored settings.
-fn client_config(settings: &StoredSettings, secret_access_key: SecretString, proxy_password: Option<SecretString>) -> ClientConfig {
+fn client_config(settings: &StoredSettings, credentials: Credentials, proxy_password: Option<SecretString>) -> ClientConfig {
     ClientConfig {
         endpoint: endpoint(settings),
         tls: TlsPolicy { verify: settings.verify, verify_host: settings.verify_host, verify_ip: settings.verify_ip },
@@ -107,7 +107,7 @@ fn client_config(settings: &StoredSettings, secret_access_key: SecretString, pro
             username: proxy.username.clone(),
             password: proxy_password,
         }),
-        credentials: Credentials::Key { access_key_id: settings.access_key_id.clone(), secret_access_key },
+        credentials,
         timeout: Duration::from_secs(u64::from(settings.timeout)),
         ca_certificates: settings.ca_certificates.clone(),
     }

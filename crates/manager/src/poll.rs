@@ -40,7 +40,7 @@ struct Watched {
     reason: String,
     now: Duration,
     /// The credentials that are stored without a proof (access key and sealed secret), and since when.
-    unproven: Option<((String, Base64), Duration)>,
+    unproven: Option<((Option<String>, Option<Base64>), Duration)>,
 }
 
 impl Watched {
@@ -354,7 +354,7 @@ fn judge(error: &keystead_awskms::Error) -> Outcome {
         Class::Revoked if error.evidence() => Outcome::Denied,
         // Who sits on the path could forge it.
         Class::Revoked => Outcome::Unreachable,
-        Class::Misconfigured if error.came_from_aws() || error.hop() == Hop::Settings => Outcome::Misconfigured,
+        Class::Misconfigured if error.came_from_aws() || matches!(error.hop(), Hop::Settings | Hop::Credentials) => Outcome::Misconfigured,
         Class::Integrity if error.came_from_aws() => Outcome::Integrity,
         Class::Misconfigured | Class::Integrity | Class::Transient | Class::Unreachable => Outcome::Unreachable,
     }
