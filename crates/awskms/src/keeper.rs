@@ -12,6 +12,7 @@ use aws_credential_types::provider::{ProvideCredentials, future};
 use aws_smithy_async::time::SharedTimeSource;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 /// How long a source may take.
@@ -68,23 +69,33 @@ impl Keeper {
         match self.held().filter(|held| held.is_good(now)) {
             Some(held) => {
                 if now >= held.renew_at && self.postpone(held.generation, now) {
-                    let (keeper, generation) = (Arc::clone(self), held.generation);
-                    tokio::spawn(async move { keeper.load(|held| held.generation != generation).await });
+                    let generation = held.generation;
+                    drop(self.start(move |held| held.generation != generation));
                 }
                 Ok(held)
             }
-            None => self.load(|held| held.is_good(now)).await,
+            None => self.wait(move |held| held.is_good(now)).await,
         }
     }
 
     /// AWS refuses what was held: asks the source at once, unless that has happened since. Whether there are others now.
-    pub async fn renew(&self, refused: &Held) -> Result<bool, Failure> {
-        let now = self.load(|held| held.generation != refused.generation).await?;
+    pub async fn renew(self: &Arc<Self>, refused: &Held) -> Result<bool, Failure> {
+        let generation = refused.generation;
+        let now = self.wait(move |held| held.generation != generation).await?;
         Ok(!now.is_same(refused))
     }
 
-    async fn load(&self, is_enough: impl Fn(&Held) -> bool) -> Result<Held, Failure> {
-        let since = Instant::now();
+    async fn wait(self: &Arc<Self>, is_enough: impl Fn(&Held) -> bool + Send + Sync + 'static) -> Result<Held, Failure> {
+        self.start(is_enough).await.unwrap_or_else(|_| Err(self.failure(Class::Transient, "this process is being stopped")))
+    }
+
+    /// In a task of its own: a caller whose time is up leaves, and the next one finds what the source has answered since. Otherwise a slow source would never come to an end.
+    fn start(self: &Arc<Self>, is_enough: impl Fn(&Held) -> bool + Send + Sync + 'static) -> JoinHandle<Result<Held, Failure>> {
+        let (keeper, since) = (Arc::clone(self), Instant::now());
+        tokio::spawn(async move { keeper.load(since, is_enough).await })
+    }
+
+    async fn load(&self, since: Instant, is_enough: impl Fn(&Held) -> bool) -> Result<Held, Failure> {
         let mut last = self.turn.lock().await;
         if let Some(held) = self.held().filter(&is_enough) {
             return Ok(held);
@@ -291,6 +302,17 @@ mod tests {
         assert!(keeper.renew(&used).await.unwrap());
         assert!(keeper.renew(&used).await.unwrap(), "somebody has renewed since");
         assert_eq!(load.asked.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn who_leaves_does_not_take_the_answer_along() {
+        let (load, keeper) = setup(Some(3_600));
+        let mut caller = Box::pin(keeper.ready());
+        assert!(std::future::poll_fn(|context| std::task::Poll::Ready(caller.as_mut().poll(context).is_pending())).await);
+        drop(caller);
+        settle().await;
+        assert_eq!(load.asked.load(Ordering::SeqCst), 1);
+        assert_eq!(id(&keeper.ready().await.unwrap()), "ASIA0");
     }
 
     #[tokio::test]

@@ -86,11 +86,10 @@ pub(crate) fn fits(settings: &StoredSettings) -> Result<()> {
 /// What a client signs with. `secret` is that of the access key.
 pub(crate) fn of_client(settings: &StoredSettings, secret: Option<SecretString>) -> Result<Credentials> {
     match (&settings.credentials_source, &settings.access_key_id, secret) {
-        (Some(granted), _, _) if granted.key_arn != settings.key_id => Err(Error::with(
-            Code::InvalidValue,
-            format!("the credentials source is granted for {}, and the configuration names another key", granted.key_arn),
-        )
-        .target(FIELD)),
+        (Some(granted), _, _) if granted.key_arn != settings.key_id => {
+            Err(Error::with(Code::InvalidValue, format!("the credentials source is granted for {}, and the configuration names another key", granted.key_arn))
+                .target(FIELD))
+        }
         (Some(granted), _, _) => Ok(Credentials::Source { source: source(granted)?, key_arn: granted.key_arn.clone() }),
         (None, Some(access_key_id), Some(secret_access_key)) => Ok(Credentials::Key { access_key_id: access_key_id.clone(), secret_access_key }),
         (None, _, _) => Err(Error::unexpected("a configuration with neither an access key nor a credentials source")),
@@ -111,8 +110,11 @@ pub(crate) fn is_admin(who: &Principal) -> bool {
 }
 
 fn only_admins() -> Error {
-    Error::with(Code::PermissionDenied, "credentials of the node's own are the cluster administrator's matter, and so is what AWS sees of a configuration that has them")
-        .target(FIELD)
+    Error::with(
+        Code::PermissionDenied,
+        "credentials of the node's own are the cluster administrator's matter, and so is what AWS sees of a configuration that has them",
+    )
+    .target(FIELD)
 }
 
 fn source(granted: &StoredSource) -> Result<CredentialsSource> {

@@ -33,6 +33,8 @@ pub(crate) struct Polls {
     wake: Notify,
 }
 
+type Unproven = (Option<String>, Option<Base64>);
+
 struct Watched {
     machine: Machine,
     polling: bool,
@@ -40,7 +42,7 @@ struct Watched {
     reason: String,
     now: Duration,
     /// The credentials that are stored without a proof (access key and sealed secret), and since when.
-    unproven: Option<((Option<String>, Option<Base64>), Duration)>,
+    unproven: Option<(Unproven, Duration)>,
 }
 
 impl Watched {

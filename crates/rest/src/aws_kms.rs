@@ -31,8 +31,7 @@ const ACCESS_KEY_ID: Rule =
 const HOST: Rule = Rule { text: "a host name or an address, without a scheme and a port", holds: is_host };
 const CONTEXT: Rule =
     Rule { text: "\"key=value[,key=value…]\" or a JSON object of strings, no key twice", holds: |text| EncryptionContext::parse(text).is_ok() };
-const SOURCE: Rule =
-    Rule { text: "chain, instance_role, web_identity, process, or profile:NAME", holds: |text| text.parse::<CredentialsSource>().is_ok() };
+const SOURCE: Rule = Rule { text: "chain, instance_role, web_identity, process, or profile:NAME", holds: |text| text.parse::<CredentialsSource>().is_ok() };
 const PEM: Rule = Rule { text: "certificates in PEM", holds: |text| text.contains("-----BEGIN CERTIFICATE-----") };
 
 const fn shown(path: &'static str, show: Show, doc: &'static str) -> Field {
