@@ -1,5 +1,6 @@
 //! The client: the three operations that Keystead needs of AWS KMS.
 
+use crate::budget;
 use crate::context::EncryptionContext;
 use crate::endpoint::Endpoint;
 use crate::environment::Environment;
@@ -138,7 +139,9 @@ pub struct Decrypted {
 #[derive(Clone)]
 pub struct Client {
     sdk: aws_sdk_kms::Client,
+    connector: Connector,
     blank: Error,
+    limit: Option<Duration>,
     bond: Option<Bond>,
 }
 
@@ -186,10 +189,12 @@ impl Client {
             .credentials_provider(credentials)
             // Either they never change, or they are kept elsewhere.
             .identity_cache(IdentityCache::no_cache())
-            .http_client(connector)
+            .http_client(connector.clone())
             .sleep_impl(aws_smithy_async::rt::sleep::TokioSleep::new())
             .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS).with_initial_backoff(FIRST_BACKOFF).with_max_backoff(MAX_BACKOFF))
             .interceptor(NoSurroundings)
+            // It would learn the difference from the first failure and let everything after it pass: a clock that is off would show once, and never again.
+            .disable_clock_skew_correction(true)
             .retry_classifier(ByClass)
             // Otherwise all clients of a region share one budget of retries in this process, and one SVM's broken endpoint takes those of all others.
             .retry_partition(RetryPartition::custom("keystead").token_bucket(TokenBucket::unlimited()).build())
@@ -197,7 +202,25 @@ impl Client {
             // The whole answer is read under the limit of the attempt.
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .build();
-        Ok(Self { sdk: aws_sdk_kms::Client::from_conf(sdk), blank, bond })
+        Ok(Self { sdk: aws_sdk_kms::Client::from_conf(sdk), connector, blank, limit: None, bond })
+    }
+
+    /// Waits until the rate of this account and region lets one more request pass, at most `patience`.
+    ///
+    /// # Errors
+    /// [`Class::Transient`](crate::Class::Transient), at once: it would take longer.
+    pub async fn turn(&self, patience: Duration) -> Result<(), Error> {
+        if self.connector.turn(patience).await {
+            return Ok(());
+        }
+        Err(Error { class: crate::Class::Transient, text: crate::http::BUSY.to_owned(), ..self.blank.clone() })
+    }
+
+    /// The same client, for operations that have had their [`turn`](Client::turn) and that end within `limit`, all attempts included. Without this, each of up to three attempts has the
+    /// timeout of the configuration.
+    #[must_use]
+    pub fn within(&self, limit: Duration) -> Self {
+        Self { limit: Some(limit), ..self.clone() }
     }
 
     /// DescribeKey (`kms:DescribeKey`). It works on disabled keys and proves nothing about Encrypt and Decrypt.
@@ -244,31 +267,51 @@ impl Client {
         Ok(Decrypted { plaintext, key_arn, key_material_id: answer.key_material_id.take() })
     }
 
-    /// Makes a call. With credentials of the node's own: once there are some, for the one key alone, and once more where AWS refuses them and the source has others by now. A denial after which
-    /// the source could not be asked proves nothing: what was refused may have been replaced long ago.
+    /// Makes a call, within the limit of this client where it has one.
     async fn call<T, E, F>(&self, key_id: &str, send: impl Fn() -> F) -> Result<T, Error>
     where
         E: ProvideErrorMetadata + RequestId,
         F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
     {
-        let sent = async || send().await.map_err(|error| self.error(error));
-        let Some(bond) = &self.bond else { return sent().await };
+        let signed = self.call_signed(key_id, send);
+        match self.limit {
+            Some(limit) => budget::within(limit, signed).await,
+            None => signed.await,
+        }
+    }
+
+    /// A call with credentials of the node's own happens once there are some, for the one key alone, and once more where AWS refuses them and the source has others by now. A denial after which the
+    /// source could not be asked proves nothing: what was refused may have been replaced long ago.
+    async fn call_signed<T, E, F>(&self, key_id: &str, send: impl Fn() -> F) -> Result<T, Error>
+    where
+        E: ProvideErrorMetadata + RequestId,
+        F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+    {
+        let Some(bond) = &self.bond else { return send().await.map_err(|error| self.error(error)) };
         if key_id != bond.key_arn {
             let text = format!("the credentials source is for the key {} alone, and {key_id} is another one", bond.key_arn);
             return Err(Error::settings(self.blank.endpoint.clone(), text));
         }
-        let missing = |failure: Failure| Error { class: failure.class, hop: failure.hop, text: failure.text, ..self.blank.clone() };
-        let used = bond.keeper.ready().await.map_err(missing)?;
-        match sent().await {
+        let used = self.in_time(bond, bond.keeper.ready()).await?;
+        let answer = send().await.map_err(|error| self.error(error));
+        match answer {
             Err(error) if error.is_credentials() => {
-                if bond.keeper.renew(&used).await.map_err(missing)? {
-                    sent().await
-                } else {
-                    Err(error)
+                if !self.in_time(bond, bond.keeper.renew(&used)).await? {
+                    return Err(error);
                 }
+                send().await.map_err(|error| self.error(error))
             }
             answer => answer,
         }
+    }
+
+    /// Waits for a source, but no longer than this call may take. The source goes on, for the next call.
+    async fn in_time<T>(&self, bond: &Bond, asked: impl Future<Output = Result<T, Failure>>) -> Result<T, Error> {
+        let answer = match budget::left() {
+            Some(left) => tokio::time::timeout(left, asked).await.unwrap_or_else(|_| Err(bond.keeper.late())),
+            None => asked.await,
+        };
+        answer.map_err(|failure| Error { class: failure.class, hop: failure.hop, text: failure.text, ..self.blank.clone() })
     }
 
     fn error<E: ProvideErrorMetadata + RequestId>(&self, error: SdkError<E, HttpResponse>) -> Error {

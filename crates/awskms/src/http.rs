@@ -1,5 +1,6 @@
 //! The HTTP client under the SDK: one for each SVM's client, with its TLS policy, proxy and limits.
 
+use crate::budget;
 use crate::client::{ClientConfig, ProxyKind, overall};
 use crate::egress::EgressError;
 use crate::endpoint::bracketed;
@@ -23,6 +24,8 @@ use tokio::time::Instant;
 
 /// The longest answer that is read. AWS's are some 10 KiB at the most (blobs are at most 6144 bytes, in base64).
 const MAX_ANSWER: usize = 64 * 1024;
+/// What is said to those who would wait for their turn too long.
+pub(crate) const BUSY: &str = "too many requests to this account and region wait already; raise [aws_kms] requests_per_second if AWS's quota allows it";
 
 /// Sends the SDK's requests. Cheap to clone.
 #[derive(Clone)]
@@ -97,6 +100,13 @@ impl Connector {
     }
 }
 
+impl Connector {
+    /// Waits for the turn of one request; `false`, at once, where that would take longer than `patience`.
+    pub(crate) async fn turn(&self, patience: Duration) -> bool {
+        self.inner.turn(patience).await
+    }
+}
+
 fn proxy(proxy: &crate::client::Proxy) -> Result<reqwest::Proxy, String> {
     let scheme = match proxy.kind {
         ProxyKind::Http => "http",
@@ -124,15 +134,20 @@ impl HttpConnector for Connector {
 }
 
 impl Inner {
+    async fn turn(&self, patience: Duration) -> bool {
+        self.environment.limiter().acquire(&self.payer, &self.region, patience).await
+    }
+
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, Trouble> {
-        let patience = overall(self.timeout) - self.timeout;
-        if !self.environment.limiter().acquire(&self.payer, &self.region, patience).await {
+        let patience = budget::left().unwrap_or(overall(self.timeout)).saturating_sub(self.timeout);
+        if !budget::take_turn() && !self.turn(patience).await {
             return Err(Trouble::busy());
         }
+        let limit = budget::left().unwrap_or(self.timeout).min(self.timeout);
         let start = Instant::now();
         self.check_hosts().await?;
         let mut request = reqwest_request(request).map_err(|text| Trouble::fatal(Hop::Settings, text))?;
-        *request.timeout_mut() = Some(self.timeout.saturating_sub(start.elapsed()));
+        *request.timeout_mut() = Some(limit.saturating_sub(start.elapsed()));
         let answer = self.client.execute(request).await.map_err(|error| self.trouble(error))?;
         read_answer(answer).await.map_err(|unread| match unread {
             Unread::Broken(error) => self.trouble(error),
@@ -263,8 +278,7 @@ impl Trouble {
     }
 
     fn busy() -> Self {
-        let text = "too many requests to this account and region wait already; raise [aws_kms] requests_per_second if AWS's quota allows it".to_owned();
-        Self { failure: Failure { class: Class::Transient, hop: Hop::Http, text }, kind: Kind::Fatal }
+        Self { failure: Failure { class: Class::Transient, hop: Hop::Http, text: BUSY.to_owned() }, kind: Kind::Fatal }
     }
 
     fn into_connector_error(self) -> ConnectorError {

@@ -85,6 +85,11 @@ impl Keeper {
         Ok(!now.is_same(refused))
     }
 
+    /// It has not answered within the time of a call.
+    pub fn late(&self) -> Failure {
+        self.failure(Class::Unreachable, "it has not answered in time")
+    }
+
     async fn wait(self: &Arc<Self>, is_enough: impl Fn(&Held) -> bool + Send + Sync + 'static) -> Result<Held, Failure> {
         self.start(is_enough).await.unwrap_or_else(|_| Err(self.failure(Class::Transient, "this process is being stopped")))
     }

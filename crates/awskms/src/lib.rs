@@ -8,6 +8,7 @@
 //!
 //! Source of protocol facts: AWS KMS API Reference; the table of error classes is that of `contract/aws.md`.
 
+mod budget;
 mod client;
 mod context;
 mod egress;

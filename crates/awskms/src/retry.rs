@@ -21,6 +21,9 @@ impl ClassifyRetry for ByClass {
     }
 
     fn classify_retry_v2(&self, context: &InterceptorContext, previous: &RetryAction) -> RetryAction {
+        if !crate::budget::is_worth_it() {
+            return RetryAction::RetryForbidden;
+        }
         let (Some(Err(error)), Some(answer)) = (context.output_or_error(), context.response()) else { return RetryAction::NoActionIndicated };
         if error.is_connector_error() || error.is_timeout_error() {
             return RetryAction::NoActionIndicated;

@@ -186,7 +186,7 @@ impl Manager {
         let new = changed(&config.record, &change, Some(&request.key_id))?;
         endpoint_is_possible(&new.settings)?;
         egress(inner, who, &new.settings).await?;
-        let kind = JobKind::RekeyExternal { config: uuid, key_id: request.key_id, change: Box::new(change) };
+        let kind = JobKind::RekeyExternal { config: uuid, key_id: request.key_id, change: Box::new(change), outdated: None };
         self.start_job(who, &config, format!("POST /api/security/aws-kms/{uuid}/rekey-external"), kind).await
     }
 

@@ -96,6 +96,14 @@ pub(crate) fn of_client(settings: &StoredSettings, secret: Option<SecretString>)
     }
 }
 
+/// Whose requests these are: those of one access key, or of a source in one account, share a rate.
+pub(crate) fn payer(settings: &StoredSettings) -> String {
+    match (&settings.credentials_source, &settings.access_key_id) {
+        (Some(granted), _) => format!("{} {}", granted.source, key_arn_place(&granted.key_arn).map_or("", |(account, _)| account)),
+        (None, access_key_id) => access_key_id.clone().unwrap_or_default(),
+    }
+}
+
 /// The code of refused or missing credentials.
 pub(crate) fn refused(phase: Phase) -> Code {
     match phase {

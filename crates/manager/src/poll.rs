@@ -2,25 +2,26 @@
 //!
 //! It also brings KEKs into memory: a machine that starts has none, and its first good poll loads it. The start of a node never waits for that.
 
-use crate::aws::{context, kek_from};
+use crate::evidence::{Failure, Unwrapped};
 use crate::inner::Inner;
-use crate::records::{AwsKmsRecord, Base64, KekRecord, KeyStoreRecord, KeyStoreState, Record, Stored, kek_key, keks_prefix};
+use crate::records::{AwsKmsRecord, Base64, Record, Stored, StoredSettings};
 use crate::revocation::{Action, Event, Machine, Outcome, Settings, State, Why};
-use keystead_awskms::{Class, Hop};
 use keystead_keyring::Kek;
-use keystead_store::{Compare, Txn};
+use keystead_store::{Compare, Revision, Txn};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// How many polls run at a time.
-const AT_A_TIME: usize = 32;
+/// How many polls run at a time in one [`Lane`].
+const AT_A_TIME: usize = 64;
 /// How long the poller sleeps when nothing is due.
 const IDLE: Duration = Duration::from_secs(60);
+/// How long to wait before a KEK is wrapped again for the same reason as before.
+const WRAP_AGAIN: Duration = Duration::from_secs(60 * 60);
 /// `max_unverified` of credentials that were stored without a proof, where the SVM has none of its own.
 const UNPROVEN_LIMIT: Duration = Duration::from_secs(60 * 60);
 
@@ -37,18 +38,53 @@ type Unproven = (Option<String>, Option<Base64>);
 
 struct Watched {
     machine: Machine,
-    polling: bool,
+    /// The poll that is under way.
+    polling: Option<Lane>,
     /// Why the last poll was not ok.
     reason: String,
     now: Duration,
     /// The credentials that are stored without a proof (access key and sealed secret), and since when.
     unproven: Option<(Unproven, Duration)>,
+    /// Why the KEK was last to be wrapped again without an operator, and when.
+    wrapped_for: Option<(String, Duration)>,
+}
+
+/// What polls can delay each other by: an endpoint that hangs, a proxy that hangs, an account whose rate is used up. Other tenants have another lane.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Lane {
+    host: String,
+    port: u16,
+    proxy: Option<(String, u16)>,
+    region: String,
+    payer: String,
+}
+
+impl Lane {
+    fn of(settings: &StoredSettings) -> Self {
+        Self {
+            host: settings.host.clone().unwrap_or_else(|| settings.default_domain.clone()),
+            port: settings.port,
+            proxy: settings.proxy.as_ref().map(|proxy| (proxy.host.clone(), proxy.port)),
+            region: settings.region.clone(),
+            payer: crate::credentials::payer(settings),
+        }
+    }
 }
 
 impl Watched {
     fn new(now: Duration, settings: Settings) -> Self {
-        Self { machine: Machine::new(now, settings), polling: false, reason: String::new(), now, unproven: None }
+        Self { machine: Machine::new(now, settings), polling: None, reason: String::new(), now, unproven: None, wrapped_for: None }
     }
+}
+
+/// What a poll, or a job that is as good as one, came to.
+struct Answer {
+    asked: Duration,
+    outcome: Outcome,
+    /// Why it is not ok.
+    reason: String,
+    /// What came back.
+    keks: Vec<Kek>,
 }
 
 /// Where an SVM stands on this node, for others to read.
@@ -137,49 +173,49 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) async fn run(manager: Arc<Inner>, stop: CancellationToken) {
     let mut changes = manager.view.changes();
     let mut tasks = JoinSet::new();
-    let slots = Arc::new(Semaphore::new(AT_A_TIME));
+    let mut configs = Configs::default();
     loop {
-        changes.mark_unchanged();
-        let wake_at = manager.look(&mut tasks, &slots);
+        let wake_at = manager.look(&mut tasks, &mut changes, &mut configs);
         tokio::select! {
             () = stop.cancelled() => break,
-            _ = changes.changed() => {}
+            _ = changes.changed() => changes.mark_changed(),
             () = manager.polls.wake.notified() => {}
             () = manager.clock.sleep_until(wake_at) => {}
             Some(_) = tasks.join_next() => {}
         }
+        while tasks.try_join_next().is_some() {}
     }
     // Polls change nothing that must be finished.
     tasks.shutdown().await;
 }
 
+/// The configurations as the view shows them, read again when it has changed.
+type Configs = HashMap<Uuid, Stored<AwsKmsRecord>>;
+
 impl Inner {
     /// The settings of an SVM's machine: its own where they are stricter, else the cluster's.
     pub(crate) fn poll_settings(&self, record: &AwsKmsRecord) -> Settings {
-        let cluster = self.settings();
-        let grace = record.settings.access_error_grace.map_or(cluster.access_error_grace, |own| own.min(cluster.access_error_grace));
-        Settings {
-            polling_period: Duration::from_secs(u64::from(record.settings.polling_period) * 60),
-            min_poll_interval: cluster.min_poll_interval,
-            access_error_grace: grace,
-            max_unverified: record.settings.max_unverified,
-        }
+        poll_settings(&self.settings(), record)
     }
 
     /// A job has just proven the SVM's KEKs against AWS: as good as a poll.
     pub(crate) fn proven(&self, config: &AwsKmsRecord, keks: Vec<Kek>) {
         let (now, settings) = (self.clock.monotonic(), self.poll_settings(config));
         self.polls.lock().entry(config.svm).or_insert_with(|| Watched::new(now, settings));
-        self.take(config, Outcome::Ok, String::new(), keks);
+        self.take(config, Answer { asked: now, outcome: Outcome::Ok, reason: String::new(), keks });
     }
 
     /// Brings the machines in line with the configurations, lets their time pass, and starts the polls that are due. Returns when to look again.
-    fn look(self: &Arc<Self>, tasks: &mut JoinSet<()>, slots: &Arc<Semaphore>) -> Duration {
+    fn look(self: &Arc<Self>, tasks: &mut JoinSet<()>, changes: &mut watch::Receiver<Revision>, configs: &mut Configs) -> Duration {
         let now = self.clock.monotonic();
+        let cluster = self.settings();
         let mut machines = self.polls.lock();
         // In this order: what has settled before it is read here shows in the view that is read next.
         let settling = lock(&self.polls.settling).clone();
-        let configs: HashMap<Uuid, Stored<AwsKmsRecord>> = self.view.all::<AwsKmsRecord>().into_iter().map(|config| (config.record.svm, config)).collect();
+        if changes.has_changed().unwrap_or(false) || configs.is_empty() {
+            changes.mark_unchanged();
+            *configs = self.view.all::<AwsKmsRecord>().into_iter().map(|config| (config.record.svm, config)).collect();
+        }
         machines.retain(|svm, _| {
             let kept = configs.contains_key(svm) || settling.contains(svm);
             if !kept {
@@ -187,12 +223,17 @@ impl Inner {
             }
             kept
         });
+        let mut lanes: HashMap<Lane, usize> = HashMap::new();
+        for lane in machines.values().filter_map(|watched| watched.polling.clone()) {
+            *lanes.entry(lane).or_default() += 1;
+        }
         let mut wake_at = now + IDLE;
-        for (svm, config) in configs {
+        for (svm, config) in &*configs {
+            let svm = *svm;
             if settling.contains(&svm) && !machines.contains_key(&svm) {
                 continue;
             }
-            let mut settings = self.poll_settings(&config.record);
+            let mut settings = poll_settings(&cluster, &config.record);
             let watched = machines.entry(svm).or_insert_with(|| Watched::new(now, settings));
             watched.now = now;
             if !config.record.unproven {
@@ -213,36 +254,64 @@ impl Inner {
             }
             let actions = watched.machine.on_settings(now, settings);
             self.act(svm, &actions, &watched.reason);
-            if !watched.polling && watched.machine.next_poll_at() <= now {
-                let Ok(slot) = Arc::clone(slots).try_acquire_owned() else { continue };
-                watched.polling = true;
-                let manager = Arc::clone(self);
-                tasks.spawn(async move {
-                    manager.poll(&config).await;
-                    drop(slot);
-                });
+            if watched.polling.is_none() && watched.machine.next_poll_at() <= now {
+                let lane = Lane::of(&config.record.settings);
+                let running = lanes.entry(lane.clone()).or_default();
+                // The end of a poll wakes the poller.
+                if *running >= AT_A_TIME {
+                    continue;
+                }
+                *running += 1;
+                watched.polling = Some(lane);
+                let (manager, config) = (Arc::clone(self), config.clone());
+                tasks.spawn(async move { manager.poll(&config).await });
             }
-            let next = if watched.polling { watched.machine.deadline().map_or(wake_at, |(at, _)| at) } else { watched.machine.next_wakeup() };
+            let next = if watched.polling.is_some() { watched.machine.deadline().map_or(wake_at, |(at, _)| at) } else { watched.machine.next_wakeup() };
             wake_at = wake_at.min(next.max(now));
         }
         wake_at
     }
 
-    /// One poll: two calls to AWS.
+    /// One poll: Decrypt of the stored KEK, which alone decides, and then DescribeKey, for what the operator should know and for rotation. A KEK that is loaded after a start costs one call.
     async fn poll(self: &Arc<Self>, config: &Stored<AwsKmsRecord>) {
-        let (outcome, reason, keks) = match self.ask(config).await {
-            Ok(keks) => (Outcome::Ok, String::new(), keks),
-            Err((outcome, reason)) => (outcome, reason, Vec::new()),
+        let svm = config.record.svm;
+        let (asked, unwrapped) = self.unwrap(config).await;
+        let (answer, seen) = match unwrapped {
+            Ok(Unwrapped { keks, client, seen }) => (Answer { asked, outcome: Outcome::Ok, reason: String::new(), keks }, Some((client, seen))),
+            Err(Failure { outcome, reason }) => (Answer { asked, outcome, reason, keks: Vec::new() }, None),
         };
-        let was_ok = outcome == Outcome::Ok;
-        self.take(&config.record, outcome, reason, keks);
-        if let Some(watched) = self.polls.lock().get_mut(&config.record.svm) {
-            watched.polling = false;
+        let loads = answer.keks.iter().any(|kek| self.keyring.get(svm, kek.version()).is_none());
+        self.take(&config.record, answer);
+        if let Some((client, seen)) = seen {
+            if config.record.unproven {
+                self.note_proof(config).await;
+            }
+            if !loads {
+                self.notice_rotation(config, &client, &seen).await;
+            }
+        }
+        if let Some(watched) = self.polls.lock().get_mut(&svm) {
+            watched.polling = None;
         }
         self.polls.wake.notify_one();
-        if was_ok && config.record.unproven {
-            self.note_proof(config).await;
+    }
+
+    /// How long the poll of an SVM that is asked `now` may take.
+    pub(crate) fn patience(&self, record: &AwsKmsRecord, now: Duration) -> Duration {
+        let timeout = Duration::from_secs(u64::from(record.settings.timeout));
+        self.polls.lock().get(&record.svm).map_or(timeout, |watched| watched.machine.patience(now, timeout))
+    }
+
+    /// Whether an automatic wrapping for this reason may start now: at most one an hour, so that one that cannot succeed does not go on all day.
+    pub(crate) fn may_wrap_again(&self, svm: Uuid, reason: &str) -> bool {
+        let now = self.clock.monotonic();
+        let mut machines = self.polls.lock();
+        let Some(watched) = machines.get_mut(&svm) else { return false };
+        if watched.wrapped_for.as_ref().is_some_and(|(known, at)| known == reason && now.saturating_sub(*at) < WRAP_AGAIN) {
+            return false;
         }
+        watched.wrapped_for = Some((reason.to_owned(), now));
+        true
     }
 
     /// Puts a KEK into memory that a job has made, where keys of the SVM are served; not where they are blocked, or have become so a moment ago. Under the same lock as [`Inner::take`].
@@ -263,13 +332,14 @@ impl Inner {
     }
 
     /// Gives an outcome to the machine and does what it says. KEKs are put into memory under the same lock under which the machine may wipe them, so the two never disagree.
-    fn take(&self, record: &AwsKmsRecord, outcome: Outcome, reason: String, keks: Vec<Kek>) {
+    fn take(&self, record: &AwsKmsRecord, answer: Answer) {
         let now = self.clock.monotonic();
+        let Answer { asked, outcome, reason, keks } = answer;
         let mut machines = self.polls.lock();
         // Without a machine, the configuration was deleted while AWS was asked.
         let Some(watched) = machines.get_mut(&record.svm) else { return };
         watched.now = now;
-        let actions = watched.machine.on_poll(now, outcome, self.random.jitter());
+        let actions = watched.machine.on_poll(asked, now, outcome, self.random.jitter());
         watched.reason = reason;
         self.act(record.svm, &actions, &watched.reason);
         for kek in keks.into_iter().filter(|_| watched.machine.state().serves()) {
@@ -290,55 +360,6 @@ impl Inner {
         }
     }
 
-    /// Answers the KEKs that came back: the current one, and older ones that memory lacks.
-    async fn ask(&self, config: &Stored<AwsKmsRecord>) -> Result<Vec<Kek>, (Outcome, String)> {
-        let svm = config.record.svm;
-        let inside = |error: crate::Error| (Outcome::Unreachable, error.detail.unwrap_or(error.message));
-        let store = self.view.get::<KeyStoreRecord>(svm).map_err(inside)?;
-        let version = store.filter(|store| store.record.state != KeyStoreState::Initializing).map_or(0, |store| store.record.kek_version);
-        let key = kek_key(svm, version);
-        let id = key.strip_prefix(KekRecord::PREFIX).unwrap_or(&key).to_owned();
-        let record = self.view.get::<KekRecord>(id).map_err(inside)?;
-        let record = record.ok_or((Outcome::Integrity, format!("version {version} of the wrapped KEK is missing from the store")))?.record;
-        let client = self.client(config).map_err(|error| (Outcome::Misconfigured, error.detail.unwrap_or(error.message)))?;
-        let context = context(record.encryption_context.as_deref()).map_err(inside)?;
-        let judge = |error: keystead_awskms::Error| (judge(&error), error.to_string());
-        let mut decrypted = client.decrypt(&record.key_arn, &record.blob.0, &context).await.map_err(judge)?;
-        let wrong = || (Outcome::Integrity, format!("{} has unwrapped to another KEK than the one that is in use", record.key_arn));
-        let kek = kek_from(&record, &mut decrypted.plaintext).ok_or_else(wrong)?;
-        if self.keyring.get(svm, version).is_some_and(|known| !known.matches(kek.expose())) {
-            return Err(wrong());
-        }
-        // The right KEK came back, and that is what counts. What DescribeKey says beside it is for the operator.
-        let mut keks = self.older(&client, svm, version).await.map_err(judge)?;
-        match client.describe_key(&record.key_arn).await {
-            Ok(described) if described.enabled => {}
-            Ok(described) => tracing::warn!(svm = %svm, key = described.arn, state = described.state, "the customer key is not Enabled"),
-            Err(error) => tracing::warn!(svm = %svm, %error, "the KEK unwraps, but DescribeKey fails; the IAM user needs kms:DescribeKey too"),
-        }
-        keks.push(kek);
-        Ok(keks)
-    }
-
-    /// While a rekey-internal has not ended, older versions of the KEK still wrap keys. A machine that starts in between needs them too.
-    async fn older(&self, client: &keystead_awskms::Client, svm: uuid::Uuid, current: u32) -> Result<Vec<Kek>, keystead_awskms::Error> {
-        let mut keks = Vec::new();
-        for older in self.view.under::<KekRecord>(&keks_prefix(svm)).into_iter().map(|kek| kek.record) {
-            if older.version == current || self.keyring.get(svm, older.version).is_some() {
-                continue;
-            }
-            let Ok(context) = context(older.encryption_context.as_deref()) else { continue };
-            let mut decrypted = client.decrypt(&older.key_arn, &older.blob.0, &context).await?;
-            match kek_from(&older, &mut decrypted.plaintext) {
-                Some(kek) => keks.push(kek),
-                None => {
-                    tracing::error!(%svm, version = older.version, "AWS KMS has answered with another KEK than the one that is stored; keys under it are not served")
-                }
-            }
-        }
-        Ok(keks)
-    }
-
     /// The first good poll of credentials that were stored without a proof.
     async fn note_proof(&self, config: &Stored<AwsKmsRecord>) {
         let record = AwsKmsRecord { unproven: false, ..config.record.clone() };
@@ -350,15 +371,14 @@ impl Inner {
     }
 }
 
-/// What an error of AWS proves (`contract/revocation.md`, "What a poll is").
-fn judge(error: &keystead_awskms::Error) -> Outcome {
-    match error.class() {
-        Class::Revoked if error.evidence() => Outcome::Denied,
-        // Who sits on the path could forge it.
-        Class::Revoked => Outcome::Unreachable,
-        Class::Misconfigured if error.came_from_aws() || matches!(error.hop(), Hop::Settings | Hop::Credentials) => Outcome::Misconfigured,
-        Class::Integrity if error.came_from_aws() => Outcome::Integrity,
-        Class::Misconfigured | Class::Integrity | Class::Transient | Class::Unreachable => Outcome::Unreachable,
+/// The settings of an SVM's machine: its own where they are stricter, else the cluster's.
+fn poll_settings(cluster: &crate::settings::Settings, record: &AwsKmsRecord) -> Settings {
+    let grace = record.settings.access_error_grace.map_or(cluster.access_error_grace, |own| own.min(cluster.access_error_grace));
+    Settings {
+        polling_period: Duration::from_secs(u64::from(record.settings.polling_period) * 60),
+        min_poll_interval: cluster.min_poll_interval,
+        access_error_grace: grace,
+        max_unverified: record.settings.max_unverified,
     }
 }
 

@@ -8,6 +8,8 @@ use std::time::Duration;
 const MAX_BACKOFF: Duration = Duration::from_secs(15 * 60);
 /// The pause between two polls once a denial is confirmed.
 const CONFIRMED_PERIOD: Duration = Duration::from_secs(60);
+/// The least pause between an answer and the next question.
+const BREATH: Duration = Duration::from_secs(1);
 /// How far a poll's time is spread, as a part of the period, to either side.
 const JITTER: f64 = 0.1;
 
@@ -118,7 +120,7 @@ pub struct Machine {
     state: State,
     next_poll: Duration,
     /// The first denial since the last ok.
-    denied_at: Option<Duration>,
+    denied: Option<Denial>,
     /// When the second denial came that confirmed it.
     confirmed: bool,
     /// The last ok; counts for `max_unverified`.
@@ -128,23 +130,33 @@ pub struct Machine {
     last: Option<Outcome>,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Denial {
+    asked: Duration,
+    answered: Duration,
+}
+
 impl Machine {
     /// A machine for an SVM whose KEK is not in memory. Its first poll is due at once.
     pub fn new(now: Duration, settings: Settings) -> Self {
-        Self {
+        let mut machine = Self {
             settings,
             state: State::Unavailable,
             next_poll: now,
-            denied_at: None,
+            denied: None,
             confirmed: false,
             verified_at: None,
-            backoff: settings.min_poll_interval,
+            backoff: Duration::ZERO,
             last: None,
-        }
+        };
+        machine.backoff = machine.first_backoff();
+        machine
     }
 
-    /// Takes the result of a poll that ended `now`. `chance` is from 0 (included) to 1 (excluded).
-    pub fn on_poll(&mut self, now: Duration, outcome: Outcome, chance: f64) -> Vec<Action> {
+    /// Takes the result of a poll that was asked at `asked` and answered `now`. `chance` is from 0 (included) to 1 (excluded).
+    ///
+    /// Intervals are counted from question to question: what lies between a question and its answer is AWS's and the network's time, and would otherwise add to the bound again and again.
+    pub fn on_poll(&mut self, asked: Duration, now: Duration, outcome: Outcome, chance: f64) -> Vec<Action> {
         let mut actions = self.on_tick(now);
         let before = self.state;
         let news = self.last != Some(outcome);
@@ -152,7 +164,7 @@ impl Machine {
         match outcome {
             Outcome::Ok => {
                 self.state = State::Available;
-                self.denied_at = None;
+                self.denied = None;
                 self.confirmed = false;
                 self.verified_at = Some(now);
                 if before != State::Available {
@@ -160,10 +172,10 @@ impl Machine {
                 }
             }
             Outcome::Denied => {
-                // Only a second denial that comes late enough confirms: right after a change, IAM may still give the old answer here and the new one there.
-                match self.denied_at {
-                    None => self.denied_at = Some(now),
-                    Some(first) if now.saturating_sub(first) >= self.settings.min_poll_interval => self.confirmed = true,
+                // Only a second denial that was asked for late enough confirms: right after a change, IAM may still give the old answer here and the new one there.
+                match self.denied {
+                    None => self.denied = Some(Denial { asked, answered: now }),
+                    Some(first) if asked.saturating_sub(first.asked) >= self.settings.min_poll_interval => self.confirmed = true,
                     Some(_) => {}
                 }
                 match before {
@@ -182,7 +194,7 @@ impl Machine {
                 State::Unavailable | State::Revoking | State::Blocked => {}
             },
         }
-        self.plan(now, outcome, chance);
+        self.plan(asked, now, outcome, chance);
         actions
     }
 
@@ -205,9 +217,9 @@ impl Machine {
     /// Takes new settings; what they shorten, they shorten at once.
     pub fn on_settings(&mut self, now: Duration, settings: Settings) -> Vec<Action> {
         self.settings = settings;
-        self.backoff = self.backoff.clamp(settings.min_poll_interval, self.max_backoff());
+        self.backoff = self.backoff.clamp(self.first_backoff(), self.max_backoff());
         let period =
-            if self.denied_at.is_some() { settings.polling_period.min(CONFIRMED_PERIOD.max(settings.min_poll_interval)) } else { settings.polling_period };
+            if self.denied.is_some() { settings.polling_period.min(CONFIRMED_PERIOD.max(settings.min_poll_interval)) } else { settings.polling_period };
         self.next_poll = self.next_poll.min(now + period.mul_f64(1.0 + JITTER));
         self.on_tick(now)
     }
@@ -220,6 +232,18 @@ impl Machine {
     /// What the last poll came to.
     pub fn last(&self) -> Option<Outcome> {
         self.last
+    }
+
+    /// How long a poll that is asked `now` may take where each attempt may take `timeout`. A slow first denial takes its time from that of the second, so that both together stay within the
+    /// [`bound`].
+    pub fn patience(&self, now: Duration, timeout: Duration) -> Duration {
+        match self.denied.filter(|_| !self.confirmed) {
+            None => timeout,
+            Some(first) => {
+                let late = now.saturating_sub(first.asked + self.settings.min_poll_interval);
+                if late < timeout { timeout - late } else { timeout }
+            }
+        }
     }
 
     /// When the last poll was ok.
@@ -237,7 +261,7 @@ impl Machine {
         if !self.state.serves() {
             return None;
         }
-        let denied = self.denied_at.filter(|_| self.confirmed).map(|first| (first + self.settings.access_error_grace, Why::Denied));
+        let denied = self.denied.filter(|_| self.confirmed).map(|first| (first.answered + self.settings.access_error_grace, Why::Denied));
         let unverified = self.verified_at.zip(self.settings.max_unverified).map(|(ok, limit)| (ok + limit, Why::Unverified));
         [denied, unverified].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
@@ -254,21 +278,18 @@ impl Machine {
         }
     }
 
-    fn plan(&mut self, now: Duration, outcome: Outcome, chance: f64) {
+    fn plan(&mut self, asked: Duration, now: Duration, outcome: Outcome, chance: f64) {
         let settings = self.settings;
         let spread = |period: Duration| period.mul_f64(1.0 - JITTER + 2.0 * JITTER * chance.clamp(0.0, 1.0));
         let confirmed = settings.polling_period.min(CONFIRMED_PERIOD);
         let pause = match outcome {
             Outcome::Ok => spread(settings.polling_period),
+            Outcome::Denied if self.confirmed => confirmed,
             // Never before the interval is over, else the second denial would not confirm.
-            Outcome::Denied if !self.confirmed => {
-                let first = self.denied_at.unwrap_or(now);
-                (first + settings.min_poll_interval).saturating_sub(now).max(Duration::from_millis(1))
-            }
-            Outcome::Denied => confirmed,
+            Outcome::Denied => self.denied.map_or(settings.min_poll_interval, |first| (first.asked + settings.min_poll_interval).saturating_sub(asked)),
             // Once denied, the network of whoever may be cutting it is not given time.
             _ if self.confirmed => confirmed,
-            _ if self.denied_at.is_some() => settings.min_poll_interval.min(settings.polling_period),
+            _ if self.denied.is_some() => settings.min_poll_interval.min(settings.polling_period),
             _ => {
                 let pause = spread(self.backoff);
                 self.backoff = (self.backoff * 2).min(self.max_backoff());
@@ -276,13 +297,19 @@ impl Machine {
             }
         };
         if matches!(outcome, Outcome::Ok | Outcome::Denied) {
-            self.backoff = settings.min_poll_interval;
+            self.backoff = self.first_backoff();
         }
-        self.next_poll = now + pause;
+        // An answer that took longer than the pause is not followed by the next question without any; but for the one that may confirm, since the bound counts on it.
+        let breath = if outcome == Outcome::Denied { Duration::from_millis(1) } else { pause.min(BREATH) };
+        self.next_poll = (asked + pause).max(now + breath);
+    }
+
+    fn first_backoff(&self) -> Duration {
+        self.settings.min_poll_interval.min(self.max_backoff())
     }
 
     fn max_backoff(&self) -> Duration {
-        MAX_BACKOFF.min(self.settings.polling_period).max(self.settings.min_poll_interval)
+        MAX_BACKOFF.min(self.settings.polling_period)
     }
 }
 
@@ -307,7 +334,7 @@ mod tests {
     /// A machine that was found ok at the second 0.
     fn available(settings: Settings) -> Machine {
         let mut machine = Machine::new(Duration::ZERO, settings);
-        machine.on_poll(Duration::ZERO, Outcome::Ok, MIDDLE);
+        machine.on_poll(Duration::ZERO, Duration::ZERO, Outcome::Ok, MIDDLE);
         assert_eq!(machine.state(), State::Available);
         machine
     }
@@ -324,15 +351,15 @@ mod tests {
         let mut machine = available(settings());
         let path = [Outcome::Denied, Outcome::Denied];
         for (n, outcome) in path.into_iter().enumerate() {
-            machine.on_poll(MINUTE * (n as u32 + 1), outcome, MIDDLE);
+            machine.on_poll(MINUTE * (n as u32 + 1), MINUTE * (n as u32 + 1), outcome, MIDDLE);
         }
         assert_eq!(machine.state(), State::Revoking);
-        assert_eq!(machine.on_poll(MINUTE * 10, Outcome::Ok, MIDDLE), [Action::Emit(Event::Available)]);
-        machine.on_poll(MINUTE * 11, Outcome::Denied, MIDDLE);
-        machine.on_poll(MINUTE * 12, Outcome::Denied, MIDDLE);
+        assert_eq!(machine.on_poll(MINUTE * 10, MINUTE * 10, Outcome::Ok, MIDDLE), [Action::Emit(Event::Available)]);
+        machine.on_poll(MINUTE * 11, MINUTE * 11, Outcome::Denied, MIDDLE);
+        machine.on_poll(MINUTE * 12, MINUTE * 12, Outcome::Denied, MIDDLE);
         machine.on_tick(MINUTE * 100);
         assert_eq!(machine.state(), State::Blocked);
-        machine.on_poll(MINUTE * 101, Outcome::Ok, MIDDLE);
+        machine.on_poll(MINUTE * 101, MINUTE * 101, Outcome::Ok, MIDDLE);
         assert_eq!(machine.state(), State::Available);
         assert_eq!(machine.deadline(), None, "the old denial is forgotten");
     }
@@ -340,7 +367,7 @@ mod tests {
     #[test]
     fn the_first_denial_degrades_and_is_polled_again_after_the_interval() {
         let mut machine = available(settings());
-        machine.on_poll(MINUTE * 60, Outcome::Denied, MIDDLE);
+        machine.on_poll(MINUTE * 60, MINUTE * 60, Outcome::Denied, MIDDLE);
         assert_eq!((machine.state(), machine.next_poll_at()), (State::Degraded, MINUTE * 61));
         assert_eq!(machine.deadline(), None);
     }
@@ -348,10 +375,10 @@ mod tests {
     #[test]
     fn a_second_denial_confirms_only_when_it_comes_late_enough() {
         let mut machine = available(settings());
-        machine.on_poll(MINUTE * 60, Outcome::Denied, MIDDLE);
-        machine.on_poll(MINUTE * 61 - SECOND, Outcome::Denied, MIDDLE);
+        machine.on_poll(MINUTE * 60, MINUTE * 60, Outcome::Denied, MIDDLE);
+        machine.on_poll(MINUTE * 61 - SECOND, MINUTE * 61 - SECOND, Outcome::Denied, MIDDLE);
         assert_eq!((machine.state(), machine.next_poll_at()), (State::Degraded, MINUTE * 61));
-        machine.on_poll(MINUTE * 61, Outcome::Denied, MIDDLE);
+        machine.on_poll(MINUTE * 61, MINUTE * 61, Outcome::Denied, MIDDLE);
         assert_eq!(machine.state(), State::Revoking);
         assert_eq!(machine.deadline(), Some((MINUTE * 120, Why::Denied)), "the grace counts from the first denial");
     }
@@ -359,9 +386,9 @@ mod tests {
     #[test]
     fn a_grace_of_zero_blocks_at_the_confirmation() {
         let mut machine = available(Settings { access_error_grace: Duration::ZERO, ..settings() });
-        machine.on_poll(MINUTE, Outcome::Denied, MIDDLE);
+        machine.on_poll(MINUTE, MINUTE, Outcome::Denied, MIDDLE);
         assert_eq!(machine.state(), State::Degraded);
-        let actions = machine.on_poll(MINUTE * 2, Outcome::Denied, MIDDLE);
+        let actions = machine.on_poll(MINUTE * 2, MINUTE * 2, Outcome::Denied, MIDDLE);
         assert_eq!(machine.state(), State::Blocked);
         assert!(actions.contains(&Action::Zeroize));
     }
@@ -369,8 +396,8 @@ mod tests {
     #[test]
     fn the_grace_ends_in_the_block_also_while_a_poll_hangs() {
         let mut machine = available(settings());
-        machine.on_poll(MINUTE, Outcome::Denied, MIDDLE);
-        machine.on_poll(MINUTE * 2, Outcome::Denied, MIDDLE);
+        machine.on_poll(MINUTE, MINUTE, Outcome::Denied, MIDDLE);
+        machine.on_poll(MINUTE * 2, MINUTE * 2, Outcome::Denied, MIDDLE);
         assert_eq!(machine.on_tick(MINUTE * 61 - SECOND), []);
         assert_eq!(machine.on_tick(MINUTE * 61), [Action::Zeroize, Action::Emit(Event::Blocked(Why::Denied))]);
         assert_eq!(machine.on_tick(MINUTE * 62), [], "wiped once");
@@ -379,11 +406,11 @@ mod tests {
     #[test]
     fn cutting_the_network_does_not_save_a_revoked_key() {
         let mut machine = available(settings());
-        machine.on_poll(MINUTE, Outcome::Denied, MIDDLE);
-        machine.on_poll(MINUTE * 2, Outcome::Denied, MIDDLE);
+        machine.on_poll(MINUTE, MINUTE, Outcome::Denied, MIDDLE);
+        machine.on_poll(MINUTE * 2, MINUTE * 2, Outcome::Denied, MIDDLE);
         for n in 3..61 {
             for outcome in [Outcome::Unreachable, Outcome::Misconfigured, Outcome::Integrity] {
-                machine.on_poll(MINUTE * n, outcome, MIDDLE);
+                machine.on_poll(MINUTE * n, MINUTE * n, outcome, MIDDLE);
             }
             assert_eq!(machine.state(), State::Revoking);
         }
@@ -395,11 +422,11 @@ mod tests {
     fn an_outage_degrades_and_never_blocks() {
         for outcome in [Outcome::Unreachable, Outcome::Misconfigured, Outcome::Integrity] {
             let mut machine = available(settings());
-            let actions = machine.on_poll(MINUTE, outcome, MIDDLE);
+            let actions = machine.on_poll(MINUTE, MINUTE, outcome, MIDDLE);
             assert_eq!(actions, [Action::Emit(Event::Degraded(outcome))]);
             assert_eq!(Event::Degraded(outcome).is_alarm(), outcome != Outcome::Unreachable);
             for n in 2..10_000 {
-                machine.on_poll(MINUTE * n, outcome, MIDDLE);
+                machine.on_poll(MINUTE * n, MINUTE * n, outcome, MIDDLE);
             }
             assert_eq!((machine.state(), machine.deadline()), (State::Degraded, None));
         }
@@ -408,16 +435,16 @@ mod tests {
     #[test]
     fn an_outage_between_two_denials_does_not_take_the_first_back() {
         let mut machine = available(settings());
-        machine.on_poll(MINUTE, Outcome::Denied, MIDDLE);
-        machine.on_poll(MINUTE * 2, Outcome::Unreachable, MIDDLE);
-        machine.on_poll(MINUTE * 3, Outcome::Denied, MIDDLE);
+        machine.on_poll(MINUTE, MINUTE, Outcome::Denied, MIDDLE);
+        machine.on_poll(MINUTE * 2, MINUTE * 2, Outcome::Unreachable, MIDDLE);
+        machine.on_poll(MINUTE * 3, MINUTE * 3, Outcome::Denied, MIDDLE);
         assert_eq!((machine.state(), machine.deadline()), (State::Revoking, Some((MINUTE * 61, Why::Denied))));
     }
 
     #[test]
     fn max_unverified_blocks_whatever_the_reason() {
         let mut machine = available(Settings { max_unverified: Some(MINUTE * 90), ..settings() });
-        machine.on_poll(MINUTE * 60, Outcome::Unreachable, MIDDLE);
+        machine.on_poll(MINUTE * 60, MINUTE * 60, Outcome::Unreachable, MIDDLE);
         assert_eq!(machine.deadline(), Some((MINUTE * 90, Why::Unverified)));
         assert_eq!(machine.on_tick(MINUTE * 90), [Action::Zeroize, Action::Emit(Event::Blocked(Why::Unverified))]);
     }
@@ -426,7 +453,7 @@ mod tests {
     fn normal_polls_are_spread_by_a_tenth() {
         for (chance, minutes) in [(0.0, 54.0), (0.5, 60.0), (1.0, 66.0)] {
             let mut machine = Machine::new(Duration::ZERO, settings());
-            machine.on_poll(Duration::ZERO, Outcome::Ok, chance);
+            machine.on_poll(Duration::ZERO, Duration::ZERO, Outcome::Ok, chance);
             assert!((machine.next_poll_at().as_secs_f64() / 60.0 - minutes).abs() < 0.01);
         }
     }
@@ -435,8 +462,8 @@ mod tests {
     fn after_a_confirmation_it_polls_each_minute_or_period() {
         for (period, expected) in [(MINUTE * 60, MINUTE), (MINUTE, MINUTE)] {
             let mut machine = available(Settings { polling_period: period, min_poll_interval: SECOND * 5, ..settings() });
-            machine.on_poll(MINUTE, Outcome::Denied, MIDDLE);
-            machine.on_poll(MINUTE * 2, Outcome::Denied, MIDDLE);
+            machine.on_poll(MINUTE, MINUTE, Outcome::Denied, MIDDLE);
+            machine.on_poll(MINUTE * 2, MINUTE * 2, Outcome::Denied, MIDDLE);
             assert_eq!(machine.next_poll_at(), MINUTE * 2 + expected);
         }
     }
@@ -447,7 +474,7 @@ mod tests {
         let mut now = MINUTE;
         let mut pauses = Vec::new();
         for _ in 0..7 {
-            machine.on_poll(now, Outcome::Unreachable, MIDDLE);
+            machine.on_poll(now, now, Outcome::Unreachable, MIDDLE);
             pauses.push((machine.next_poll_at() - now).as_secs() / 60);
             now = machine.next_poll_at();
         }
@@ -466,8 +493,8 @@ mod tests {
         let mut machine = available(settings());
         machine.on_settings(MINUTE, Settings { polling_period: MINUTE, ..settings() });
         assert!(machine.next_poll_at() <= MINUTE + MINUTE.mul_f64(1.1));
-        machine.on_poll(MINUTE * 2, Outcome::Denied, MIDDLE);
-        machine.on_poll(MINUTE * 3, Outcome::Denied, MIDDLE);
+        machine.on_poll(MINUTE * 2, MINUTE * 2, Outcome::Denied, MIDDLE);
+        machine.on_poll(MINUTE * 3, MINUTE * 3, Outcome::Denied, MIDDLE);
         let actions = machine.on_settings(MINUTE * 4, Settings { access_error_grace: MINUTE, ..settings() });
         assert!(actions.contains(&Action::Zeroize));
     }

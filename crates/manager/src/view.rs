@@ -162,8 +162,8 @@ impl View {
         *self.write() = fresh;
         // The changes between what was followed and what was read now are unknown: keys are loaded anew when they are needed.
         self.keys.clear();
-        self.revision.send_replace(revision.unwrap_or_default());
         self.changed.send_replace(revision.unwrap_or_default());
+        self.revision.send_replace(revision.unwrap_or_default());
         Ok(())
     }
 
@@ -190,8 +190,9 @@ impl View {
             }
         }
         drop(records);
-        self.revision.send_replace(batch.revision);
+        // In this order: who has waited for a revision finds that the change was signalled.
         self.changed.send_replace(batch.revision);
+        self.revision.send_replace(batch.revision);
     }
 
     // A panic while the lock is held cannot leave the map half changed, so a poisoned lock is as good as any.

@@ -37,6 +37,14 @@ pub enum Fault {
     Drop,
     /// Executes, then closes the connection: the answer is lost.
     DropAfter,
+    /// Resets the connection (TCP RST) instead of executing.
+    Reset,
+    /// A revocation at this moment: the key that the call names is disabled, right before the call is executed or right after.
+    Revoke {
+        /// After: the call itself still succeeds.
+        #[serde(default)]
+        after: bool,
+    },
     /// Executes, sends the head and half of the body, then closes the connection.
     Half,
     /// Executes, then waits before it answers.
@@ -98,6 +106,8 @@ impl Fault {
             Self::HoldAfter => "hold_after",
             Self::Drop => "drop",
             Self::DropAfter => "drop_after",
+            Self::Reset => "reset",
+            Self::Revoke { .. } => "revoke",
             Self::Half => "half",
             Self::Slow { .. } => "slow",
             Self::NotJson => "not_json",

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
@@ -24,6 +25,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use uuid::Uuid;
 
+use crate::account::KeyState;
 use crate::calls::Call;
 use crate::control;
 use crate::error::KmsError;
@@ -59,17 +61,19 @@ pub(crate) async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, share
 
 async fn connection(stream: TcpStream, peer: SocketAddr, tls: Option<TlsAcceptor>, shared: Arc<Shared>) {
     let _ = stream.set_nodelay(true);
+    // A second handle on the socket, for the fault that resets it.
+    let Ok(socket) = stream.as_fd().try_clone_to_owned().map(Arc::new) else { return };
     let Some(acceptor) = tls else {
-        return http(stream, peer, shared).await;
+        return http(stream, peer, shared, socket).await;
     };
     match timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => http(stream, peer, shared).await,
+        Ok(Ok(stream)) => http(stream, peer, shared, socket).await,
         _ => shared.state().handshake_failures += 1,
     }
 }
 
-async fn http(stream: impl AsyncRead + AsyncWrite + Unpin, peer: SocketAddr, shared: Arc<Shared>) {
-    let service = service_fn(|request| answer(shared.clone(), peer, request));
+async fn http(stream: impl AsyncRead + AsyncWrite + Unpin, peer: SocketAddr, shared: Arc<Shared>, socket: Arc<OwnedFd>) {
+    let service = service_fn(|request| answer(shared.clone(), peer, request, Arc::clone(&socket)));
     let mut builder = hyper::server::conn::http1::Builder::new();
     // What a peer does wrong, and what a fault breaks off on purpose, ends this connection only.
     let _ = builder.timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service).await;
@@ -87,7 +91,7 @@ impl std::fmt::Display for Dropped {
 
 impl std::error::Error for Dropped {}
 
-async fn answer(shared: Arc<Shared>, peer: SocketAddr, request: Request<Incoming>) -> Result<Response<Payload>, Dropped> {
+async fn answer(shared: Arc<Shared>, peer: SocketAddr, request: Request<Incoming>, socket: Arc<OwnedFd>) -> Result<Response<Payload>, Dropped> {
     let (head, body) = request.into_parts();
     let body = Limited::new(body, MAX_BODY).collect().await.map_err(|_| Dropped)?.to_bytes();
     if let Some(path) = head.uri.path().strip_prefix("/_control/") {
@@ -101,6 +105,10 @@ async fn answer(shared: Arc<Shared>, peer: SocketAddr, request: Request<Incoming
     let arrived = Arrived::record(&shared, &signed, peer);
     let outcome = arrived.finish(&shared).await;
     shared.conclude(arrived.number, &outcome.noted);
+    if matches!(arrived.fault, Some(Fault::Reset)) {
+        // With nothing left to linger for, closing is a reset (tcp(7), SO_LINGER of 0 s).
+        let _ = rustix::net::sockopt::set_socket_linger(&socket, Some(Duration::ZERO));
+    }
     outcome.response.ok_or(Dropped)
 }
 
@@ -170,7 +178,11 @@ impl Arrived {
                 let released = shared.hold(self.ticket.clone()).await;
                 (matches!(fault, Fault::Hang) || !released).then(|| self.closed())
             }
-            Some(Fault::Drop) => Some(self.closed()),
+            Some(Fault::Drop | Fault::Reset) => Some(self.closed()),
+            Some(Fault::Revoke { after: false }) => {
+                self.revoke(shared);
+                None
+            }
             Some(fault) => self.instead_of_executing(fault),
             None => None,
         };
@@ -226,6 +238,7 @@ impl Arrived {
         };
         match &self.fault {
             Some(Fault::DropAfter) => return self.closed(),
+            Some(Fault::Revoke { after: true }) => self.revoke(shared),
             Some(Fault::HoldAfter) if !shared.hold(self.ticket.clone()).await => return self.closed(),
             Some(Fault::Slow { ms }) => sleep(Duration::from_millis((*ms).min(MAX_SLOW_MS))).await,
             Some(Fault::Half) => {
@@ -254,6 +267,16 @@ impl Arrived {
             swap_plaintext(&mut value);
         }
         Ok(value)
+    }
+
+    fn revoke(&self, shared: &Shared) {
+        let key_id = self.input.get("KeyId").and_then(Value::as_str).unwrap_or_default();
+        let region = self.authorization.as_ref().map_or("", |a| a.credential.region.as_str());
+        let account = &mut shared.state().account;
+        // A key that is not there needs no revocation.
+        if let Ok(id) = account.resolve(region, key_id).map(|key| key.id.clone()) {
+            let _ = account.set_state(&id, KeyState::Disabled);
+        }
     }
 
     fn closed(&self) -> Outcome {

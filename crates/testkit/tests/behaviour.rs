@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use common::{ACCESS_KEY, Client, SECRET, control, stand_in};
 use jiff::SignedDuration;
-use keystead_testkit::{Denial, Fault, FaultRule, KeyState, KmsStandIn, Options};
+use keystead_testkit::{Denial, Fault, FaultRule, KeyState, KmsStandIn, Options, Tls};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -156,7 +157,7 @@ async fn connections_that_break() {
     let aws = stand_in().await;
     let client = Client::new(&aws);
     let input = json!({"KeyId": "k1", "Plaintext": "a2Vr"});
-    for fault in [Fault::Drop, Fault::DropAfter] {
+    for fault in [Fault::Drop, Fault::DropAfter, Fault::Reset] {
         aws.add_fault(FaultRule::next("Encrypt", fault.clone()));
         assert!(client.try_call("Encrypt", &input).await.is_none());
         assert_eq!(aws.calls().last().unwrap().outcome.as_deref(), Some(fault.name()));
@@ -165,6 +166,27 @@ async fn connections_that_break() {
     let answer = client.encrypt().await;
     let promised: usize = answer.header("content-length").unwrap().parse().unwrap();
     assert_eq!(answer.body.len(), promised / 2);
+}
+
+#[tokio::test]
+async fn a_reset_is_a_reset() {
+    let aws = KmsStandIn::start(Options { tls: Tls::Off, ..Options::default() }).await.unwrap();
+    aws.add_fault(FaultRule::always(Fault::Reset));
+    let mut stream = tokio::net::TcpStream::connect(aws.addr()).await.unwrap();
+    stream.write_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+    let error = stream.read(&mut [0; 16]).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn a_revocation_between_two_calls() {
+    let aws = stand_in().await;
+    let client = Client::new(&aws);
+    aws.add_fault(FaultRule::next("Encrypt", Fault::Revoke { after: true }));
+    assert_eq!((client.encrypt().await.code().as_str(), client.encrypt().await.code().as_str()), ("ok", "DisabledException"));
+    aws.set_key_state("k1", KeyState::Enabled).unwrap();
+    aws.add_fault(FaultRule::next("Encrypt", Fault::Revoke { after: false }));
+    assert_eq!(client.encrypt().await.code(), "DisabledException");
 }
 
 #[tokio::test]

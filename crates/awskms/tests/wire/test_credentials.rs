@@ -379,6 +379,27 @@ async fn a_client_is_bound_to_its_key() {
     in_child("a_client_is_bound_to_its_key", &files(folder.path(), &text)).await;
 }
 
+/// A poll ends within its time, whatever the source does; and what the source answers later is there for the next one.
+#[tokio::test]
+async fn a_slow_source_holds_nobody_up_and_comes_to_its_end() {
+    if is_child() {
+        let (client, kms, _) = client("process", |_, _| described()).await;
+        let start = std::time::Instant::now();
+        client.turn(Duration::from_secs(1)).await.unwrap();
+        let error = client.within(Duration::from_millis(500)).describe_key(ARN).await.unwrap_err();
+        assert_eq!((error.hop(), error.class()), (Hop::Credentials, Class::Unreachable), "{error}");
+        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+        client.describe_key(ARN).await.unwrap();
+        assert_eq!(kms.count(), 1);
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let runs = folder.path().join("runs");
+    let command = process("ASIAPROCESS00000").replace("= echo", &format!("= echo run >> {}; sleep 3; echo", runs.display()));
+    in_child("a_slow_source_holds_nobody_up_and_comes_to_its_end", &files(folder.path(), &format!("[default]\n{command}"))).await;
+    assert_eq!(std::fs::read_to_string(runs).unwrap(), "run\n");
+}
+
 /// Without a look at the process's proxy variables: what answers here is near.
 #[tokio::test]
 async fn a_source_that_recovers_is_used_again() {

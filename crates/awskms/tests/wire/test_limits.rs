@@ -1,6 +1,6 @@
 //! The rate of requests to one account and region.
 
-use crate::kms::{Kms, described, refused};
+use crate::kms::{Answer, Kms, described, refused};
 use crate::pki::Ca;
 use crate::setup::{config, describe, open};
 use keystead_awskms::{Class, Client, ClientConfig, Environment};
@@ -76,4 +76,23 @@ async fn fill(client: Client) {
         }
     }
     panic!("the queue has no end");
+}
+
+/// A limit for the whole operation: an attempt that could not end any more is not begun, and the failure of the one before is what is said.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_limit_for_all_attempts() {
+    let ca = Ca::new();
+    let environment = open(&ca.pem(), &["kms.test"]);
+    for (answer, within, times) in [
+        (refused(400, "ThrottlingException", "m"), Duration::from_secs(20), 3),
+        (refused(400, "ThrottlingException", "m"), Duration::from_millis(700), 1),
+        (Answer::Silence, Duration::from_millis(700), 1),
+    ] {
+        let kms = Kms::answering(ca.server(&["kms.test"]), answer).await;
+        let client = Client::new(&environment, config("kms.test", kms.port())).unwrap();
+        client.turn(Duration::ZERO).await.unwrap();
+        let error = describe(&client.within(within)).await.unwrap_err();
+        assert!(matches!(error.class(), Class::Transient | Class::Unreachable), "{error}");
+        assert_eq!(kms.count(), times, "{error}");
+    }
 }

@@ -169,8 +169,8 @@ pub(crate) async fn prove(
         _ => Err(Error::with(
             Code::KeyUnusable,
             format!(
-                "AWS KMS unwrapped another KEK than it had wrapped with {}; nothing is stored. Look at what stands between node {} and AWS",
-                wrapped.key_arn, job.manager.node.name
+                "for the SVM {}, AWS KMS unwrapped another KEK than it had wrapped with {}; nothing is stored. Look at what stands between node {} and AWS",
+                svm.name, wrapped.key_arn, job.manager.node.name
             ),
         )),
     }

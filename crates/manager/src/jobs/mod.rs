@@ -22,6 +22,7 @@ pub(crate) mod table;
 use crate::Result;
 use crate::records::{AwsKmsRecord, Base64, StoredSettings};
 use context::JobContext;
+use jiff::Timestamp;
 use keystead_keyring::Kek;
 use keystead_store::Txn;
 use serde::{Deserialize, Serialize};
@@ -78,6 +79,9 @@ pub enum JobKind {
         key_id: String,
         /// What else of the configuration changes with it.
         change: Box<StoredChange>,
+        /// Where no operator has asked for it: when the KEK had been wrapped that was found to be out of date. One that was wrapped since is not wrapped again.
+        #[serde(default)]
+        outdated: Option<Timestamp>,
     },
 }
 
@@ -190,7 +194,7 @@ pub(crate) async fn run(context: &JobContext, kind: &JobKind) -> Result<Plan> {
         JobKind::Delete { config } => delete::run(context, *config).await,
         JobKind::Restore { config } => restore::run(context, *config).await,
         JobKind::RekeyInternal { config } => rekey_internal::run(context, *config).await,
-        JobKind::RekeyExternal { config, key_id, change } => rekey_external::run(context, *config, key_id, change).await,
+        JobKind::RekeyExternal { config, key_id, change, outdated } => rekey_external::run(context, *config, key_id, change, *outdated).await,
     }
 }
 

@@ -8,14 +8,18 @@ use crate::aws::{Phase, context};
 use crate::credentials::changed;
 use crate::records::{AwsKmsRecord, Record};
 use crate::{Code, Error, Result};
+use jiff::Timestamp;
 use keystead_store::{Compare, Txn};
 use uuid::Uuid;
 
-pub(crate) async fn run(job: &JobContext, config: Uuid, key_id: &str, change: &StoredChange) -> Result<Plan> {
+pub(crate) async fn run(job: &JobContext, config: Uuid, key_id: &str, change: &StoredChange, outdated: Option<Timestamp>) -> Result<Plan> {
     let manager = &job.manager;
     let old = configuration(manager, config).await?;
     not_while_rekeying(manager, old.record.svm).await?;
     let record = current_kek(manager, old.record.svm).await?;
+    if outdated.is_some_and(|found| record.record.wrapped_at != found) {
+        return Ok(Plan { txn: Txn::new(), message: "the KEK was wrapped again already".to_owned(), afterwards: Afterwards::Nothing });
+    }
     let svm = manager.svm_ref(old.record.svm);
 
     // Nobody re-roots a revoked tenant: the old key must unwrap the KEK now, in this job, although the KEK may be in memory.

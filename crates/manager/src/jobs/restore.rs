@@ -74,8 +74,8 @@ pub(crate) async fn unwrap(job: &JobContext, client: &Client, record: &KekRecord
         Error::with(
             Code::KeyUnusable,
             format!(
-                "AWS KMS answered with another KEK than the one that {} had wrapped; look at what stands between node {} and AWS",
-                record.key_arn, job.manager.node.name
+                "for the SVM {}, AWS KMS answered with another KEK than the one that {} had wrapped; look at what stands between node {} and AWS",
+                svm.name, record.key_arn, job.manager.node.name
             ),
         )
     })
