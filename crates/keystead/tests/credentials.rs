@@ -282,6 +282,17 @@ async fn from_a_key_to_a_source_and_back_without_a_gap() {
     scene.kms.deactivate_access_key("ASIANODEFIRST000").unwrap();
     eventually("the second credentials", async || scene.callers().ends_with(&["ASIANODESECOND00".to_owned()]).then_some(())).await;
 
+    // A rotated key is noticed, and the KEK is wrapped again, with nobody's help.
+    scene.kms.rotate(scene.keys[0].rsplit('/').next().unwrap()).unwrap();
+    eventually("wrapped again", async || scene.kms.calls().iter().any(|call| call.operation == "Encrypt").then_some(())).await;
+    eventually("the job has ended well", async || {
+        let jobs = scene.node.get("/cluster/jobs?fields=*").await;
+        let job = jobs["records"].as_array().unwrap().iter().find(|job| job["description"].as_str().unwrap().contains("again"))?.clone();
+        assert_ne!(job["state"], "failure", "{job}");
+        (job["state"] == "success").then_some(())
+    })
+    .await;
+
     // Another key, by an administrator; an alias never.
     assert_eq!(refused(&scene.rekey(&path, json!({ "key_id": "alias/a" })).await), expected("262247", "key_id"));
     let answer = scene.rekey(&path, json!({ "key_id": scene.keys[1] })).await;
