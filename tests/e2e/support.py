@@ -2,17 +2,21 @@
 
 import contextlib
 import datetime
+import hashlib
 import http.client
 import http.server
 import ipaddress
 import json
 import os
 import pathlib
+import pwd
+import shutil
 import signal
 import socket
 import socketserver
 import ssl
 import subprocess
+import tempfile
 import threading
 import time
 
@@ -30,9 +34,16 @@ PATIENCE = 60
 
 
 def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+    return free_ports(1)[0]
+
+
+def free_ports(count):
+    """Ports that are free now, no two of them the same."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
 
 
 def wait_until(what, ready, process=None, log=None):
@@ -54,7 +65,10 @@ class Process:
     def __init__(self, name, command, folder, environment=None):
         self.log = folder / (name + ".log")
         with open(self.log, "ab") as log:
-            self.child = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment, cwd=folder, start_new_session=True)
+            try:
+                self.child = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment, cwd=folder, start_new_session=True)
+            except FileNotFoundError:
+                raise AssertionError("%s cannot be started, as %s is missing: make build builds keystead, scripts/test-env installs the rest" % (name, command[0])) from None
 
     def stop(self, how=signal.SIGTERM):
         if self.child.poll() is None:
@@ -68,40 +82,56 @@ class Process:
 
 
 class Certificates:
-    """A CA, and a certificate of 127.0.0.1 and localhost."""
+    """A CA and a certificate of it, by default one of 127.0.0.1 and localhost. `authority` signs instead, where given; `self_signed` is the certificate's own CA, and with `is_ca` says so of itself."""
 
-    def __init__(self, folder, name):
+    def __init__(self, folder, name, names=("127.0.0.1", "localhost"), authority=None, expired=False, self_signed=False, is_ca=False):
         now = datetime.datetime.now(datetime.timezone.utc)
+        ends = now - datetime.timedelta(hours=1) if expired else now + datetime.timedelta(days=2)
 
-        def build(subject, issuer, public_key, signer, extensions):
+        def build(subject, issuer, public_key, signer, ends, extensions):
             builder = (
                 x509.CertificateBuilder()
                 .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)]))
                 .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
                 .public_key(public_key)
                 .serial_number(x509.random_serial_number())
-                .not_valid_before(now - datetime.timedelta(minutes=5))
-                .not_valid_after(now + datetime.timedelta(days=2))
+                .not_valid_before(ends - datetime.timedelta(days=3))
+                .not_valid_after(ends)
             )
             for extension, critical in extensions:
                 builder = builder.add_extension(extension, critical)
             return builder.sign(signer, hashes.SHA256())
 
-        ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-        ca = build(name + " CA", name + " CA", ca_key.public_key(), ca_key, [(x509.BasicConstraints(ca=True, path_length=0), True)])
-        names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")])
-        leaf = build(name, name + " CA", key.public_key(), ca_key, [(names, False), (x509.BasicConstraints(ca=False, path_length=None), True)])
+        def general(name):
+            try:
+                return x509.IPAddress(ipaddress.ip_address(name))
+            except ValueError:
+                return x509.DNSName(name)
+
         pem = serialization.Encoding.PEM
+        self.name, self.names = name + " CA", tuple(names)
         self.ca, self.cert, self.key = folder / (name + "-ca.pem"), folder / (name + ".pem"), folder / (name + ".key")
-        self.ca.write_bytes(ca.public_bytes(pem))
-        self.cert.write_bytes(leaf.public_bytes(pem))
+        key = ec.generate_private_key(ec.SECP256R1())
+        if authority:
+            self.ca_key, self.ca, self.name = authority.ca_key, authority.ca, authority.name
+        elif self_signed:
+            self.ca_key, self.ca, self.name = key, self.cert, name
+        else:
+            self.ca_key = ec.generate_private_key(ec.SECP256R1())
+            constraints = [(x509.BasicConstraints(ca=True, path_length=0), True)]
+            self.ca.write_bytes(build(self.name, self.name, self.ca_key.public_key(), self.ca_key, now + datetime.timedelta(days=2), constraints).public_bytes(pem))
+        extensions = [(x509.BasicConstraints(ca=is_ca, path_length=None), True)]
+        if names:
+            extensions.append((x509.SubjectAlternativeName([general(one) for one in names]), False))
+        self.cert.write_bytes(build(name, self.name, key.public_key(), self.ca_key, ends, extensions).public_bytes(pem))
         self.key.write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
 
 
 class Kms:
-    """An emulator of AWS KMS behind TLS, with a key and an access key."""
+    """An emulator of AWS KMS behind TLS, with a key and an access key. `plain`: its port without TLS, where it has one."""
 
-    def __init__(self, port, ca, key_id, key_arn, access_key_id, secret, clients):
+    def __init__(self, port, ca, key_id, key_arn, access_key_id, secret, clients, plain=None):
+        self.plain = plain
         self.port, self.ca, self.key_id, self.key_arn = port, ca, key_id, key_arn
         self.access_key_id, self.secret, self.client = access_key_id, secret, clients
 
@@ -152,38 +182,98 @@ def moto(folder):
     tunnel = None
     try:
         wait_until("moto", lambda: requests.get("http://127.0.0.1:%d/moto-api/" % plain, timeout=5).ok, server.child, server.log)
-        tunnel = stunnel(folder, "moto-tls", certificates, port, plain)
+        tunnel = stunnel(folder, "moto-tls", (certificates, port, plain))
         root = clients(port, certificates.ca, "AKIAMOTOMOTOMOTOMOTO", "moto secret")
         key = root("kms").create_key()["KeyMetadata"]
-        yield Kms(port, certificates.ca, key["KeyId"], key["Arn"], "AKIAMOTOMOTOMOTOMOTO", "moto secret", root)
+        yield Kms(port, certificates.ca, key["KeyId"], key["Arn"], "AKIAMOTOMOTOMOTOMOTO", "moto secret", root, plain)
     finally:
         if tunnel:
             tunnel.stop()
         server.stop()
 
 
-def stunnel(folder, name, certificates, accept, connect):
+def accepts(port):
+    """Whether somebody listens there; for wait_until."""
+    socket.create_connection(("127.0.0.1", port), 5).close()
+    return True
+
+
+def stunnel(folder, name, *fronts):
+    """TLS in front of what speaks none. Each front: its certificates, the port that it accepts on, and the one that it leads to."""
     configuration = folder / (name + ".conf")
-    configuration.write_text(
-        "foreground = yes\npid =\n[tls]\naccept = 127.0.0.1:%d\nconnect = 127.0.0.1:%d\ncert = %s\nkey = %s\n" % (accept, connect, certificates.cert, certificates.key))
+    services = [
+        "[tls%d]\naccept = 127.0.0.1:%d\nconnect = 127.0.0.1:%d\ncert = %s\nkey = %s\n" % (number, accept, connect, certificates.cert, certificates.key)
+        for number, (certificates, accept, connect) in enumerate(fronts)
+    ]
+    configuration.write_text("foreground = yes\npid =\n" + "".join(services))
     process = Process(name, ["/usr/bin/stunnel4", configuration], folder)
-    wait_until(name, lambda: socket.create_connection(("127.0.0.1", accept), 5).close() or True, process.child, process.log)
+    try:
+        wait_until(name, lambda: all(accepts(accept) for _, accept, _ in fronts), process.child, process.log)
+    except BaseException:
+        process.stop()
+        raise
     return process
 
 
 @contextlib.contextmanager
-def tinyproxy(folder, user, password):
-    """An http proxy that wants a login; it refuses with 401."""
+def tinyproxy(folder, user, password, ports=()):
+    """An http proxy that wants a login; it refuses a wrong one with 401. `ports`: the only ones that it leads to, with 403 for others; all where there are none."""
     port, configuration = free_port(), folder / "tinyproxy.conf"
     access = folder / "tinyproxy-access.log"
     configuration.write_text(
-        'Port %d\nListen 127.0.0.1\nTimeout 60\nLogFile "%s"\nLogLevel Info\nMaxClients 20\nAllow 127.0.0.1\nBasicAuth %s %s\n' % (port, access, user, password))
+        'Port %d\nListen 127.0.0.1\nTimeout 60\nLogFile "%s"\nLogLevel Info\nMaxClients 20\nAllow 127.0.0.1\nBasicAuth %s %s\n' % (port, access, user, password)
+        + "".join("ConnectPort %d\n" % one for one in ports))
     process = Process("tinyproxy", ["tinyproxy", "-d", "-c", configuration], folder)
     try:
-        wait_until("tinyproxy", lambda: socket.create_connection(("127.0.0.1", port), 5).close() or True, process.child, process.log)
+        wait_until("tinyproxy", lambda: accepts(port), process.child, process.log)
         yield port, access
     finally:
         process.stop()
+
+
+@contextlib.contextmanager
+def squid(folder, user, password, ports):
+    """An http proxy that wants a login; it refuses a wrong one with 407. `ports`: the only ones that it leads to, with 403 for others."""
+    port = free_port()
+    # It will not run as root, and who it runs as then cannot enter the folders of root's tests.
+    own = pathlib.Path(tempfile.mkdtemp(prefix="keystead-squid-"))
+    access, logins, configuration = own / "access.log", own / "logins", own / "squid.conf"
+    # basic_ncsa_auth takes a plain MD5 too, which needs neither htpasswd nor a module that Python has dropped.
+    logins.write_text("%s:%s\n" % (user, hashlib.md5(password.encode()).hexdigest()))
+    configuration.write_text("""
+http_port 127.0.0.1:%d
+cache_effective_user nobody
+visible_hostname localhost
+pid_filename none
+netdb_filename none
+pinger_enable off
+cache deny all
+cache_log %s
+access_log stdio:%s
+coredump_dir %s
+shutdown_lifetime 0 seconds
+auth_param basic program /usr/lib/squid/basic_ncsa_auth %s
+auth_param basic children 1
+acl users proxy_auth REQUIRED
+acl SSL_ports port %s
+http_access deny !SSL_ports
+http_access allow users
+http_access deny all
+""" % (port, own / "cache.log", access, own, logins, " ".join(map(str, ports))))
+    if os.geteuid() == 0:
+        nobody = pwd.getpwnam("nobody")
+        for one in (own, logins):
+            os.chown(one, nobody.pw_uid, nobody.pw_gid)
+    process = None
+    try:
+        # -n: a name of its own for what it shares with other squids of the machine.
+        process = Process("squid", ["/usr/sbin/squid", "-N", "-n", "keystead%d" % port, "-f", configuration], folder)
+        wait_until("squid", lambda: accepts(port), process.child, process.log)
+        yield port, access
+    finally:
+        if process:
+            process.stop()
+        shutil.rmtree(own)
 
 
 class Recorder:
@@ -286,7 +376,7 @@ class Node:
     def start(self):
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("KEYSTEAD_", "AWS_"))}
         environment.update(self.variables, KEYSTEAD_ADMIN_PASSWORD=PASSWORD)
-        program = os.environ.get("KEYSTEAD_BIN", TOP / "target/debug/keystead")
+        program = os.environ.get("KEYSTEAD_BIN") or TOP / os.environ.get("CARGO_TARGET_DIR", "target") / "debug/keystead"
         self.process = Process("keystead", [
             program, "serve", "--data-dir", self.folder / "data", "--listen", "127.0.0.1:%d" % self.port, "--ekmip-listen", "127.0.0.1:%d" % self.ekmip_port, "--config", self.config,
         ], self.folder, environment)

@@ -8,7 +8,7 @@ use std::fmt;
 /// How long a text of a peer may get in an error.
 const MAX_TEXT: usize = 300;
 /// From this difference on, the clocks are named as the likely cause of a bad signature. AWS itself allows 5 minutes (AWS General Reference, "Signature Version 4").
-const SKEW: i64 = 4 * 60;
+pub(crate) const SKEW: i64 = 4 * 60;
 
 /// What kind of failure it is. What follows from it is decided by the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -320,7 +320,7 @@ pub(crate) fn class_of_answer(meta: Option<&aws_smithy_types::error::ErrorMetada
 }
 
 /// The difference of a `Date` header to this node's clock, in seconds.
-fn skew_of(date: &str) -> Option<i64> {
+pub(crate) fn skew_of(date: &str) -> Option<i64> {
     let theirs = aws_smithy_types::DateTime::from_str(date, aws_smithy_types::date_time::Format::HttpDate).ok()?.secs();
     let ours = jiff::Timestamp::now().as_second();
     Some(theirs - ours)

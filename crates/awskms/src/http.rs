@@ -12,8 +12,11 @@ use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{Bytes, BytesMut};
 use reqwest::dns::{Name, Resolve, Resolving};
+use reqwest::header::HeaderValue;
 use rustls_pki_types::ServerName;
 use secrecy::ExposeSecret;
 use std::error::Error as StdError;
@@ -21,6 +24,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
+use zeroize::Zeroizing;
 
 /// The longest answer that is read. AWS's are some 10 KiB at the most (blobs are at most 6144 bytes, in base64).
 const MAX_ANSWER: usize = 64 * 1024;
@@ -114,10 +118,18 @@ fn proxy(proxy: &crate::client::Proxy) -> Result<reqwest::Proxy, String> {
     };
     let url = format!("{scheme}://{}:{}", bracketed(&proxy.host), proxy.port);
     let made = reqwest::Proxy::https(url).map_err(|_| format!("{:?} is not a host name", proxy.host))?;
-    Ok(match &proxy.username {
-        Some(username) => made.basic_auth(username, proxy.password.as_ref().map_or("", |password| password.expose_secret())),
-        None => made,
-    })
+    let Some(username) = &proxy.username else { return Ok(made) };
+    let password = proxy.password.as_ref().map_or("", |password| password.expose_secret());
+    Ok(made.custom_http_auth(login(username, password)?))
+}
+
+/// RFC 7617. reqwest's own `basic_auth` keeps the login in a URL, out of which `%41` comes as `A`.
+fn login(username: &str, password: &str) -> Result<HeaderValue, String> {
+    let both = Zeroizing::new(format!("{username}:{password}"));
+    let value = Zeroizing::new(format!("Basic {}", BASE64.encode(both.as_bytes())));
+    let mut header = HeaderValue::from_str(&value).map_err(|_| "the proxy's login cannot be sent".to_owned())?;
+    header.set_sensitive(true);
+    Ok(header)
 }
 
 impl HttpClient for Connector {

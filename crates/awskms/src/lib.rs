@@ -18,6 +18,7 @@ mod error;
 mod http;
 mod keeper;
 mod limiter;
+pub mod preflight;
 mod providers;
 mod retry;
 mod source;

@@ -64,15 +64,34 @@ pub(crate) fn machine_roots() -> RootCertStore {
 /// # Errors
 /// A text for the operator: no root at all.
 pub(crate) fn client_config(policy: TlsPolicy, roots: RootCertStore, proxy: Option<(ServerName<'static>, RootCertStore)>) -> Result<ClientConfig, String> {
+    config_of(verifier_of(policy, roots, proxy)?)
+}
+
+/// What checks the certificates of AWS and of the proxy, as [`client_config`] says.
+///
+/// # Errors
+/// As [`client_config`].
+pub(crate) fn verifier_of(
+    policy: TlsPolicy,
+    roots: RootCertStore,
+    proxy: Option<(ServerName<'static>, RootCertStore)>,
+) -> Result<Arc<dyn ServerCertVerifier>, String> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let target = verifier(roots, &provider)?;
     let proxy = proxy.map(|(name, roots)| verifier(roots, &provider).map(|verifier| (name, verifier))).transpose()?;
-    let verifier = PolicyVerifier { policy, target, proxy };
-    let config = ClientConfig::builder_with_provider(provider)
+    Ok(Arc::new(PolicyVerifier { policy, target, proxy }))
+}
+
+/// A configuration with these checks.
+///
+/// # Errors
+/// A text for the operator.
+pub(crate) fn config_of(verifier: Arc<dyn ServerCertVerifier>) -> Result<ClientConfig, String> {
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
     Ok(config)
 }

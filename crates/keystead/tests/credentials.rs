@@ -332,7 +332,9 @@ async fn a_source_that_fails_is_no_revocation() {
     // Nothing is stored without a proof.
     let answer = scene.enable(source("process")).await;
     assert_eq!(code(&answer), "65537900", "{answer:?}");
-    assert_eq!((scene.kms.connections(), scene.node.get("/security/aws-kms").await["num_records"].clone()), (0, json!(0)));
+    assert!(answer.1["error"]["message"].as_str().unwrap().contains("keystead.credentials_source"), "with the preflight's advice: {answer:?}");
+    assert!(scene.kms.calls().iter().all(|call| call.access_key_id.is_none()), "AWS KMS is not asked without credentials");
+    assert_eq!(scene.node.get("/security/aws-kms").await["num_records"], 0);
 
     command.gives(&scene.kms, "ASIANODEFIRST000", 2);
     let path = scene.enabled(source("process")).await;
@@ -354,6 +356,8 @@ async fn a_source_that_fails_is_no_revocation() {
         assert_eq!(state["cluster_state"], true, "{state}");
     }
     assert_eq!(scene.kms.calls().len(), 0, "AWS KMS is not asked without credentials");
+    let check = scene.node.get(&format!("{path}?fields=keystead.check")).await["keystead"]["check"].to_string();
+    assert!(check.contains("credentials source process") && !check.contains("AWS accepts"), "{check}");
     let reach = scene.node.get(&format!("{path}?fields=amazon_reachability")).await["amazon_reachability"].clone();
     assert_eq!(reach["reachable"], false, "{reach}");
 

@@ -73,11 +73,20 @@ impl Inner {
 
     /// A client of a configuration that is not stored, or not as it is.
     pub fn client_for(&self, config: &AwsKmsRecord) -> Result<Client> {
+        self.aws_made(config, Client::new)
+    }
+
+    /// Makes what speaks to AWS for a configuration, with its opened secrets.
+    pub fn aws_made<T>(
+        &self,
+        config: &AwsKmsRecord,
+        make: impl FnOnce(&Environment, ClientConfig) -> std::result::Result<T, keystead_awskms::Error>,
+    ) -> Result<T> {
         let secret = config.secret_access_key.as_ref().map(|sealed| self.seal.open_text(&secret_place(config.uuid), sealed)).transpose()?;
         let credentials = crate::credentials::of_client(&config.settings, secret)?;
         let proxy_password = config.proxy_password.as_ref().map(|sealed| self.seal.open_text(&proxy_password_place(config.uuid), sealed)).transpose()?;
-        let client = Client::new(&self.aws.environment, client_config(&config.settings, credentials, proxy_password));
-        client.map_err(|error| {
+        let made = make(&self.aws.environment, client_config(&config.settings, credentials, proxy_password));
+        made.map_err(|error| {
             let target = if config.settings.ca_certificates.is_some() { "keystead.ca_certificates" } else { "host" };
             Error::with(Code::InvalidValue, error).target(target)
         })

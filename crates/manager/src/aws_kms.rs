@@ -17,18 +17,8 @@ use crate::{Code, Error, Manager, Result};
 use keystead_awskms::ProxyKind;
 use keystead_store::{Compare, Range, Txn};
 use secrecy::{ExposeSecret, SecretString};
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use uuid::Uuid;
-
-/// How long a look at AWS is shared among readers of collections.
-const SHARED_FOR: Duration = Duration::from_secs(5);
-/// How many looks are kept at the most.
-const MOST_LOOKS: usize = 10_000;
-
-/// The last look at AWS of each configuration.
-pub(crate) type Looks = Mutex<HashMap<Uuid, Arc<tokio::sync::Mutex<Option<(Duration, Health)>>>>>;
 
 impl Manager {
     /// All configurations, by uuid.
@@ -211,23 +201,7 @@ impl Manager {
     /// # Errors
     /// 4.
     pub async fn amazon_reachability(&self, uuid: Uuid) -> Result<Health> {
-        let inner = self.inner();
-        let config = stored(inner, uuid)?;
-        let reason = match inner.client(&config) {
-            Err(error) => Some(error.message),
-            Ok(client) => match client.describe_key(&config.record.settings.key_id).await {
-                Ok(_) => None,
-                Err(error) if error.came_from_aws() => None,
-                Err(error) => Some(error.to_string()),
-            },
-        };
-        Ok(match reason {
-            None => Health { good: true, code: None, message: String::new() },
-            Some(reason) => {
-                let message = format!("Amazon KMS is not reachable from all nodes - {}: {reason}", inner.node.name);
-                Health { good: false, code: Some(Code::AmazonUnreachable), message }
-            }
-        })
+        Ok(reachability(self.inner(), &stored(self.inner(), uuid)?).await)
     }
 
     /// The same, from the last look where that was at most 5 s ago: many readers of a collection make one call to AWS a configuration. Who asks while a look is under way waits for it.
@@ -236,23 +210,8 @@ impl Manager {
     /// 4.
     pub async fn amazon_reachability_shared(&self, uuid: Uuid) -> Result<Health> {
         let inner = self.inner();
-        let look = {
-            let mut looks = inner.amazon_looks.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            if looks.len() > MOST_LOOKS {
-                looks.clear();
-            }
-            Arc::clone(looks.entry(uuid).or_default())
-        };
-        let mut look = look.lock().await;
-        let now = inner.clock.monotonic();
-        if let Some((at, health)) = &*look
-            && now.saturating_sub(*at) <= SHARED_FOR
-        {
-            return Ok(health.clone());
-        }
-        let health = self.amazon_reachability(uuid).await?;
-        *look = Some((inner.clock.monotonic(), health.clone()));
-        Ok(health)
+        let config = stored(inner, uuid)?;
+        Ok(inner.amazon_looks.shared(&*inner.clock, &config, reachability(inner, &config)).await)
     }
 
     /// A configuration that an action can work on.
@@ -283,6 +242,24 @@ impl Manager {
         let job = inner.new_job(who, description, JobKind::Done, Some((svm.uuid, svm.name)));
         let txn = Txn::new().when(Compare::Unchanged(store.key.clone(), store.revision)).delete(store.key);
         inner.accept(job, uuid, txn, |_| Error::with(Code::InUse, "the enabling has just ended; look again")).await
+    }
+}
+
+async fn reachability(inner: &Inner, config: &Stored<AwsKmsRecord>) -> Health {
+    let reason = match inner.client(config) {
+        Err(error) => Some(error.message),
+        Ok(client) => match client.describe_key(&config.record.settings.key_id).await {
+            Ok(_) => None,
+            Err(error) if error.came_from_aws() => None,
+            Err(error) => Some(error.to_string()),
+        },
+    };
+    match reason {
+        None => Health { good: true, code: None, message: String::new() },
+        Some(reason) => {
+            let message = format!("Amazon KMS is not reachable from all nodes - {}: {reason}", inner.node.name);
+            Health { good: false, code: Some(Code::AmazonUnreachable), message }
+        }
     }
 }
 

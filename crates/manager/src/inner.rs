@@ -35,7 +35,9 @@ pub(crate) struct Inner {
     pub ekmip_names: Vec<String>,
     pub ekmip_addresses: Vec<std::net::IpAddr>,
     /// What the last looks at AWS were.
-    pub amazon_looks: crate::aws_kms::Looks,
+    pub amazon_looks: crate::looks::Looks<crate::model::Health>,
+    /// What the last preflights were.
+    pub check_looks: crate::looks::Looks<Result<crate::model::CheckReport>>,
     /// Slots for reads of keys that are not in memory.
     pub misses: tokio::sync::Semaphore,
     /// Turns for searches through all keys of an SVM.

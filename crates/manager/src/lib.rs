@@ -18,9 +18,11 @@ mod evidence;
 mod inner;
 mod jobs;
 pub mod keys;
+mod looks;
 pub mod model;
 pub mod passwords;
 mod poll;
+mod preflight;
 pub mod random;
 mod reachability;
 mod records;
@@ -172,6 +174,7 @@ impl Manager {
             ekmip_names: options.node.ekmip_names,
             ekmip_addresses: options.node.ekmip_addresses,
             amazon_looks: Default::default(),
+            check_looks: Default::default(),
             misses: tokio::sync::Semaphore::new(keys::MISSES_AT_A_TIME),
             scans: tokio::sync::Semaphore::new(keys::SCANS_AT_A_TIME),
             admin_password_changed: tokio::sync::Notify::new(),

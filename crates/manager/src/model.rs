@@ -383,3 +383,29 @@ pub struct Health {
     /// What is wrong, on which nodes; or how much time is left.
     pub message: String,
 }
+
+/// What a preflight of a configuration has found (`keystead.check`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckReport {
+    /// Whether no step has failed.
+    pub passed: bool,
+    /// The steps that were tried, in one line, with what to do about the one that has failed.
+    pub summary: String,
+    /// All steps, in their order.
+    pub steps: Vec<CheckStep>,
+}
+
+/// One step of a preflight.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckStep {
+    /// For example `dns`, `proxy`, `encrypt`.
+    pub name: &'static str,
+    /// `passed`, `failed` or `skipped`.
+    pub state: &'static str,
+    /// How long it took.
+    pub took: Duration,
+    /// What was seen, or why it was skipped.
+    pub message: String,
+    /// What to do; empty where it has not failed.
+    pub advice: String,
+}

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 /// How many passwords are checked at a time.
 const AT_A_TIME: usize = 2;
@@ -63,6 +63,8 @@ struct State {
     failures: HashMap<(IpAddr, [u8; 32]), Failures>,
     /// Checks that are under way, by source.
     checking: HashMap<IpAddr, usize>,
+    /// The same by what is checked: who brings the same password meanwhile, as a client with many connections does, waits for that one's end.
+    flights: HashMap<(IpAddr, [u8; 32]), watch::Receiver<Option<Verdict>>>,
 }
 
 #[derive(Clone, Copy)]
@@ -107,7 +109,8 @@ impl Gate {
     pub async fn check(&self, account: &str, hash: Option<&str>, password: &SecretString, source: IpAddr, now: Duration) -> Verdict {
         let fingerprint = self.fingerprint(account, hash.unwrap_or_default(), password);
         let who = (source, self.fingerprint(account, "", &SecretString::default()));
-        {
+        let flight = (source, fingerprint);
+        let joined = {
             let state = self.lock();
             if hash.is_some() && state.good.get(&fingerprint).is_some_and(|until| now < *until) {
                 return Verdict::Ok;
@@ -115,10 +118,16 @@ impl Gate {
             if let Some(failures) = state.failures.get(&who).filter(|failures| now < failures.until) {
                 return Verdict::TryLater(failures.until.saturating_sub(now));
             }
+            state.flights.get(&flight).cloned()
+        };
+        if let Some(mut joined) = joined {
+            let verdict = joined.wait_for(Option::is_some).await.ok().and_then(|verdict| *verdict);
+            return verdict.unwrap_or(Verdict::TryLater(Duration::from_secs(1)));
         }
         // One source must not fill the queue for the others, whatever accounts it names.
         let Some(_turn) = Turn::take(&self.state, source) else { return Verdict::TryLater(Duration::from_secs(1)) };
         let Ok(_waiting) = self.waiting.try_acquire() else { return Verdict::TryLater(Duration::from_secs(1)) };
+        let landing = Landing::new(&self.state, flight);
         let Ok(slot) = Arc::clone(&self.slots).acquire_owned().await else { return Verdict::TryLater(Duration::from_secs(1)) };
         let (argon2, stored, given) = (self.argon2.clone(), hash.unwrap_or(&self.nobody).to_owned(), password.clone());
         let right = tokio::task::spawn_blocking(move || {
@@ -128,6 +137,7 @@ impl Gate {
         })
         .await
         .unwrap_or(false);
+        landing.tell(if right && hash.is_some() { Verdict::Ok } else { Verdict::Wrong });
         let mut state = self.lock();
         if right && hash.is_some() {
             state.failures.remove(&who);
@@ -192,6 +202,31 @@ impl Drop for Turn<'_> {
                 locked.checking.remove(&self.source);
             }
         }
+    }
+}
+
+/// A check that others can join. Where it is given up, they are told so by its end.
+struct Landing<'g> {
+    state: &'g Mutex<State>,
+    flight: (IpAddr, [u8; 32]),
+    verdict: watch::Sender<Option<Verdict>>,
+}
+
+impl<'g> Landing<'g> {
+    fn new(state: &'g Mutex<State>, flight: (IpAddr, [u8; 32])) -> Self {
+        let (verdict, joined) = watch::channel(None);
+        state.lock().unwrap_or_else(PoisonError::into_inner).flights.insert(flight, joined);
+        Self { state, flight, verdict }
+    }
+
+    fn tell(&self, verdict: Verdict) {
+        self.verdict.send_replace(Some(verdict));
+    }
+}
+
+impl Drop for Landing<'_> {
+    fn drop(&mut self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).flights.remove(&self.flight);
     }
 }
 
@@ -291,6 +326,29 @@ mod tests {
         assert!(matches!(verdicts.last(), Some(Verdict::TryLater(_))), "{verdicts:?}");
         assert_eq!(gate.check("admin", Some(&hash), &secret("correct horse"), HERE, Duration::ZERO).await, Verdict::Ok);
         assert_eq!(gate.check("admin", Some(&hash), &secret("correct horse"), ELSEWHERE, Duration::from_secs(120)).await, Verdict::Ok);
+    }
+
+    #[tokio::test]
+    async fn a_burst_of_one_good_login_is_one_check() {
+        let gate = gate();
+        let hash = gate.hash(secret("correct horse")).await.unwrap();
+        let password = secret("correct horse");
+        let burst = (0..10 * WAITING_OF_ONE).map(|_| gate.check("a", Some(&hash), &password, HERE, Duration::ZERO));
+        let verdicts = futures_util::future::join_all(burst).await;
+        assert!(verdicts.iter().all(|verdict| *verdict == Verdict::Ok), "{verdicts:?}");
+        assert!(gate.lock().flights.is_empty() && gate.lock().checking.is_empty());
+    }
+
+    #[tokio::test]
+    async fn one_source_does_not_fill_the_queue_whatever_accounts_it_names() {
+        let gate = gate();
+        let hash = gate.hash(secret("correct horse")).await.unwrap();
+        let (names, password, right) = ((0..WAITING).map(|n| format!("account{n}")).collect::<Vec<_>>(), secret("guess"), secret("correct horse"));
+        let guesses = futures_util::future::join_all(names.iter().map(|name| gate.check(name, None, &password, ELSEWHERE, Duration::ZERO)));
+        let (verdicts, good) = tokio::join!(guesses, gate.check("admin", Some(&hash), &right, HERE, Duration::ZERO));
+        assert_eq!(good, Verdict::Ok);
+        let refused = verdicts.iter().filter(|verdict| matches!(verdict, Verdict::TryLater(_))).count();
+        assert!((1..=WAITING - WAITING_OF_ONE).contains(&refused), "{refused}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::select::Selection;
 use futures_util::StreamExt as _;
 use keystead_awskms::{CredentialsSource, EncryptionContext, Endpoint, ProxyKind};
 use keystead_manager::model::{
-    AwsKms, AwsKmsChange, AwsKmsSettings, EkmipReachability, EnableRequest, Health, Proxy, ProxyChange, RekeyExternalRequest, Role, SvmSelector,
+    AwsKms, AwsKmsChange, AwsKmsSettings, CheckReport, EkmipReachability, EnableRequest, Health, Proxy, ProxyChange, RekeyExternalRequest, Role, SvmSelector,
 };
 use keystead_manager::{Code, Error, Result};
 use serde_json::{Map, Value as Json, json};
@@ -142,6 +142,7 @@ pub const AWS_KMS: Resource = Resource {
             doc: "Credentials of the node's own in place of an access key.",
         },
         shown("keystead.bound", Show::Named, "Seconds from a revocation in AWS to the last key that is handed out."),
+        shown("keystead.check", Show::Exact, "A preflight, taken now: each step of the way to AWS and of the use of the key, and what to do where one fails."),
     ],
 };
 
@@ -168,6 +169,7 @@ pub async fn list(request: Request) -> Result<Answer> {
     let ordered = |path: &str| request.query.get("order_by").is_some_and(|order| order.contains(path));
     let (state, amazon) = (wanted("state") || ordered("state."), wanted("amazon_reachability") || ordered("amazon_reachability."));
     let ekmip = wanted("ekmip_reachability") || ordered("ekmip_reachability");
+    let checked = selection.has("keystead.check");
     // Only what the answer can show is looked at live: what other filters leave out, and other pages, cost no probe.
     let live_order = ["state", "amazon_reachability", "ekmip_reachability"].iter().any(|path| ordered(path));
     let filters = request.query.filters(&AWS_KMS)?;
@@ -201,6 +203,9 @@ pub async fn list(request: Request) -> Result<Answer> {
                     let looked = if live { Some(request.manager.ekmip_reachability(config.uuid).await) } else { None };
                     put(&mut record, "ekmip_reachability", ekmip_reachability(looked));
                 }
+                if checked {
+                    put(&mut record, "keystead.check", check(if live { Some(request.manager.check(config.uuid).await) } else { None }));
+                }
                 record
             }
         })
@@ -223,6 +228,9 @@ pub async fn show(request: Request) -> Result<Answer> {
     }
     if selection.has("ekmip_reachability") {
         put(&mut record, "ekmip_reachability", ekmip_reachability(Some(request.manager.ekmip_reachability(config.uuid).await)));
+    }
+    if selection.has("keystead.check") {
+        put(&mut record, "keystead.check", check(Some(request.manager.check(config.uuid).await)));
     }
     Ok(Answer::ok(Json::Object(project(&selection, &record, request.links()))))
 }
@@ -610,6 +618,26 @@ fn ekmip_reachability(looked: Option<Result<Vec<EkmipReachability>>>) -> Json {
     }
 }
 
+/// A preflight. `None`: the request has taken as many as it may.
+fn check(looked: Option<Result<CheckReport>>) -> Json {
+    match looked {
+        Some(Ok(report)) => {
+            let steps = report.steps.into_iter().map(|step| {
+                let duration = u64::try_from(step.took.as_millis()).unwrap_or(u64::MAX);
+                json!({ "name": step.name, "state": step.state, "duration_ms": duration, "message": step.message, "advice": step.advice })
+            });
+            json!({ "passed": report.passed, "summary": report.summary, "steps": steps.collect::<Vec<_>>() })
+        }
+        Some(Err(error)) => json!({ "passed": false, "summary": error.message, "steps": [] }),
+        None => live_limit(),
+    }
+}
+
+/// What stands in place of a live object where the request has looked at as many as it may.
+fn live_limit() -> Json {
+    json!({ "code": Code::TooManyRequests.to_string(), "message": format!("one request looks at {LIVE_RECORDS} records at the most; ask for this one by itself") })
+}
+
 /// Puts a live object into a record. `None`: the request has looked at as many as it may.
 fn live_object(record: &mut Map<String, Json>, object: &str, flag: &str, health: Option<Result<Health>>) {
     let value = match health {
@@ -618,9 +646,7 @@ fn live_object(record: &mut Map<String, Json>, object: &str, flag: &str, health:
         }
         // Deleted at this moment.
         Some(Err(_)) => return,
-        None => {
-            json!({ "code": Code::TooManyRequests.to_string(), "message": format!("one request looks at {LIVE_RECORDS} records at the most; ask for this one by itself") })
-        }
+        None => live_limit(),
     };
     put(record, object, value);
 }

@@ -94,8 +94,10 @@ pub enum Show {
     Standard,
     /// When it is named, or with `fields=**`.
     Advanced,
-    /// Only when it is named.
+    /// Only when it is named, by itself or with the object in which it stands.
     Named,
+    /// Only when it is named by itself: it costs too much to be had by the way. No filter, and not sortable.
+    Exact,
     /// Never: 262249 when asked for, 262250 as a filter, 262202 in a URL.
     Never,
 }

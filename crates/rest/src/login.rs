@@ -27,7 +27,12 @@ pub async fn authorize(manager: &Manager, headers: &HeaderMap, source: IpAddr, a
     let who = match manager.authenticate(&name, &password, source).await {
         Login::Ok(who) => who,
         Login::Wrong => return Err(Error::new(Code::NotLoggedIn)),
-        Login::TryLater(wait) => return Err(Error::with(Code::TooManyRequests, format!("too many failed logins; try again in {} s", wait.as_secs().max(1)))),
+        Login::TryLater(wait) => {
+            return Err(Error::with(
+                Code::TooManyRequests,
+                format!("too many logins that failed, or too many at a time; try again in {} s", wait.as_secs().max(1)),
+            ));
+        }
     };
     if access == Access::Change && who.role == Role::Readonly {
         return Err(Error::with(Code::PermissionDenied, format!("the role of {} is readonly", who.name)));

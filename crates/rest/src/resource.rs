@@ -117,10 +117,10 @@ impl Resource {
     /// Whether a path may be filtered or sorted by.
     ///
     /// # Errors
-    /// 262179 unknown; 262250 a secret.
+    /// 262179 unknown; 262250 a secret, or what is only shown when it is named by itself.
     pub fn filterable(&self, path: &str) -> Result<()> {
         match self.field(path) {
-            Some(field) if field.show == Show::Never => Err(Error::with(Code::NotFilterable, path).target(path)),
+            Some(field) if matches!(field.show, Show::Never | Show::Exact) => Err(Error::with(Code::NotFilterable, path).target(path)),
             Some(_) => Ok(()),
             None => Err(unknown(path)),
         }

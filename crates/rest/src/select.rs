@@ -77,7 +77,7 @@ impl Selection {
         let found: Vec<_> = match resource.field(path) {
             Some(field) if field.show == Show::Never => return Err(Error::with(Code::NotRequestable, path).target("fields")),
             Some(field) => vec![field],
-            None => resource.under(path.strip_suffix(".*").unwrap_or(path)).filter(|field| field.show != Show::Never).collect(),
+            None => resource.under(path.strip_suffix(".*").unwrap_or(path)).filter(|field| !matches!(field.show, Show::Never | Show::Exact)).collect(),
         };
         if found.is_empty() {
             return Err(Error::with(Code::UnknownRequestedField, path).target("fields"));
@@ -132,6 +132,11 @@ mod tests {
         assert!(selected(Some("*"), false).has("region") && !selected(Some("*"), false).has("state"));
         assert!(selected(Some("**"), false).has("state") && !selected(Some("**"), false).has("keystead"));
         assert!(selected(Some("keystead"), false).has("keystead.bound"));
+        for text in ["*", "**", "keystead", "keystead.*", "*,**,keystead,keystead.bound", "keystead.check,!keystead.check", "keystead.check,!keystead.{check}"]
+        {
+            assert!(!selected(Some(text), true).has("keystead.check"), "{text}");
+        }
+        assert!(selected(Some("uuid,keystead.{bound,check}"), false).has("keystead.check") && selected(Some("keystead.check"), true).has("keystead"));
         assert!(selected(Some("state.{code,message}"), false).has("state.code") && !selected(Some("state.{code,message}"), false).has("state.cluster_state"));
         assert!(!selected(Some("*,!region"), false).has("region") && selected(Some("*,!region"), false).has("port"));
     }

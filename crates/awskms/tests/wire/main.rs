@@ -11,6 +11,7 @@ mod test_credentials;
 mod test_egress;
 mod test_endpoint;
 mod test_limits;
+mod test_preflight;
 mod test_proxy;
 mod test_retries;
 mod test_secrets;

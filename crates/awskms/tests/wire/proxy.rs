@@ -9,10 +9,10 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-pub const USER: &str = "squid-user";
-pub const PASSWORD: &str = "pr0xy-p4ss:word@/%";
+pub const USER: &str = "squid user%41";
+pub const PASSWORD: &str = "pr0xy-p4ss:word@/%42 % ü+";
 /// The two, as RFC 7617 puts them together.
-pub const LOGIN: &str = "Basic c3F1aWQtdXNlcjpwcjB4eS1wNHNzOndvcmRALyU=";
+pub const LOGIN: &str = "Basic c3F1aWQgdXNlciU0MTpwcjB4eS1wNHNzOndvcmRALyU0MiAlIMO8Kw==";
 
 /// What a proxy does with a CONNECT.
 #[derive(Clone, Copy)]

@@ -5,11 +5,13 @@ use super::{Afterwards, JobKind, Plan};
 use crate::aws::{Phase, context, kek_from};
 use crate::inner::Inner;
 use crate::model::SvmRef;
+use crate::preflight::CallError;
 use crate::records::{
     AwsKmsRecord, Base64, EkmipCertificateRecord, KekRecord, KeyStoreRecord, KeyStoreState, NodeRecord, Record, Stored, kek_key, key, onboard_keys_prefix,
 };
 use crate::view::View;
 use crate::{Code, Error, Result};
+use keystead_awskms::preflight::Known;
 use keystead_awskms::{Client, EncryptionContext};
 use keystead_keyring::Kek;
 use keystead_store::{Compare, Range, Txn};
@@ -37,18 +39,15 @@ pub(crate) async fn run(job: &JobContext, kind: &JobKind) -> Result<Plan> {
         proxy_password: proxy_password.clone(),
         unproven: false,
     };
-    let client = manager.client_for(&record)?;
-    let owner = manager.svm_ref(*svm);
-    let context = context(settings.encryption_context.as_deref())?;
-    if !skip_verify {
-        job.progress("asking AWS KMS about the customer key (1 of 3)").await;
-        describe(job, &client, &owner, &settings.key_id).await?;
-    }
-    job.progress("wrapping the KEK with the customer key (2 of 3)").await;
-    let kek = Kek::generate(*svm, FIRST_KEK);
-    let wrapped = wrap(job, Phase::Enabling, &client, &owner, &kek, &settings.key_id, settings.encryption_context.clone(), &context).await?;
-    job.progress("proving that AWS KMS unwraps the KEK (3 of 3)").await;
-    let kek_record = prove(job, Phase::Enabling, &client, &owner, &kek, wrapped, &context).await?;
+    let (kek, kek_record) = match set_up(job, &record, *skip_verify).await {
+        Ok(proven) => proven,
+        // Who skips the proof beforehand skips the preflight too.
+        Err(failed) if *skip_verify || failed.known.is_none() => return Err(failed.into()),
+        Err(failed) => {
+            job.progress("looking for what stands between this node and AWS KMS").await;
+            return Err(manager.explained(failed, &record).await);
+        }
+    };
     manager.seal.prove().await?;
 
     job.progress("storing the configuration").await;
@@ -107,19 +106,36 @@ fn every_node_has_an_address(manager: &Inner) -> Result<()> {
     }
 }
 
-async fn describe(job: &JobContext, client: &Client, svm: &SvmRef, key_id: &str) -> Result<()> {
-    let doing = "DescribeKey";
-    let description = job.aws("describe_key", client.describe_key(key_id)).await.map_err(|error| job.manager.aws_error(Phase::Enabling, svm, doing, &error))?;
-    if !description.enabled {
-        return Err(Error::with(
-            Code::KeyUnusable,
-            format!("AWS KMS says that the key {} is in the state {}; it must be Enabled", description.arn, description.state),
-        ));
+/// Makes the KEK, has AWS wrap it, and proves that it comes back.
+async fn set_up(job: &JobContext, config: &AwsKmsRecord, skip_verify: bool) -> std::result::Result<(Kek, KekRecord), CallError> {
+    let (manager, settings) = (&job.manager, &config.settings);
+    let client = manager.client_for(config)?;
+    let owner = manager.svm_ref(config.svm);
+    let context = context(settings.encryption_context.as_deref())?;
+    if !skip_verify {
+        job.progress("asking AWS KMS about the customer key (1 of 3)").await;
+        describe(job, &client, &owner, &settings.key_id).await?;
     }
-    if description.usage.as_deref().is_some_and(|usage| usage != "ENCRYPT_DECRYPT") {
-        return Err(Error::with(Code::KeyUnusable, format!("the key {} is not for ENCRYPT_DECRYPT", description.arn)));
-    }
-    Ok(())
+    job.progress("wrapping the KEK with the customer key (2 of 3)").await;
+    let kek = Kek::generate(config.svm, FIRST_KEK);
+    let wrapped = wrap(job, Phase::Enabling, &client, &owner, &kek, &settings.key_id, settings.encryption_context.clone(), &context).await?;
+    job.progress("proving that AWS KMS unwraps the KEK (3 of 3)").await;
+    let kek_record = prove(job, Phase::Enabling, &client, &owner, &kek, wrapped, &context).await?;
+    Ok((kek, kek_record))
+}
+
+async fn describe(job: &JobContext, client: &Client, svm: &SvmRef, key_id: &str) -> std::result::Result<(), CallError> {
+    let described = job.aws("describe_key", client.describe_key(key_id)).await;
+    let description =
+        described.map_err(|error| CallError::of(job.manager.aws_error(Phase::Enabling, svm, "DescribeKey", &error), Known::DescribeKey(error)))?;
+    let why = if !description.enabled {
+        format!("AWS KMS says that the key {} is in the state {}; it must be Enabled", description.arn, description.state)
+    } else if description.usage.as_deref().is_some_and(|usage| usage != "ENCRYPT_DECRYPT") {
+        format!("the key {} is not for ENCRYPT_DECRYPT", description.arn)
+    } else {
+        return Ok(());
+    };
+    Err(CallError::of(Error::with(Code::KeyUnusable, why), Known::UnusableKey(description)))
 }
 
 /// Has AWS wrap a KEK.
@@ -133,11 +149,9 @@ pub(crate) async fn wrap(
     key_id: &str,
     context_text: Option<String>,
     context: &EncryptionContext,
-) -> Result<KekRecord> {
-    let encrypted = job
-        .aws("encrypt", client.encrypt(key_id, kek.expose(), context))
-        .await
-        .map_err(|error| job.manager.aws_error(phase, svm, "Encrypt of the KEK", &error))?;
+) -> std::result::Result<KekRecord, CallError> {
+    let encrypted = job.aws("encrypt", client.encrypt(key_id, kek.expose(), context)).await;
+    let encrypted = encrypted.map_err(|error| CallError::of(job.manager.aws_error(phase, svm, "Encrypt of the KEK", &error), Known::Encrypt(error)))?;
     Ok(KekRecord {
         svm: kek.svm(),
         version: kek.version(),
@@ -159,19 +173,17 @@ pub(crate) async fn prove(
     kek: &Kek,
     wrapped: KekRecord,
     context: &EncryptionContext,
-) -> Result<KekRecord> {
-    let mut decrypted = job
-        .aws("decrypt", client.decrypt(&wrapped.key_arn, &wrapped.blob.0, context))
-        .await
-        .map_err(|error| job.manager.aws_error(phase, svm, "Decrypt of the KEK", &error))?;
+) -> std::result::Result<KekRecord, CallError> {
+    let decrypted = job.aws("decrypt", client.decrypt(&wrapped.key_arn, &wrapped.blob.0, context)).await;
+    let mut decrypted = decrypted.map_err(|error| CallError::of(job.manager.aws_error(phase, svm, "Decrypt of the KEK", &error), Known::Decrypt(error)))?;
     match kek_from(&wrapped, &mut decrypted.plaintext) {
         Some(same) if kek.matches(same.expose()) => Ok(KekRecord { key_material_id: decrypted.key_material_id, ..wrapped }),
-        _ => Err(Error::with(
-            Code::KeyUnusable,
-            format!(
+        _ => {
+            let why = format!(
                 "for the SVM {}, AWS KMS unwrapped another KEK than it had wrapped with {}; nothing is stored. Look at what stands between node {} and AWS",
                 svm.name, wrapped.key_arn, job.manager.node.name
-            ),
-        )),
+            );
+            Err(CallError::of(Error::with(Code::KeyUnusable, why), Known::OtherPlaintext))
+        }
     }
 }

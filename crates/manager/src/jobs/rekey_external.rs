@@ -35,9 +35,9 @@ pub(crate) async fn run(job: &JobContext, config: Uuid, key_id: &str, change: &S
         _ => error,
     };
     job.progress("wrapping the KEK with the new customer key (2 of 3)").await;
-    let wrapped = wrap(job, Phase::InUse, &client, &svm, &kek, key_id, text, &context).await.map_err(failed)?;
+    let wrapped = wrap(job, Phase::InUse, &client, &svm, &kek, key_id, text, &context).await.map_err(|error| failed(error.into()))?;
     job.progress("proving that AWS KMS unwraps the KEK with the new customer key (3 of 3)").await;
-    let wrapped = prove(job, Phase::InUse, &client, &svm, &kek, wrapped, &context).await.map_err(failed)?;
+    let wrapped = prove(job, Phase::InUse, &client, &svm, &kek, wrapped, &context).await.map_err(|error| failed(error.into()))?;
     if change.secret_access_key.is_some() || change.proxy_password.is_some() {
         manager.seal.prove().await?;
     }

@@ -1,0 +1,53 @@
+//! Live looks at AWS that are shared: many readers make one look a configuration.
+
+use crate::clock::Clock;
+use crate::records::{AwsKmsRecord, Stored};
+use keystead_store::Revision;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use uuid::Uuid;
+
+/// How long a look is shared.
+const SHARED_FOR: Duration = Duration::from_secs(5);
+/// How many looks are kept at the most.
+const MOST: usize = 10_000;
+
+/// The last look at each configuration.
+pub(crate) struct Looks<T>(Mutex<HashMap<Uuid, Slot<T>>>);
+
+type Slot<T> = Arc<tokio::sync::Mutex<Option<Look<T>>>>;
+
+struct Look<T> {
+    at: Duration,
+    /// What was looked at: another state of the configuration needs another look.
+    revision: Revision,
+    seen: T,
+}
+
+impl<T> Default for Looks<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T: Clone> Looks<T> {
+    /// Looks now, or answers the last look where that was at most 5 s ago. Who asks while a look is under way waits for it.
+    pub async fn shared(&self, clock: &dyn Clock, config: &Stored<AwsKmsRecord>, look: impl Future<Output = T>) -> T {
+        let slot = {
+            let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if slots.len() > MOST {
+                slots.clear();
+            }
+            Arc::clone(slots.entry(config.record.uuid).or_default())
+        };
+        let mut last = slot.lock().await;
+        let now = clock.monotonic();
+        if let Some(look) = last.as_ref().filter(|look| look.revision == config.revision && now.saturating_sub(look.at) <= SHARED_FOR) {
+            return look.seen.clone();
+        }
+        let seen = look.await;
+        *last = Some(Look { at: clock.monotonic(), revision: config.revision, seen: seen.clone() });
+        seen
+    }
+}
