@@ -49,7 +49,8 @@ pub enum Hop {
 }
 
 impl Hop {
-    fn text(self) -> &'static str {
+    /// In words.
+    pub fn text(self) -> &'static str {
         match self {
             Self::Settings => "settings",
             Self::Credentials => "credentials",
@@ -94,6 +95,11 @@ impl Error {
     /// AWS's own name for it, for example `DisabledException`.
     pub fn code(&self) -> Option<&str> {
         self.code.as_deref()
+    }
+
+    /// Where the call went: `host:port`, and the proxy where there is one.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
     }
 
     /// AWS's identifier of the request.

@@ -168,6 +168,37 @@ impl Tried {
         panic!("{:?} must be {word}, but is: {last}", self.row);
     }
 
+    /// The events of the SVM, in their order: their names, and AWS's own name and request id where AWS spoke.
+    async fn told(&self, node: &Node) {
+        let path = format!("/support/ems/events?svm.name={}&fields=*", self.svm);
+        let events = node.get(&path).await["records"].as_array().unwrap().clone();
+        let names: Vec<&str> = events.iter().rev().map(|event| event["message"]["name"].as_str().unwrap()).collect();
+        let expected: &[&str] = match (self.row.class, self.row.says) {
+            (Class::Revoked, _) => {
+                &["ekmip.awskms.notAvailable", "keystead.awskms.revoking", "ekmip.awskms.volOffline", "ekmip.awskms.volOnline", "ekmip.awskms.available"]
+            }
+            (Class::Misconfigured, _) => &["ekmip.awskms.notAvailable", "keystead.awskms.misconfigured", "ekmip.awskms.available"],
+            (Class::Integrity, _) => &["ekmip.awskms.notAvailable", "keystead.awskms.integrity", "ekmip.awskms.available"],
+            (Class::Outage, "ThrottlingException" | "TooManyRequestsException") => {
+                &["ekmip.awskms.notAvailable", "keystead.awskms.throttled", "ekmip.awskms.available"]
+            }
+            (Class::Outage, _) => &["ekmip.awskms.notAvailable", "ekmip.awskms.available"],
+        };
+        assert_eq!(names, expected, "{:?}: {events:?}", self.row);
+        let first = events.last().unwrap();
+        let parameter = |name: &str| {
+            let parameters = first["parameters"].as_array().unwrap();
+            parameters.iter().find(|parameter| parameter["name"] == name).map(|parameter| parameter["value"].as_str().unwrap().to_owned())
+        };
+        let text = first["log_message"].as_str().unwrap();
+        assert!(text.contains(&self.svm) && text.contains(self.row.says) && text.contains("vm"), "{:?}: {text}", self.row);
+        assert_eq!(first["node"]["name"], node.get("/cluster/nodes").await["records"][0]["name"]);
+        if let Fault::Error { code, .. } = &self.row.fault {
+            assert_eq!(parameter("aws_error").as_ref(), Some(code), "{first}");
+            assert!(parameter("aws_request_id").is_some_and(|id| !id.is_empty()), "{first}");
+        }
+    }
+
     /// What a KMIP client gets: the key, or the reason why not.
     fn get(&self, node: &Node) -> Result<Vec<u8>, (Option<ResultReason>, String)> {
         let endpoint = self.client.as_ref().unwrap().endpoint(node.ekmip);
@@ -274,6 +305,7 @@ async fn every_row_of_the_table() {
     .await;
     for tried in &all {
         assert!(tried.get(&node).is_ok(), "{:?}", tried.row);
+        tried.told(&node).await;
     }
     node.stop().await;
 }

@@ -28,6 +28,16 @@ async fn wrapped(scene: &Scene) -> Value {
     .await
 }
 
+/// The events of an SVM by this name, newest first.
+async fn told(scene: &Scene, svm: &str, name: &str) -> Vec<Value> {
+    scene.node.get(&format!("/support/ems/events?svm.name={svm}&message.name={name}&fields=*")).await["records"].as_array().unwrap().clone()
+}
+
+fn parameter(event: &Value, name: &str) -> String {
+    let parameters = event["parameters"].as_array().unwrap();
+    parameters.iter().find(|parameter| parameter["name"] == name).unwrap()["value"].as_str().unwrap().to_owned()
+}
+
 /// Lets a poll pass, and answers what AWS was asked.
 async fn poll(scene: &Scene) -> Vec<String> {
     scene.kms.clear_calls();
@@ -51,6 +61,9 @@ async fn a_rotated_key() {
     let material = scene.kms.key(&scene.key).unwrap().key_material_id;
     assert!(job["description"].as_str().unwrap().contains(&material), "{job}");
     assert_eq!(job["svm"]["name"], "svm1");
+
+    let events = told(&scene, "svm1", "ekmip.awskms.keyVersionChg").await;
+    assert_eq!((events.len(), parameter(&events[0], "new_material")), (1, material), "{events:?}");
 
     // Once: the polls after it find nothing to do.
     let asked = poll(&scene).await;
@@ -76,6 +89,10 @@ async fn an_alias_that_moves() {
     assert_eq!((&job["state"], &job["svm"]["name"]), (&json!("success"), &json!("svm2")), "{job}");
     assert!(job["message"].as_str().unwrap().contains(&new.arn), "{job}");
 
+    let events = told(&scene, "svm2", "ekmip.awskms.keyChg").await;
+    assert_eq!(events.len(), 1, "{events:?}");
+    assert_eq!((parameter(&events[0], "old_key"), parameter(&events[0], "new_key")), (old.arn.clone(), new.arn.clone()));
+
     // From now on the new key alone counts: the old one can go.
     scene.kms.delete_key(&old.key_id).unwrap();
     scene.clock.advance(PERIOD);
@@ -98,6 +115,7 @@ async fn without_material_ids_each_thirty_days() {
     scene.clock.advance(Duration::from_secs(24 * 3600));
     let job = wrapped(&scene).await;
     assert_eq!((&job["state"], &job["svm"]["name"]), (&json!("success"), &json!("svm2")), "{job}");
+    assert_eq!(told(&scene, "svm2", "ekmip.awskms.keyVersionChg").await.len(), 1);
 }
 
 /// Nobody re-roots a revoked tenant: the old key must be good inside the job, also where the poll that has noticed the change was good a moment ago.
@@ -118,6 +136,10 @@ async fn a_revocation_between_the_notice_and_the_wrapping() {
     assert_eq!((&job["state"], &job["code"]), (&json!("failure"), &json!(65537538)), "{job}");
     assert!(job["message"].as_str().unwrap().contains("DisabledException"), "{job}");
     assert!(!scene.kms.calls().iter().any(|call| call.operation == "Encrypt" && call.key_id.as_deref() == Some(&new.key_id)));
+
+    let events = told(&scene, "svm2", "keystead.awskms.rewrapFailed").await;
+    assert_eq!((events.len(), parameter(&events[0], "code")), (1, "65537538".to_owned()), "{events:?}");
+    assert_eq!(told(&scene, "svm2", "ekmip.awskms.keyChg").await, Vec::<Value>::new());
 
     // The same by hand, and with the context; and nothing of it is left behind once the key is back.
     let answer = scene.node.ask("POST", &format!("{config}/rekey-external?return_timeout=60"), Some(json!({ "key_id": new.key_id }))).await;

@@ -185,7 +185,7 @@ async fn a_stop_finishes_what_is_running() {
     assert_eq!(program.stop(), Some(0));
 }
 
-/// The operator is told of certificates that end soon, at the start and every hour.
+/// The operator is told of certificates that end soon.
 #[tokio::test]
 async fn certificates_that_end_soon_are_warned_about() {
     let (kms, key) = stand_in().await;
@@ -200,7 +200,7 @@ async fn certificates_that_end_soon_are_warned_about() {
     assert_eq!(program.stop(), Some(0), "{}", program.said());
     let mut program = Program::start(folder.path(), &toml_for(&kms, folder.path()), &[("KEYSTEAD_ADMIN_PASSWORD", PASSWORD)]).await;
     let warned = eventually("the warning must come", async || program.said().lines().find(|line| line.contains("ends soon")).map(str::to_owned)).await;
-    assert!(warned.contains("short-lived") && warned.contains("svm1") && warned.contains("WARN"), "{warned}");
+    assert!(warned.contains("short-lived") && warned.contains("svm1") && warned.contains("ERROR"), "{warned}");
     assert!(!program.said().contains("long-lived"), "{}", program.said());
     assert_eq!(program.stop(), Some(0));
 }

@@ -29,6 +29,47 @@ pub(crate) enum Phase {
     InUse,
 }
 
+/// What AWS, or whoever stands in the way to it, has said: for events and those who follow them up with AWS.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct AwsDetail {
+    /// AWS's own name for the error.
+    pub error: Option<String>,
+    /// AWS's identifier of the request.
+    pub request_id: Option<String>,
+    /// Where on the way it happened.
+    pub hop: Option<&'static str>,
+    /// `host:port`, and the proxy where there is one.
+    pub endpoint: Option<String>,
+}
+
+impl AwsDetail {
+    /// Whether AWS holds requests back.
+    pub fn is_throttled(&self) -> bool {
+        self.error.as_deref().is_some_and(|error| THROTTLES.contains(&error))
+    }
+
+    /// As parameters of an event.
+    pub fn parameters(&self) -> Vec<(&'static str, String)> {
+        let hop = self.hop.map(str::to_owned);
+        let all = [("aws_error", self.error.clone()), ("aws_request_id", self.request_id.clone()), ("hop", hop), ("endpoint", self.endpoint.clone())];
+        all.into_iter().filter_map(|(name, value)| value.map(|value| (name, value))).collect()
+    }
+}
+
+impl From<&keystead_awskms::Error> for AwsDetail {
+    fn from(error: &keystead_awskms::Error) -> Self {
+        Self {
+            error: error.code().map(str::to_owned),
+            request_id: error.request_id().map(str::to_owned),
+            hop: Some(error.hop().text()),
+            endpoint: Some(error.endpoint().to_owned()),
+        }
+    }
+}
+
+/// AWS's names for "too many requests" (AWS SDK, "Retry behavior").
+const THROTTLES: &[&str] = &["ThrottlingException", "Throttling", "TooManyRequestsException", "TooManyRequests", "RequestLimitExceeded"];
+
 impl Aws {
     pub fn new(environment: Environment) -> Self {
         Self { environment, clients: Mutex::default() }

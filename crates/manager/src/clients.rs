@@ -5,8 +5,9 @@
 
 use crate::aws_kms::select_svm;
 use crate::certificates::{CertificateError, CertificateRequest, Created, create};
+use crate::events::catalogue::CLIENT_EXPIRING;
 use crate::inner::{Inner, may_change};
-use crate::model::{EkmipClient, EkmipClientCa, NewEkmipClient, Principal, SvmKind, SvmSelector};
+use crate::model::{EkmipClient, EkmipClientCa, NewEkmipClient, Principal, SvmKind, SvmRef, SvmSelector};
 use crate::records::{AuthorityRecord, EkmipClientCaRecord, EkmipClientRecord, Record, Stored, SvmRecord, key};
 use crate::{Code, Error, Manager, Result};
 use aws_lc_rs::digest;
@@ -14,7 +15,7 @@ use jiff::{SignedDuration, Timestamp};
 use keystead_store::{Compare, Error as StoreError, Range, Revision, Txn};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -26,6 +27,8 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 const VALIDITY: &str = "P365DT";
 /// A client whose certificate ends within this time is warned about.
 const EXPIRING: SignedDuration = SignedDuration::from_hours(30 * 24);
+/// How near the end of a certificate is when it is told.
+const STAGES: [SignedDuration; 4] = [EXPIRING, SignedDuration::from_hours(7 * 24), SignedDuration::from_hours(24), SignedDuration::ZERO];
 /// How often certificates are looked through.
 const LOOK: Duration = Duration::from_secs(60 * 60);
 /// How many certificates of an SVM can be valid at a time; and how many it can have in all, with those that were revoked and have not ended yet.
@@ -268,28 +271,51 @@ pub fn fingerprint(der: &[u8]) -> [u8; 32] {
     out
 }
 
-/// Warns of client certificates that end soon, and renews this node's own, at the start and every hour.
+/// Raises events for client certificates that end soon, and renews this node's own, at the start and every hour.
 pub(crate) async fn watch_expiry(inner: Arc<Inner>, stop: CancellationToken) {
+    let mut seen = None;
     loop {
         crate::cluster::renew_ekmip_certificate(&inner).await;
-        for client in inner.view.all::<EkmipClientRecord>() {
-            let client = shown(&inner, client.record);
-            if client.state == "expiring" {
-                tracing::warn!(svm = client.svm.name, client = %client.uuid, common_name = client.common_name, expiry = %client.expiry, "the certificate of an EKMIP client ends soon; issue a new one with POST /security/ekmip/clients");
-            }
-        }
-        for ca in inner.view.all::<EkmipClientCaRecord>() {
-            let ca = shown_ca(&inner, ca.record);
-            if ca.expiry.duration_since(inner.clock.utc()) <= EXPIRING {
-                tracing::warn!(svm = ca.svm.name, ca = %ca.uuid, subject = ca.subject, expiry = %ca.expiry, "a client CA ends soon, or has ended, and its certificates with it; install a new one with POST /security/ekmip/client-cas");
-            }
-        }
+        tell_expiring(&inner, &mut seen);
         clean_up(&inner).await;
         tokio::select! {
             () = stop.cancelled() => return,
             () = inner.clock.sleep_until(inner.clock.monotonic() + LOOK) => {}
         }
     }
+}
+
+/// Raises one event for each certificate that has come nearer to its end than one of the [`STAGES`] since the last look. `seen` are those that were there at the last look of this process.
+fn tell_expiring(inner: &Inner, seen: &mut Option<HashSet<Uuid>>) {
+    let now = inner.clock.utc();
+    let before = inner.events.looked(now);
+    let known = seen.take();
+    let seen = seen.insert(HashSet::new());
+    let mut tell = |kind: &str, uuid: Uuid, svm: SvmRef, name: String, expiry: Timestamp| {
+        seen.insert(uuid);
+        // One that has come since the last look may have come with a short life.
+        let since = before.filter(|_| known.as_ref().is_none_or(|known| known.contains(&uuid)));
+        if let Some(stage) = stage_passed(expiry, since, now) {
+            let what = if stage.is_zero() { "has ended" } else { "ends soon" };
+            let reason = format!("{kind} {name} ({uuid}) {what}: {expiry}");
+            let parameters = vec![("reason", reason), ("kind", kind.to_owned()), ("uuid", uuid.to_string()), ("name", name), ("expiry", expiry.to_string())];
+            inner.raise(&CLIENT_EXPIRING, Some(&svm), parameters);
+        }
+    };
+    for client in inner.view.all::<EkmipClientRecord>().into_iter().filter(|client| client.record.revoked.is_none()) {
+        let client = shown(inner, client.record);
+        tell("certificate", client.uuid, client.svm, client.common_name, client.expiry);
+    }
+    for ca in inner.view.all::<EkmipClientCaRecord>() {
+        let ca = shown_ca(inner, ca.record);
+        tell("client CA", ca.uuid, ca.svm, ca.subject, ca.expiry);
+    }
+}
+
+/// The last of the [`STAGES`] whose moment lies after `since` and not after `now`.
+fn stage_passed(expiry: Timestamp, since: Option<Timestamp>, now: Timestamp) -> Option<SignedDuration> {
+    let passed = |stage: &SignedDuration| expiry.duration_since(now) <= *stage && since.is_none_or(|since| expiry.duration_since(since) > *stage);
+    STAGES.into_iter().rfind(passed)
 }
 
 /// Deletes what speaks for nobody any more: certificates that ended long ago, and what a deleted SVM has left.
@@ -380,4 +406,19 @@ fn unhex(text: &str) -> Option<[u8; 32]> {
         *to = u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok()?;
     }
     Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_stage_of_a_certificate_is_told_once() {
+        let day = |day: i64| Timestamp::from_second(day * 24 * 60 * 60).unwrap();
+        let told = |since, now| stage_passed(day(100), since, day(now)).map(|stage| stage.as_hours() / 24);
+        assert_eq!((told(None, 69), told(None, 70), told(None, 98), told(None, 101)), (None, Some(30), Some(7), Some(0)));
+        assert_eq!((told(Some(day(69)), 70), told(Some(day(70)), 71), told(Some(day(92)), 93)), (Some(30), None, Some(7)));
+        assert_eq!(told(Some(day(60)), 99), Some(1), "after a long pause the nearest alone");
+        assert_eq!((told(Some(day(99)), 100), told(Some(day(100)), 101)), (Some(0), None));
+    }
 }

@@ -1,6 +1,6 @@
 //! What a poll asks AWS, and what the answer proves (`contract/revocation.md`, "What a poll is").
 
-use crate::aws::{context, kek_from};
+use crate::aws::{AwsDetail, context, kek_from};
 use crate::inner::Inner;
 use crate::records::{AwsKmsRecord, KekRecord, KeyStoreRecord, KeyStoreState, Record, Stored, kek_key, keks_prefix};
 use crate::revocation::Outcome;
@@ -27,6 +27,15 @@ pub(crate) struct Failure {
     pub outcome: Outcome,
     /// In words.
     pub reason: String,
+    /// What AWS said, where it was asked.
+    pub detail: AwsDetail,
+}
+
+impl Failure {
+    /// One on this side.
+    fn here(outcome: Outcome, reason: String) -> Self {
+        Self { outcome, reason, detail: AwsDetail::default() }
+    }
 }
 
 impl Inner {
@@ -34,7 +43,7 @@ impl Inner {
     pub(crate) async fn unwrap(&self, config: &Stored<AwsKmsRecord>) -> (Duration, Result<Unwrapped, Failure>) {
         let client = match self.client(config) {
             Ok(client) => client,
-            Err(error) => return (self.clock.monotonic(), Err(Failure { outcome: Outcome::Misconfigured, reason: error.detail.unwrap_or(error.message) })),
+            Err(error) => return (self.clock.monotonic(), Err(Failure::here(Outcome::Misconfigured, error.detail.unwrap_or(error.message)))),
         };
         if let Err(error) = client.turn(TURN).await {
             return (self.clock.monotonic(), Err(failure(&error)));
@@ -51,7 +60,7 @@ impl Inner {
         let context = context(record.encryption_context.as_deref()).map_err(inside)?;
         let answer = client.within(limit).decrypt(&record.key_arn, &record.blob.0, &context).await;
         let mut decrypted = answer.map_err(|error| failure(&error))?;
-        let wrong = || Failure { outcome: Outcome::Integrity, reason: format!("{} has unwrapped to another KEK than the one that is in use", record.key_arn) };
+        let wrong = || Failure::here(Outcome::Integrity, format!("{} has unwrapped to another KEK than the one that is in use", record.key_arn));
         let kek = kek_from(record, &mut decrypted.plaintext).ok_or_else(wrong)?;
         if self.keyring.get(svm, record.version).is_some_and(|known| !known.matches(kek.expose())) {
             return Err(wrong());
@@ -68,7 +77,7 @@ impl Inner {
         let key = kek_key(svm, version);
         let id = key.strip_prefix(KekRecord::PREFIX).unwrap_or(&key).to_owned();
         let record = self.view.get::<KekRecord>(id).map_err(inside)?;
-        record.ok_or_else(|| Failure { outcome: Outcome::Integrity, reason: format!("version {version} of the wrapped KEK is missing from the store") })
+        record.ok_or_else(|| Failure::here(Outcome::Integrity, format!("version {version} of the wrapped KEK is missing from the store")))
     }
 
     /// While a rekey-internal has not ended, older versions of the KEK still wrap keys. A machine that starts in between needs them too.
@@ -93,11 +102,11 @@ impl Inner {
 
 /// A failure on this side says nothing about AWS.
 fn inside(error: crate::Error) -> Failure {
-    Failure { outcome: Outcome::Unreachable, reason: error.detail.unwrap_or(error.message) }
+    Failure::here(Outcome::Unreachable, error.detail.unwrap_or(error.message))
 }
 
 fn failure(error: &Error) -> Failure {
-    Failure { outcome: judge(error), reason: error.to_string() }
+    Failure { outcome: judge(error), reason: error.to_string(), detail: AwsDetail::from(error) }
 }
 
 /// What an error of AWS proves.

@@ -29,6 +29,7 @@ pub(crate) struct Inner {
     pub aws: crate::aws::Aws,
     pub runner: Runner,
     pub polls: Polls,
+    pub events: crate::events::queue::EventQueue,
     pub gate: Gate,
     pub ekmip_probe: Arc<dyn crate::EkmipProbe>,
     /// What the certificate of this node's EKMIP server is for.

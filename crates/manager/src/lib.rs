@@ -14,6 +14,7 @@ pub mod clock;
 mod cluster;
 mod credentials;
 mod error;
+pub mod events;
 mod evidence;
 mod inner;
 mod jobs;
@@ -42,6 +43,7 @@ pub use reachability::EkmipProbe;
 pub use seal::{Seal, SealSource};
 
 use crate::clock::Clock;
+use crate::events::queue::EventQueue;
 use crate::inner::Inner;
 use crate::jobs::runner::{self, Runner};
 use crate::model::NodeRef;
@@ -113,6 +115,9 @@ pub struct Manager {
     inner: Arc<Inner>,
     stop: CancellationToken,
     tasks: TaskTracker,
+    /// Ends the writer of events, after all those who raise them.
+    stop_writer: CancellationToken,
+    writer: TaskTracker,
 }
 
 impl Manager {
@@ -157,6 +162,7 @@ impl Manager {
             ekmip_address: options.node.ekmip_address,
             started: options.clock.utc(),
         };
+        let events = EventQueue::load(&*options.store, node.uuid).await.map_err(text)?;
         let inner = Arc::new(Inner {
             store: options.store,
             view,
@@ -169,6 +175,7 @@ impl Manager {
             aws: aws::Aws::new(options.aws),
             runner: Runner::new(options.job_concurrency),
             polls: Polls::default(),
+            events,
             gate: options.gate,
             ekmip_probe: options.ekmip_probe,
             ekmip_names: options.node.ekmip_names,
@@ -179,10 +186,17 @@ impl Manager {
             scans: tokio::sync::Semaphore::new(keys::SCANS_AT_A_TIME),
             admin_password_changed: tokio::sync::Notify::new(),
         });
-        let manager = Self { inner: Arc::clone(&inner), stop: CancellationToken::new(), tasks: TaskTracker::new() };
+        let manager = Self {
+            inner: Arc::clone(&inner),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            stop_writer: CancellationToken::new(),
+            writer: TaskTracker::new(),
+        };
         manager.tasks.spawn(Arc::clone(&inner.view).follow(manager.stop.clone()));
         cluster::register(&inner, &node).await.map_err(text)?;
         inner.configure_aws();
+        manager.writer.spawn(events::writer::run(Arc::clone(&inner), manager.stop_writer.clone()));
         manager.tasks.spawn(runner::run(Arc::clone(&inner), manager.stop.clone()));
         manager.tasks.spawn(poll::run(Arc::clone(&inner), manager.stop.clone()));
         manager.tasks.spawn(clients::watch_expiry(inner, manager.stop.clone()));
@@ -194,6 +208,9 @@ impl Manager {
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
+        self.stop_writer.cancel();
+        self.writer.close();
+        self.writer.wait().await;
         for svm in self.svms() {
             self.inner.keyring.forget(svm.uuid);
         }

@@ -2,6 +2,7 @@
 //!
 //! It also brings KEKs into memory: a machine that starts has none, and its first good poll loads it. The start of a node never waits for that.
 
+use crate::aws::AwsDetail;
 use crate::evidence::{Failure, Unwrapped};
 use crate::inner::Inner;
 use crate::records::{AwsKmsRecord, Base64, Record, Stored, StoredSettings};
@@ -42,6 +43,8 @@ struct Watched {
     polling: Option<Lane>,
     /// Why the last poll was not ok.
     reason: String,
+    /// What AWS said, where it was asked.
+    detail: AwsDetail,
     now: Duration,
     /// The credentials that are stored without a proof (access key and sealed secret), and since when.
     unproven: Option<(Unproven, Duration)>,
@@ -73,7 +76,15 @@ impl Lane {
 
 impl Watched {
     fn new(now: Duration, settings: Settings) -> Self {
-        Self { machine: Machine::new(now, settings), polling: None, reason: String::new(), now, unproven: None, wrapped_for: None }
+        Self {
+            machine: Machine::new(now, settings),
+            polling: None,
+            reason: String::new(),
+            detail: AwsDetail::default(),
+            now,
+            unproven: None,
+            wrapped_for: None,
+        }
     }
 }
 
@@ -83,6 +94,8 @@ struct Answer {
     outcome: Outcome,
     /// Why it is not ok.
     reason: String,
+    /// What AWS said, where it was asked.
+    detail: AwsDetail,
     /// What came back.
     keks: Vec<Kek>,
 }
@@ -202,7 +215,7 @@ impl Inner {
     pub(crate) fn proven(&self, config: &AwsKmsRecord, keks: Vec<Kek>) {
         let (now, settings) = (self.clock.monotonic(), self.poll_settings(config));
         self.polls.lock().entry(config.svm).or_insert_with(|| Watched::new(now, settings));
-        self.take(config, Answer { asked: now, outcome: Outcome::Ok, reason: String::new(), keks });
+        self.take(config, Answer { asked: now, outcome: Outcome::Ok, reason: String::new(), detail: AwsDetail::default(), keks });
     }
 
     /// Brings the machines in line with the configurations, lets their time pass, and starts the polls that are due. Returns when to look again.
@@ -253,7 +266,7 @@ impl Inner {
                 settings.max_unverified = watched.machine.verified_at().filter(|ok| *ok <= since).map(|ok| since.saturating_sub(ok) + UNPROVEN_LIMIT);
             }
             let actions = watched.machine.on_settings(now, settings);
-            self.act(svm, &actions, &watched.reason);
+            self.act(svm, &actions, watched);
             if watched.polling.is_none() && watched.machine.next_poll_at() <= now {
                 let lane = Lane::of(&config.record.settings);
                 let running = lanes.entry(lane.clone()).or_default();
@@ -277,8 +290,10 @@ impl Inner {
         let svm = config.record.svm;
         let (asked, unwrapped) = self.unwrap(config).await;
         let (answer, seen) = match unwrapped {
-            Ok(Unwrapped { keks, client, seen }) => (Answer { asked, outcome: Outcome::Ok, reason: String::new(), keks }, Some((client, seen))),
-            Err(Failure { outcome, reason }) => (Answer { asked, outcome, reason, keks: Vec::new() }, None),
+            Ok(Unwrapped { keks, client, seen }) => {
+                (Answer { asked, outcome: Outcome::Ok, reason: String::new(), detail: AwsDetail::default(), keks }, Some((client, seen)))
+            }
+            Err(Failure { outcome, reason, detail }) => (Answer { asked, outcome, reason, detail, keks: Vec::new() }, None),
         };
         let loads = answer.keks.iter().any(|kek| self.keyring.get(svm, kek.version()).is_none());
         self.take(&config.record, answer);
@@ -334,14 +349,18 @@ impl Inner {
     /// Gives an outcome to the machine and does what it says. KEKs are put into memory under the same lock under which the machine may wipe them, so the two never disagree.
     fn take(&self, record: &AwsKmsRecord, answer: Answer) {
         let now = self.clock.monotonic();
-        let Answer { asked, outcome, reason, keks } = answer;
+        let Answer { asked, outcome, reason, detail, keks } = answer;
         let mut machines = self.polls.lock();
         // Without a machine, the configuration was deleted while AWS was asked.
         let Some(watched) = machines.get_mut(&record.svm) else { return };
         watched.now = now;
         let actions = watched.machine.on_poll(asked, now, outcome, self.random.jitter());
         watched.reason = reason;
-        self.act(record.svm, &actions, &watched.reason);
+        let throttled_before = std::mem::replace(&mut watched.detail, detail).is_throttled();
+        self.act(record.svm, &actions, watched);
+        if watched.detail.is_throttled() && !throttled_before {
+            self.tell_throttled(&self.svm_ref(record.svm), &watched.reason, &watched.detail);
+        }
         for kek in keks.into_iter().filter(|_| watched.machine.state().serves()) {
             if self.keyring.get(record.svm, kek.version()).is_none() {
                 self.keyring.insert(kek);
@@ -349,15 +368,20 @@ impl Inner {
         }
     }
 
-    fn act(&self, svm: Uuid, actions: &[Action], reason: &str) {
+    fn act(&self, svm: Uuid, actions: &[Action], watched: &Watched) {
         for action in actions {
             match action {
                 Action::Zeroize => {
                     self.keyring.forget(svm);
                 }
-                Action::Emit(event) => emit(&self.svm_ref(svm).name, &self.node.name, *event, reason),
+                Action::Emit(event) => self.emit(svm, *event, watched),
             }
         }
+    }
+
+    fn emit(&self, svm: Uuid, event: Event, watched: &Watched) {
+        let left = watched.machine.deadline().map_or(Duration::ZERO, |(at, _)| at.saturating_sub(watched.now));
+        self.tell(&self.svm_ref(svm), event, &watched.reason, &watched.detail, left);
     }
 
     /// The first good poll of credentials that were stored without a proof.
@@ -379,14 +403,5 @@ fn poll_settings(cluster: &crate::settings::Settings, record: &AwsKmsRecord) -> 
         min_poll_interval: cluster.min_poll_interval,
         access_error_grace: grace,
         max_unverified: record.settings.max_unverified,
-    }
-}
-
-fn emit(svm: &str, node: &str, event: Event, reason: &str) {
-    let name = event.name();
-    if event.is_alarm() {
-        tracing::error!(event = name, svm, node, reason, "AWS KMS key protection: {event:?}");
-    } else {
-        tracing::warn!(event = name, svm, node, reason, "AWS KMS key protection: {event:?}");
     }
 }

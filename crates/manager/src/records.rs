@@ -15,6 +15,7 @@
 //! | `/ekmip/clients/{uuid}`, `/ekmip/client-cas/{uuid}` | [`EkmipClientRecord`], [`EkmipClientCaRecord`] |
 //! | `/jobs/{uuid}` | [`JobRecord`] |
 //! | `/job-claims/{uuid}` | [`ClaimRecord`], under a lease |
+//! | `/events/{node}/{index}`, `/event-heads/{node}` | the events of a node, and what it goes on with after a restart: `crate::events::record` |
 //! | `/onboard-keys/{svm}/…` | keys of an SVM that the onboard key manager holds |
 //! | `/keys/{svm}/…`, `/destroyed-keys/{svm}/…`, `/key-names/{svm}/…` | keys of an SVM under its own KEK: `crate::keys::record` |
 //!

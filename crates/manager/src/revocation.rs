@@ -72,13 +72,15 @@ pub enum Action {
     Emit(Event),
 }
 
-/// What operators are told. Names as in ONTAP's event catalogue where it has one.
+/// What operators are told. What becomes of it: `crate::events`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Event {
     /// Keys are served, after they were not, or after polls had failed.
     Available,
     /// A poll has failed, keys are still served.
     Degraded(Outcome),
+    /// A poll has failed, and there was no KEK in memory since the start: keys are not served yet.
+    NotLoaded(Outcome),
     /// A denial is confirmed; the grace runs.
     Revoking,
     /// Keys are refused from now on.
@@ -92,25 +94,6 @@ pub enum Why {
     Denied,
     /// No good poll for `max_unverified`.
     Unverified,
-}
-
-impl Event {
-    /// The name of the event.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Available => "ekmip.awskms.available",
-            Self::Degraded(Outcome::Integrity) => "keystead.awskms.integrity",
-            Self::Degraded(Outcome::Misconfigured) => "keystead.awskms.misconfigured",
-            Self::Degraded(_) => "keystead.awskms.degraded",
-            Self::Revoking => "keystead.awskms.revoking",
-            Self::Blocked(_) => "ekmip.awskms.notAvailable",
-        }
-    }
-
-    /// Whether somebody should be woken.
-    pub fn is_alarm(self) -> bool {
-        !matches!(self, Self::Available | Self::Degraded(Outcome::Ok | Outcome::Denied | Outcome::Unreachable))
-    }
 }
 
 /// The machine. Times are monotonic, counted from any fixed moment of the process.
@@ -185,13 +168,15 @@ impl Machine {
                         actions.extend(self.on_tick(now));
                     }
                     State::Available | State::Degraded => self.degrade(outcome, news, &mut actions),
-                    State::Unavailable | State::Revoking | State::Blocked => {}
+                    State::Unavailable => not_loaded(outcome, news, &mut actions),
+                    State::Revoking | State::Blocked => {}
                 }
             }
             Outcome::Unreachable | Outcome::Misconfigured | Outcome::Integrity => match before {
                 State::Available | State::Degraded => self.degrade(outcome, news, &mut actions),
+                State::Unavailable => not_loaded(outcome, news, &mut actions),
                 // The grace is neither stopped nor reset: cutting the network must not save a revoked key.
-                State::Unavailable | State::Revoking | State::Blocked => {}
+                State::Revoking | State::Blocked => {}
             },
         }
         self.plan(asked, now, outcome, chance);
@@ -313,6 +298,12 @@ impl Machine {
     }
 }
 
+fn not_loaded(outcome: Outcome, news: bool, actions: &mut Vec<Action>) {
+    if news {
+        actions.push(Action::Emit(Event::NotLoaded(outcome)));
+    }
+}
+
 /// The promise: from "the key is unusable in AWS" to "this node hands out no key".
 pub fn bound(settings: &Settings, timeout: Duration) -> Duration {
     settings.polling_period.mul_f64(1.0 + JITTER) + settings.min_poll_interval + settings.access_error_grace + timeout
@@ -344,6 +335,16 @@ mod tests {
         let machine = Machine::new(SECOND * 5, settings());
         assert_eq!((machine.state(), machine.next_poll_at()), (State::Unavailable, SECOND * 5));
         assert!(!machine.state().serves());
+    }
+
+    #[test]
+    fn a_start_that_fails_is_told_once_for_each_outcome() {
+        let mut machine = Machine::new(Duration::ZERO, settings());
+        for outcome in [Outcome::Unreachable, Outcome::Denied, Outcome::Integrity] {
+            assert_eq!(machine.on_poll(MINUTE, MINUTE, outcome, MIDDLE), [Action::Emit(Event::NotLoaded(outcome))]);
+            assert_eq!(machine.on_poll(MINUTE, MINUTE, outcome, MIDDLE), []);
+        }
+        assert_eq!(machine.state(), State::Unavailable);
     }
 
     #[test]
@@ -424,7 +425,6 @@ mod tests {
             let mut machine = available(settings());
             let actions = machine.on_poll(MINUTE, MINUTE, outcome, MIDDLE);
             assert_eq!(actions, [Action::Emit(Event::Degraded(outcome))]);
-            assert_eq!(Event::Degraded(outcome).is_alarm(), outcome != Outcome::Unreachable);
             for n in 2..10_000 {
                 machine.on_poll(MINUTE * n, MINUTE * n, outcome, MIDDLE);
             }

@@ -3,6 +3,7 @@
 //! Reads are answered from it, without the store: they go on when the store does not. A caller that has just written waits with [`View::reached`] until its own
 //! write is in the view, so that everybody reads their own writes.
 
+use crate::events::record::PREFIXES as EVENTS;
 use crate::keys::Indexer;
 use crate::keys::cache::KeyCache;
 use crate::keys::record::BULK;
@@ -205,16 +206,35 @@ impl View {
     }
 }
 
-/// Keys of SVMs are many, and are loaded when they are needed.
+/// Keys of SVMs are many, and are loaded when they are needed. Events are read from the store by those who ask.
 fn is_kept(key: &str) -> bool {
-    !BULK.iter().any(|prefix| key.starts_with(prefix))
+    bulk_of(key).is_none()
 }
 
-/// Where to read on after a key: past all keys of SVMs, where it is one.
+fn bulk_of(key: &str) -> Option<&'static str> {
+    BULK.into_iter().chain(EVENTS).find(|prefix| key.starts_with(prefix))
+}
+
+/// Where to read on after a key: past all of its kind, where that is not kept here.
 fn past_bulk(key: &str) -> String {
-    match BULK.iter().find(|prefix| key.starts_with(**prefix)) {
+    match bulk_of(key) {
         // '0' follows '/'.
         Some(prefix) => format!("{}0", prefix.trim_end_matches('/')),
         None => key.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_and_events_are_not_kept_and_read_past() {
+        for (key, next) in [("/events/n/00000000000000000001", "/events0"), ("/event-heads/n", "/event-heads0"), ("/keys/s/k", "/keys0")] {
+            assert!(!is_kept(key));
+            assert_eq!(past_bulk(key), next);
+        }
+        assert!(is_kept("/ekmip/clients/c"));
+        assert_eq!(past_bulk("/ekmip/clients/c"), "/ekmip/clients/c");
     }
 }

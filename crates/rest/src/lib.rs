@@ -6,6 +6,7 @@
 mod aws_kms;
 mod cluster;
 mod ekmip_clients;
+mod ems;
 mod error;
 pub mod field;
 mod jobs;

@@ -2,7 +2,7 @@
 
 use crate::login::Access;
 use crate::request::{Answer, Request};
-use crate::{aws_kms, cluster, ekmip_clients, jobs, password, settings, svms};
+use crate::{aws_kms, cluster, ekmip_clients, ems, jobs, password, settings, svms};
 use http::Method;
 use keystead_manager::{Code, Error, Result};
 use percent_encoding::percent_decode_str;
@@ -62,6 +62,9 @@ routes! {
     GET    "/api/security/ekmip/settings"                      Read   settings::show;
     PATCH  "/api/security/ekmip/settings"                      Change settings::modify;
     POST   "/api/security/authentication/password"             Read   password::change;
+    GET    "/api/support/ems/events"                           Read   ems::events;
+    GET    "/api/support/ems/events/{}/{}"                     Read   ems::event;
+    GET    "/api/support/ems/messages"                         Read   ems::messages;
 }
 
 /// What a path leads to.

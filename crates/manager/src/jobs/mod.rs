@@ -20,7 +20,7 @@ pub(crate) mod runner;
 pub(crate) mod table;
 
 use crate::Result;
-use crate::records::{AwsKmsRecord, Base64, StoredSettings};
+use crate::records::{AwsKmsRecord, Base64, KekRecord, StoredSettings};
 use context::JobContext;
 use jiff::Timestamp;
 use keystead_keyring::Kek;
@@ -179,6 +179,8 @@ pub(crate) enum Afterwards {
     Nothing,
     /// These KEKs, the current version last, are proven under this configuration, and are served from now on.
     Serve(Vec<Kek>, Box<AwsKmsRecord>),
+    /// The same, and the KEK is wrapped anew: the record that was, and the one that is.
+    Rewrapped(Vec<Kek>, Box<AwsKmsRecord>, Box<(KekRecord, KekRecord)>),
     /// Every key of the SVM is wrapped by this version: the others leave memory.
     Retire(Uuid, u32),
     /// The SVM has no key manager any more: its KEKs leave memory.

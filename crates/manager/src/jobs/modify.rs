@@ -29,11 +29,15 @@ pub(crate) async fn run(job: &JobContext, config: Uuid, change: &StoredChange) -
         let kek = current_kek(manager, old.record.svm).await?;
         let (replacement, proven) = prove_change(job, &old, &new, &kek.record).await?;
         new.unproven = false;
-        afterwards = Afterwards::Serve(vec![proven], Box::new(new.clone()));
         txn = txn.when(Compare::Unchanged(kek.key.clone(), kek.revision));
-        if let Some(replacement) = replacement {
-            txn = txn.put(kek.key, replacement.encode()?);
-        }
+        let config = Box::new(new.clone());
+        afterwards = match replacement {
+            None => Afterwards::Serve(vec![proven], config),
+            Some(replacement) => {
+                txn = txn.put(kek.key, replacement.encode()?);
+                Afterwards::Rewrapped(vec![proven], config, Box::new((kek.record, replacement)))
+            }
+        };
     }
     if change.secret_access_key.is_some() || change.proxy_password.is_some() {
         manager.seal.prove().await?;

@@ -48,5 +48,5 @@ pub(crate) async fn run(job: &JobContext, config: Uuid, key_id: &str, change: &S
         .when(Compare::Unchanged(record.key.clone(), record.revision))
         .put(old.key, new.encode()?)
         .put(record.key, wrapped.encode()?);
-    Ok(Plan { txn, message, afterwards: Afterwards::Serve(vec![kek], Box::new(new)) })
+    Ok(Plan { txn, message, afterwards: Afterwards::Rewrapped(vec![kek], Box::new(new), Box::new((record.record, wrapped))) })
 }

@@ -91,6 +91,11 @@ async fn next_version(job: &JobContext, config: &Stored<AwsKmsRecord>, store: St
         Ok(revision) => {
             job.step("turn", "after");
             manager.view.reached(revision).await;
+            // An alias may have moved since the older version was wrapped, or the key may have been rotated.
+            let before = manager.view.under::<KekRecord>(&keks_prefix(svm)).into_iter().find(|kek| kek.record.version == store.record.kek_version);
+            if let Some(before) = before {
+                manager.tell_rewrapped(&owner, &before.record, &record);
+            }
             Ok(Stored { revision, record: next, ..store })
         }
         Err(error) => {

@@ -3,7 +3,7 @@
 use super::context::JobContext;
 use super::{Afterwards, JobKind, Plan};
 use crate::inner::Inner;
-use crate::model::JobState;
+use crate::model::{JobState, SvmRef};
 use crate::records::{ClaimRecord, JobRecord, KeyStoreRecord, KeyStoreState, Record, Stored, StoredError, key};
 use crate::{Code, Error, Result};
 use keystead_store::{Compare, Error as StoreError, LeaseId, Txn};
@@ -206,7 +206,7 @@ enum Committed {
 
 async fn commit(context: &JobContext, kind: &JobKind, plan: Plan) -> Committed {
     let svm = match &plan.afterwards {
-        Afterwards::Serve(_, config) => Some(config.svm),
+        Afterwards::Serve(_, config) | Afterwards::Rewrapped(_, config, _) => Some(config.svm),
         Afterwards::Forget(svm) => Some(*svm),
         Afterwards::Nothing | Afterwards::Retire(..) => None,
     };
@@ -274,6 +274,11 @@ fn after(context: &JobContext, afterwards: Afterwards) {
         Afterwards::Serve(keks, config) => {
             manager.proven(&config, keks);
         }
+        Afterwards::Rewrapped(keks, config, wrapped) => {
+            manager.proven(&config, keks);
+            let (old, new) = *wrapped;
+            manager.tell_rewrapped(&manager.svm_ref(config.svm), &old, &new);
+        }
         Afterwards::Retire(svm, version) => manager.keyring.retain(svm, &[version]),
         Afterwards::Forget(svm) => {
             manager.keyring.forget(svm);
@@ -300,6 +305,9 @@ async fn fail(context: &JobContext, kind: &JobKind, error: Error) {
         match context.manager.store.transact(txn).await {
             Ok(revision) => {
                 context.step("fail", "after");
+                if let (JobKind::RekeyExternal { outdated: Some(_), .. }, Some((uuid, name))) = (kind, &record.svm) {
+                    context.manager.tell_wrap_failed(&SvmRef { uuid: *uuid, name: name.clone() }, &error);
+                }
                 context.manager.view.reached(revision).await;
                 return;
             }

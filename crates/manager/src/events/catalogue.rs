@@ -1,0 +1,211 @@
+//! The catalogue: every message that an event can be of. Names of ONTAP's where it has one for the same thing, else under `keystead.`.
+
+use serde::{Deserialize, Serialize};
+
+/// How bad it is, in ONTAP's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Nothing works.
+    Emergency,
+    /// Somebody must act at once: data is out of reach, or will be.
+    Alert,
+    /// Something is broken; what depends on it still works.
+    Error,
+    /// Normal, and worth knowing.
+    Notice,
+    /// For completeness.
+    Informational,
+    /// For developers.
+    Debug,
+}
+
+impl Severity {
+    /// ONTAP's word.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Emergency => "emergency",
+            Self::Alert => "alert",
+            Self::Error => "error",
+            Self::Notice => "notice",
+            Self::Informational => "informational",
+            Self::Debug => "debug",
+        }
+    }
+}
+
+/// A kind of event.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Message {
+    /// The name, in dots.
+    pub name: &'static str,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What has happened, in a few words: the beginning of the text of each such event.
+    pub summary: &'static str,
+    /// When it is raised, and what it means.
+    pub description: &'static str,
+    /// What to do.
+    pub corrective_action: &'static str,
+}
+
+/// The KEK can be had again.
+pub static AVAILABLE: Message = Message {
+    name: "ekmip.awskms.available",
+    severity: Severity::Notice,
+    summary: "AWS KMS gives the key again",
+    description: "AWS KMS has unwrapped the KEK of the SVM for this node, after ekmip.awskms.notAvailable or ekmip.awskms.volOffline.",
+    corrective_action: "(NONE).",
+};
+
+/// The first poll that was not ok.
+pub static NOT_AVAILABLE: Message = Message {
+    name: "ekmip.awskms.notAvailable",
+    severity: Severity::Error,
+    summary: "AWS KMS does not give the key",
+    description: "The first poll that was not ok: this node could not reach AWS KMS, or AWS KMS refused to unwrap the KEK of the SVM. A node that had the KEK still serves the keys of the SVM; a node \
+                  that could not load it since it was started does not. An outage alone never takes keys away, unless the SVM has asked for that with max_unverified; a denial does, after the grace.",
+    corrective_action: "Look at the parameters reason, aws_error and hop. Check that the customer key is enabled, that the IAM user may use it, and that this node reaches the endpoint. No action is needed \
+                        in Keystead once the cause is gone: the next poll brings ekmip.awskms.available.",
+};
+
+/// The customer key that wraps the KEK is another one.
+pub static KEY_CHANGED: Message = Message {
+    name: "ekmip.awskms.keyChg",
+    severity: Severity::Notice,
+    summary: "the KEK is wrapped by another customer key",
+    description: "The KEK of the SVM is wrapped by another customer key of AWS KMS from now on; the parameters name the old one and the new one. The keys of the SVM were not changed.",
+    corrective_action: "If nobody meant to change the key, look at the jobs of the cluster and at AWS CloudTrail. Keep the old customer key as long as backups of the store are kept.",
+};
+
+/// The customer key is the same, its material is new.
+pub static KEY_VERSION_CHANGED: Message = Message {
+    name: "ekmip.awskms.keyVersionChg",
+    severity: Severity::Notice,
+    summary: "the KEK is wrapped under new material of the customer key",
+    description: "The customer key was rotated in AWS KMS, and the KEK of the SVM is wrapped under its new key material from now on. The keys of the SVM were not changed.",
+    corrective_action: "(NONE).",
+};
+
+/// The SVM is blocked on this node.
+pub static OFFLINE: Message = Message {
+    name: "ekmip.awskms.volOffline",
+    severity: Severity::Alert,
+    summary: "the keys of the SVM are refused",
+    description: "This node has wiped the KEK of the SVM and refuses its keys: AWS KMS denies the customer key and the grace is over, or there was no good poll for max_unverified. Volumes that need \
+                  a key from here cannot come online. Keys that clients hold already cannot be called back.",
+    corrective_action: "If the key was revoked on purpose: (NONE). Otherwise enable the customer key in AWS KMS, or give the IAM user its permissions back; a deletion that is only scheduled can be \
+                        cancelled. The next good poll serves the keys again, without further help.",
+};
+
+/// The keys of the SVM are served again.
+pub static ONLINE: Message = Message {
+    name: "ekmip.awskms.volOnline",
+    severity: Severity::Notice,
+    summary: "the keys of the SVM are served again",
+    description: "This node has the KEK of the SVM again, after ekmip.awskms.volOffline, and serves its keys.",
+    corrective_action: "Bring volumes online that had gone offline.",
+};
+
+/// Someone changed something in AWS.
+pub static MISCONFIGURED: Message = Message {
+    name: "keystead.awskms.misconfigured",
+    severity: Severity::Alert,
+    summary: "AWS KMS finds fault with the request",
+    description: "AWS KMS answers a poll with an error of signature, validation or key usage, or the configuration makes no client. A set-up that has worked does not come to this by itself: someone has \
+                  changed the key, the credentials or the endpoint. Keys are still served.",
+    corrective_action: "Find out what was changed, in AWS CloudTrail and in the configuration of the SVM, and correct it with PATCH /security/aws-kms. Check the clock of this node.",
+};
+
+/// AWS does not give back what it was given.
+pub static INTEGRITY: Message = Message {
+    name: "keystead.awskms.integrity",
+    severity: Severity::Alert,
+    summary: "the wrapped KEK does not unwrap to the KEK",
+    description: "AWS KMS cannot unwrap what is stored, it has answered with another KEK than the one in use, or the wrapped KEK is missing from the store. Nodes that have the KEK in memory still serve \
+                  keys; a node that is started now cannot.",
+    corrective_action: "Do not restart nodes. Check the encryption context and the endpoint of the configuration, and whether the store was restored from a backup. As long as a node has the KEK, \
+                        rekey-internal makes a new one.",
+};
+
+/// A denial is confirmed.
+pub static REVOKING: Message = Message {
+    name: "keystead.awskms.revoking",
+    severity: Severity::Alert,
+    summary: "AWS KMS denies the customer key, and the grace runs",
+    description: "Two polls have confirmed that AWS KMS denies the customer key. Keys are still served; when the grace is over (parameter until), they are refused.",
+    corrective_action: "If the key was revoked on purpose: (NONE). Otherwise enable the customer key, or give the IAM user its permissions back, before the grace is over.",
+};
+
+/// An automatic wrapping has failed.
+pub static REWRAP_FAILED: Message = Message {
+    name: "keystead.awskms.rewrapFailed",
+    severity: Severity::Error,
+    summary: "the KEK could not be wrapped under the new material of the customer key",
+    description: "The customer key was rotated in AWS KMS, and the KEK of the SVM could not be wrapped again under the new key material. It stays wrapped under the old, which AWS KMS still unwraps. \
+                  It is tried again.",
+    corrective_action: "Check that the IAM user has kms:Encrypt. If it goes on, use POST /security/aws-kms/{uuid}/rekey-external with the same key_id.",
+};
+
+/// AWS wants fewer requests.
+pub static THROTTLED: Message = Message {
+    name: "keystead.awskms.throttled",
+    severity: Severity::Notice,
+    summary: "AWS KMS throttles this node",
+    description: "AWS KMS still refused a poll for too many requests after it was repeated. Keys are served as before.",
+    corrective_action: "Ask AWS for a higher quota, lower requests_per_second, or make polling_period longer.",
+};
+
+/// A client certificate ends soon.
+pub static CLIENT_EXPIRING: Message = Message {
+    name: "keystead.ekmip.clientExpiring",
+    severity: Severity::Error,
+    summary: "a certificate of EKMIP clients ends soon, or has ended",
+    description: "The certificate of an EKMIP client, or the client CA of an SVM and with it all its certificates, ends within 30 days, within 7 days, within a day, or has ended. Each of the four is \
+                  told once. A client whose certificate has ended gets no keys.",
+    corrective_action: "Issue a new certificate with POST /security/ekmip/clients, or install the new CA with POST /security/ekmip/client-cas, and bring it to the client.",
+};
+
+/// Events are missing from the record.
+pub static EVENTS_LOST: Message = Message {
+    name: "keystead.ems.eventsLost",
+    severity: Severity::Error,
+    summary: "events could not be kept",
+    description: "The store has taken no events for so long that this node had to let the oldest go. The parameter count says how many; their numbers are missing from the list.",
+    corrective_action: "Read the node's log: all of them stand there. Find out why the store could not be written to.",
+};
+
+/// All messages, by name.
+pub static MESSAGES: [&Message; 13] = [
+    &AVAILABLE,
+    &KEY_CHANGED,
+    &KEY_VERSION_CHANGED,
+    &NOT_AVAILABLE,
+    &OFFLINE,
+    &ONLINE,
+    &INTEGRITY,
+    &MISCONFIGURED,
+    &REVOKING,
+    &REWRAP_FAILED,
+    &THROTTLED,
+    &CLIENT_EXPIRING,
+    &EVENTS_LOST,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_in_order_and_all_is_said() {
+        for pair in MESSAGES.windows(2) {
+            let [one, other] = pair else { continue };
+            assert!(one.name < other.name, "{} {}", one.name, other.name);
+        }
+        for message in MESSAGES {
+            assert!(message.name.starts_with("ekmip.awskms.") || message.name.starts_with("keystead."), "{}", message.name);
+            assert!(!message.summary.is_empty() && !message.description.is_empty() && !message.corrective_action.is_empty());
+            assert!(!message.description.contains("  ") && !message.corrective_action.contains("  "), "{}", message.name);
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Brings events from the queue into the store, and deletes old ones.
+
+use super::catalogue::EVENTS_LOST;
+use super::record::{EventRecord, events_prefix, index_of};
+use crate::inner::Inner;
+use crate::records::Stored;
+use crate::{Error, Result};
+use jiff::SignedDuration;
+use keystead_store::{Range, Txn};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// How many events of a node are kept: its newest.
+pub(crate) const KEPT: usize = 10_000;
+/// How long an event is kept.
+const KEPT_FOR: SignedDuration = SignedDuration::from_hours(30 * 24);
+/// How many old events are deleted at a time. After as many new ones they are looked for; until then there are so many more.
+const SWEEP: usize = 100;
+/// How often old events are looked for where no new ones come.
+const SWEEP_PERIOD: Duration = Duration::from_secs(60 * 60);
+/// The pause before the store is tried again after it failed.
+const RETRY: Duration = Duration::from_millis(500);
+/// How long a stop waits for the last events to be written.
+const LAST_FLUSH: Duration = Duration::from_secs(2);
+
+/// Writes until it is told to stop, and then once more.
+pub(crate) async fn run(manager: Arc<Inner>, stop: CancellationToken) {
+    let mut sweeps = Sweeps { at: manager.clock.monotonic(), after: manager.events.last() };
+    let mut fails = false;
+    loop {
+        let outcome = tokio::select! {
+            // What is cut off here may have happened or not; writing it again does no harm.
+            () = stop.cancelled() => break,
+            outcome = work(&manager, &mut sweeps) => outcome,
+        };
+        match &outcome {
+            Err(error) if !fails => tracing::warn!(detail = error.detail.as_deref(), error = error.message, "the store takes no events; they wait"),
+            Ok(()) if fails => tracing::info!("the store takes events again"),
+            _ => {}
+        }
+        fails = outcome.is_err();
+        tokio::select! {
+            () = stop.cancelled() => break,
+            () = tokio::time::sleep(RETRY), if fails => {}
+            () = manager.events.wake.notified(), if !fails => {}
+            () = manager.clock.sleep_until(sweeps.at), if !fails => {}
+        }
+    }
+    if !matches!(tokio::time::timeout(LAST_FLUSH, flush(&manager)).await, Ok(Ok(()))) {
+        let events = manager.events.waiting().len();
+        tracing::warn!(events, "events were not written before the stop; they stand in the log alone");
+    }
+}
+
+/// When old events are looked for next: at a time, or after an index.
+struct Sweeps {
+    at: Duration,
+    after: u64,
+}
+
+async fn work(manager: &Inner, sweeps: &mut Sweeps) -> Result<()> {
+    flush(manager).await?;
+    let (now, last) = (manager.clock.monotonic(), manager.events.last());
+    if now >= sweeps.at || last >= sweeps.after {
+        manager.events.retain(|svm| !matches!(manager.key_store(svm), Ok(None)));
+        sweep(manager, last).await?;
+        *sweeps = Sweeps { at: now + SWEEP_PERIOD, after: last.saturating_add(SWEEP as u64) };
+    }
+    Ok(())
+}
+
+async fn flush(manager: &Inner) -> Result<()> {
+    while let Some(batch) = manager.events.batch()? {
+        manager.store.transact(batch.txn.clone()).await.map_err(Error::from)?;
+        let lost = manager.events.written(&batch);
+        if lost > 0 {
+            let reason = format!("the store took none for too long; {lost} were let go");
+            manager.raise(&EVENTS_LOST, None, vec![("count", lost.to_string()), ("reason", reason)]);
+        }
+    }
+    Ok(())
+}
+
+/// Deletes this node's events that are too many or too old.
+async fn sweep(manager: &Inner, last: u64) -> Result<()> {
+    let first_kept = (last + 1).saturating_sub(KEPT as u64);
+    let now = manager.clock.utc();
+    let is_old = |entry: &keystead_store::Entry| {
+        index_of(&entry.key).is_some_and(|index| index < first_kept)
+            || Stored::<EventRecord>::decode(entry).is_ok_and(|event| now.duration_since(event.record.time) > KEPT_FOR)
+    };
+    loop {
+        let page = manager.store.range(Range::prefix(events_prefix(manager.node.uuid), SWEEP)).await.map_err(Error::from)?;
+        let old: Vec<_> = page.entries.iter().take_while(|entry| is_old(entry)).map(|entry| entry.key.clone()).collect();
+        if old.is_empty() {
+            return Ok(());
+        }
+        let all_old = old.len() == page.entries.len();
+        let txn = old.into_iter().fold(Txn::new(), Txn::delete);
+        manager.store.transact(txn).await.map_err(Error::from)?;
+        if !all_old || !page.more {
+            return Ok(());
+        }
+    }
+}
