@@ -190,7 +190,7 @@ async fn enabled(manager: &Manager, aws: &Aws, name: &str) -> Uuid {
     let settings = AwsKmsSettings {
         region: "us-east-1".to_owned(),
         key_id: aws.key.clone(),
-        access_key_id: ACCESS_KEY_ID.to_owned(),
+        access_key_id: Some(ACCESS_KEY_ID.to_owned()),
         encryption_context: None,
         service: "kms".to_owned(),
         default_domain: "amazonaws.com".to_owned(),
@@ -205,11 +205,12 @@ async fn enabled(manager: &Manager, aws: &Aws, name: &str) -> Uuid {
         access_error_grace: None,
         max_unverified: None,
         ca_certificates: None,
+        credentials_source: None,
     };
     let request = EnableRequest {
         svm: SvmSelector { uuid: Some(svm), name: None },
         settings,
-        secret_access_key: SECRET.to_owned().into(),
+        secret_access_key: Some(SECRET.to_owned().into()),
         proxy_password: None,
         skip_verify: false,
     };

@@ -28,10 +28,10 @@ def start_node(tmp_path):
     """Starts nodes, and stops them after the test."""
     nodes = []
 
-    def start(*cas, extra=""):
+    def start(*cas, extra="", variables=None):
         folder = tmp_path / ("node%d" % len(nodes))
         folder.mkdir()
-        nodes.append(support.Node(folder, cas, extra))
+        nodes.append(support.Node(folder, cas, extra, variables))
         return nodes[-1]
 
     yield start

@@ -13,6 +13,7 @@ import pwd
 import shutil
 import signal
 import socket
+import socketserver
 import ssl
 import subprocess
 import tempfile
@@ -319,11 +320,47 @@ class Recorder:
         self.server.server_close()
 
 
+class Detour:
+    """An http proxy that leads every CONNECT to one port here, whatever host is asked for: AWS's own names are reached without a change of the machine's."""
+
+    def __init__(self, port):
+        self.asked = []
+        asked = self.asked
+
+        class Handler(socketserver.StreamRequestHandler):
+            def handle(self):
+                asked.append(self.rfile.readline().split()[1].decode())
+                while self.rfile.readline().strip():
+                    pass
+                self.wfile.write(b"HTTP/1.1 200 Connected\r\n\r\n")
+                with socket.create_connection(("127.0.0.1", port)) as upstream:
+                    back = threading.Thread(target=self.copy, args=(upstream, self.connection), daemon=True)
+                    back.start()
+                    self.copy(self.connection, upstream)
+                    back.join(10)
+
+            @staticmethod
+            def copy(source, target):
+                with contextlib.suppress(OSError):
+                    while data := source.recv(65536):
+                        target.sendall(data)
+                    target.shutdown(socket.SHUT_WR)
+
+        self.server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.port = self.server.server_address[1]
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def close(self):
+        self.server.shutdown()
+        self.server.server_close()
+
+
 class Node:
     """A Keystead node: the program, over the wire."""
 
-    def __init__(self, folder, cas, extra=""):
-        self.folder, self.port = folder, free_port()
+    def __init__(self, folder, cas, extra="", variables=None):
+        self.folder, self.port, self.variables = folder, free_port(), variables or {}
         bundle = folder / "aws-ca.pem"
         bundle.write_bytes(b"".join(pathlib.Path(ca).read_bytes() for ca in cas))
         self.config = folder / "keystead.toml"
@@ -338,7 +375,7 @@ class Node:
 
     def start(self):
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("KEYSTEAD_", "AWS_"))}
-        environment["KEYSTEAD_ADMIN_PASSWORD"] = PASSWORD
+        environment.update(self.variables, KEYSTEAD_ADMIN_PASSWORD=PASSWORD)
         program = os.environ.get("KEYSTEAD_BIN") or TOP / os.environ.get("CARGO_TARGET_DIR", "target") / "debug/keystead"
         self.process = Process("keystead", [
             program, "serve", "--data-dir", self.folder / "data", "--listen", "127.0.0.1:%d" % self.port, "--ekmip-listen", "127.0.0.1:%d" % self.ekmip_port, "--config", self.config,

@@ -4,14 +4,16 @@ use crate::budget;
 use crate::context::EncryptionContext;
 use crate::endpoint::Endpoint;
 use crate::environment::Environment;
-use crate::error::{Error, from_sdk};
+use crate::error::{Error, Failure, from_sdk};
 use crate::http::Connector;
+use crate::keeper::{Current, Keeper};
 use crate::retry::ByClass;
+use crate::source::{CredentialsSource, key_arn_place};
 use crate::surroundings::NoSurroundings;
 use crate::tls::TlsPolicy;
 use aws_sdk_kms::config::retry::{RetryConfig, RetryPartition, TokenBucket};
 use aws_sdk_kms::config::timeout::TimeoutConfig;
-use aws_sdk_kms::config::{BehaviorVersion, Credentials as SdkCredentials, Region, StalledStreamProtectionConfig};
+use aws_sdk_kms::config::{BehaviorVersion, Credentials as SdkCredentials, IdentityCache, Region, SharedCredentialsProvider, StalledStreamProtectionConfig};
 use aws_sdk_kms::operation::RequestId;
 use aws_sdk_kms::primitives::Blob;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
@@ -19,6 +21,7 @@ use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use secrecy::{ExposeSecret, SecretString};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
@@ -29,12 +32,32 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(250);
 /// The longest back-off.
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
 
-/// An AWS access key.
-pub struct Credentials {
-    /// The identifier, no secret.
-    pub access_key_id: String,
-    /// The secret.
-    pub secret_access_key: SecretString,
+/// Who asks.
+pub enum Credentials {
+    /// An AWS access key.
+    Key {
+        /// The identifier, no secret.
+        access_key_id: String,
+        /// The secret.
+        secret_access_key: SecretString,
+    },
+    /// Credentials of the node's own. They may open more than this client is for, so the client is bound to one key: it refuses to name another one to AWS.
+    Source {
+        /// Where they come from.
+        source: CredentialsSource,
+        /// The ARN of the one key.
+        key_arn: String,
+    },
+}
+
+impl Credentials {
+    /// Whose requests these are, as far as the rate of requests goes.
+    pub(crate) fn payer(&self) -> String {
+        match self {
+            Self::Key { access_key_id, .. } => access_key_id.clone(),
+            Self::Source { source, key_arn } => format!("{source} {}", key_arn_place(key_arn).map_or("", |(account, _)| account)),
+        }
+    }
 }
 
 /// How a proxy itself is spoken to. Either way it is asked to `CONNECT`.
@@ -119,6 +142,14 @@ pub struct Client {
     connector: Connector,
     blank: Error,
     limit: Option<Duration>,
+    bond: Option<Bond>,
+}
+
+/// Credentials of the node's own, and the one key that they are for.
+#[derive(Clone)]
+struct Bond {
+    keeper: Arc<Keeper>,
+    key_arn: String,
 }
 
 impl Client {
@@ -141,13 +172,23 @@ impl Client {
         }
         let blank = Error { proven: config.tls.proves(host.parse::<IpAddr>().is_ok()), proxied: config.proxy.is_some(), ..Error::blank(place.clone()) };
         let connector = Connector::new(environment, &config, host).map_err(|text| Error::settings(place, text))?;
-        let secret = config.credentials.secret_access_key.expose_secret();
-        let credentials = SdkCredentials::new(config.credentials.access_key_id.clone(), secret, None, None, "keystead");
+        let (credentials, bond) = match config.credentials {
+            Credentials::Key { access_key_id, secret_access_key } => {
+                let key = SdkCredentials::new(access_key_id, secret_access_key.expose_secret(), None, None, "keystead");
+                (SharedCredentialsProvider::new(key), None)
+            }
+            Credentials::Source { source, key_arn } => {
+                let keeper = environment.keeper(&source);
+                (SharedCredentialsProvider::new(Current(Arc::clone(&keeper))), Some(Bond { keeper, key_arn }))
+            }
+        };
         let sdk = aws_sdk_kms::Config::builder()
             .behavior_version(BehaviorVersion::v2026_01_12())
             .region(Region::new(config.endpoint.region.clone()))
             .endpoint_url(url)
             .credentials_provider(credentials)
+            // Either they never change, or they are kept elsewhere.
+            .identity_cache(IdentityCache::no_cache())
             .http_client(connector.clone())
             .sleep_impl(aws_smithy_async::rt::sleep::TokioSleep::new())
             .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS).with_initial_backoff(FIRST_BACKOFF).with_max_backoff(MAX_BACKOFF))
@@ -161,7 +202,7 @@ impl Client {
             // The whole answer is read under the limit of the attempt.
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .build();
-        Ok(Self { sdk: aws_sdk_kms::Client::from_conf(sdk), connector, blank, limit: None })
+        Ok(Self { sdk: aws_sdk_kms::Client::from_conf(sdk), connector, blank, limit: None, bond })
     }
 
     /// Waits until the rate of this account and region lets one more request pass, at most `patience`.
@@ -187,7 +228,7 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn describe_key(&self, key_id: &str) -> Result<KeyDescription, Error> {
-        let answer = self.bounded(self.sdk.describe_key().key_id(key_id).send()).await.map_err(|error| self.error(error))?;
+        let answer = self.call(key_id, || self.sdk.describe_key().key_id(key_id).send()).await?;
         let key = answer.key_metadata.ok_or_else(|| self.unexpected("DescribeKey has answered without a key"))?;
         Ok(KeyDescription {
             enabled: key.enabled,
@@ -204,8 +245,8 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn encrypt(&self, key_id: &str, plaintext: &[u8], context: &EncryptionContext) -> Result<Encrypted, Error> {
-        let request = self.sdk.encrypt().key_id(key_id).plaintext(Blob::new(plaintext)).set_encryption_context(context.pairs());
-        let answer = self.bounded(request.send()).await.map_err(|error| self.error(error))?;
+        let request = || self.sdk.encrypt().key_id(key_id).plaintext(Blob::new(plaintext)).set_encryption_context(context.pairs());
+        let answer = self.call(key_id, || request().send()).await?;
         let blob = answer.ciphertext_blob.map(Blob::into_inner).filter(|blob| !blob.is_empty() && blob.len() <= 6_144);
         let blob = blob.ok_or_else(|| self.unexpected("Encrypt has answered without a ciphertext"))?;
         let key_arn = answer.key_id.ok_or_else(|| self.unexpected("Encrypt has answered without the key that it used"))?;
@@ -217,8 +258,8 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn decrypt(&self, key_id: &str, blob: &[u8], context: &EncryptionContext) -> Result<Decrypted, Error> {
-        let request = self.sdk.decrypt().key_id(key_id).ciphertext_blob(Blob::new(blob)).set_encryption_context(context.pairs());
-        let mut answer = self.bounded(request.send()).await.map_err(|error| self.error(error))?;
+        let request = || self.sdk.decrypt().key_id(key_id).ciphertext_blob(Blob::new(blob)).set_encryption_context(context.pairs());
+        let mut answer = self.call(key_id, || request().send()).await?;
         let plaintext = answer.plaintext.take().map(|plaintext| Zeroizing::new(plaintext.into_inner()));
         let plaintext = plaintext.filter(|plaintext| !plaintext.is_empty() && plaintext.len() <= 4_096);
         let plaintext = plaintext.ok_or_else(|| self.unexpected("Decrypt has answered without a plaintext of 1 to 4096 bytes"))?;
@@ -226,11 +267,51 @@ impl Client {
         Ok(Decrypted { plaintext, key_arn, key_material_id: answer.key_material_id.take() })
     }
 
-    async fn bounded<T>(&self, operation: impl Future<Output = T>) -> T {
+    /// Makes a call, within the limit of this client where it has one.
+    async fn call<T, E, F>(&self, key_id: &str, send: impl Fn() -> F) -> Result<T, Error>
+    where
+        E: ProvideErrorMetadata + RequestId,
+        F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+    {
+        let signed = self.call_signed(key_id, send);
         match self.limit {
-            Some(limit) => budget::within(limit, operation).await,
-            None => operation.await,
+            Some(limit) => budget::within(limit, signed).await,
+            None => signed.await,
         }
+    }
+
+    /// A call with credentials of the node's own happens once there are some, for the one key alone, and once more where AWS refuses them and the source has others by now. A denial after which the
+    /// source could not be asked proves nothing: what was refused may have been replaced long ago.
+    async fn call_signed<T, E, F>(&self, key_id: &str, send: impl Fn() -> F) -> Result<T, Error>
+    where
+        E: ProvideErrorMetadata + RequestId,
+        F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+    {
+        let Some(bond) = &self.bond else { return send().await.map_err(|error| self.error(error)) };
+        if key_id != bond.key_arn {
+            let text = format!("the credentials source is for the key {} alone, and {key_id} is another one", bond.key_arn);
+            return Err(Error::settings(self.blank.endpoint.clone(), text));
+        }
+        let used = self.in_time(bond, bond.keeper.ready()).await?;
+        let answer = send().await.map_err(|error| self.error(error));
+        match answer {
+            Err(error) if error.is_credentials() => {
+                if !self.in_time(bond, bond.keeper.renew(&used)).await? {
+                    return Err(error);
+                }
+                send().await.map_err(|error| self.error(error))
+            }
+            answer => answer,
+        }
+    }
+
+    /// Waits for a source, but no longer than this call may take. The source goes on, for the next call.
+    async fn in_time<T>(&self, bond: &Bond, asked: impl Future<Output = Result<T, Failure>>) -> Result<T, Error> {
+        let answer = match budget::left() {
+            Some(left) => tokio::time::timeout(left, asked).await.unwrap_or_else(|_| Err(bond.keeper.late())),
+            None => asked.await,
+        };
+        answer.map_err(|failure| Error { class: failure.class, hop: failure.hop, text: failure.text, ..self.blank.clone() })
     }
 
     fn error<E: ProvideErrorMetadata + RequestId>(&self, error: SdkError<E, HttpResponse>) -> Error {

@@ -1,12 +1,16 @@
 //! What all clients of a process share: roots of trust, the egress rule, names, the rate.
 
 use crate::egress::{Egress, EgressError};
+use crate::keeper::{Keeper, Load};
 use crate::limiter::Limiter;
+use crate::source::CredentialsSource;
 use crate::tls;
 use async_trait::async_trait;
+use aws_smithy_async::time::SharedTimeSource;
 use rustls::RootCertStore;
+use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 /// How long a name may take to resolve when it is only looked at beforehand.
@@ -54,6 +58,9 @@ struct Shared {
     egress: RwLock<Arc<Egress>>,
     limiter: Limiter,
     resolver: Arc<dyn Resolver>,
+    providers: Arc<dyn Load>,
+    /// One for each source that is in use, so that a thousand clients ask the metadata service once.
+    keepers: Mutex<HashMap<CredentialsSource, Arc<Keeper>>>,
 }
 
 impl Environment {
@@ -65,6 +72,8 @@ impl Environment {
         let roots = tls::roots(&tls::machine_roots(), options.extra_ca.as_deref())?;
         Ok(Self {
             shared: Arc::new(Shared {
+                providers: crate::providers::of_node(&roots),
+                keepers: Mutex::default(),
                 roots,
                 egress: RwLock::new(Arc::new(options.egress)),
                 limiter: Limiter::new(options.requests_per_second),
@@ -117,6 +126,13 @@ impl Environment {
 
     pub(crate) fn limiter(&self) -> &Limiter {
         &self.shared.limiter
+    }
+
+    /// The credentials of a source, shared by all clients.
+    pub(crate) fn keeper(&self, source: &CredentialsSource) -> Arc<Keeper> {
+        let mut keepers = self.shared.keepers.lock().unwrap_or_else(PoisonError::into_inner);
+        let made = || Keeper::new(source.clone(), Arc::clone(&self.shared.providers), SharedTimeSource::default());
+        Arc::clone(keepers.entry(source.clone()).or_insert_with(made))
     }
 
     pub(crate) fn roots(&self) -> &RootCertStore {

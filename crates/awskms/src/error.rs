@@ -30,6 +30,8 @@ pub enum Class {
 pub enum Hop {
     /// The settings make no client.
     Settings,
+    /// A credentials source of the node gives no credentials; nothing was asked of AWS KMS.
+    Credentials,
     /// The name does not resolve.
     Resolve,
     /// The address leads inside, and is not allowed.
@@ -51,6 +53,7 @@ impl Hop {
     pub fn text(self) -> &'static str {
         match self {
             Self::Settings => "settings",
+            Self::Credentials => "credentials",
             Self::Resolve => "name resolution",
             Self::Egress => "egress rule",
             Self::Proxy => "proxy",
@@ -114,9 +117,9 @@ impl Error {
         self.came_from_aws() && self.proven
     }
 
-    /// Whether AWS refuses the access key or its signature, in whatever words.
+    /// Whether AWS refuses the access key or its signature, in whatever words, or there are no credentials to sign with and it is not an outage.
     pub fn is_credentials(&self) -> bool {
-        self.code.as_deref().is_some_and(|code| CREDENTIALS.contains(&code))
+        (self.hop == Hop::Credentials && self.class == Class::Misconfigured) || self.code.as_deref().is_some_and(|code| CREDENTIALS.contains(&code))
     }
 
     /// Whether the proxy is to blame, or the way to it.

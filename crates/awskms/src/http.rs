@@ -46,7 +46,8 @@ struct Inner {
     proxy: Option<(String, u16)>,
     /// The limit of an attempt, its look-ups included.
     timeout: Duration,
-    access_key_id: String,
+    /// Whose quota it is: the access key, or the source and the account.
+    payer: String,
     region: String,
 }
 
@@ -96,7 +97,7 @@ impl Connector {
                 port: config.endpoint.port,
                 proxy: config.proxy.as_ref().map(|proxy| (proxy.host.clone(), proxy.port)),
                 timeout: config.timeout,
-                access_key_id: config.credentials.access_key_id.clone(),
+                payer: config.credentials.payer(),
                 region: config.endpoint.region.clone(),
             }),
         })
@@ -146,7 +147,7 @@ impl HttpConnector for Connector {
 
 impl Inner {
     async fn turn(&self, patience: Duration) -> bool {
-        self.environment.limiter().acquire(&self.access_key_id, &self.region, patience).await
+        self.environment.limiter().acquire(&self.payer, &self.region, patience).await
     }
 
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, Trouble> {
@@ -157,27 +158,13 @@ impl Inner {
         let limit = budget::left().unwrap_or(self.timeout).min(self.timeout);
         let start = Instant::now();
         self.check_hosts().await?;
-        let request = request.try_into_http1x().map_err(|error| Trouble::fatal(Hop::Settings, error.to_string()))?;
-        let request = request.map(|body| body.bytes().map(Bytes::copy_from_slice).unwrap_or_default());
-        let mut request = reqwest::Request::try_from(request).map_err(|error| Trouble::fatal(Hop::Settings, error.without_url().to_string()))?;
+        let mut request = reqwest_request(request).map_err(|text| Trouble::fatal(Hop::Settings, text))?;
         *request.timeout_mut() = Some(limit.saturating_sub(start.elapsed()));
-        let mut answer = self.client.execute(request).await.map_err(|error| self.trouble(error))?;
-
-        let mut head = aws_smithy_runtime_api::http::Response::new(answer.status().as_u16().try_into().map_err(|_| unreadable())?, SdkBody::empty());
-        for (name, value) in answer.headers() {
-            if let Ok(value) = value.to_str() {
-                head.headers_mut().try_append(name.as_str().to_owned(), value.to_owned()).map_err(|_| unreadable())?;
-            }
-        }
-        let mut body = BytesMut::new();
-        while let Some(chunk) = answer.chunk().await.map_err(|error| self.trouble(error))? {
-            if body.len() + chunk.len() > MAX_ANSWER {
-                return Err(Trouble::fatal(Hop::Http, format!("the answer is longer than {MAX_ANSWER} bytes, so it is not AWS's")));
-            }
-            body.extend_from_slice(&chunk);
-        }
-        *head.body_mut() = SdkBody::from(body.freeze());
-        Ok(head)
+        let answer = self.client.execute(request).await.map_err(|error| self.trouble(error))?;
+        read_answer(answer).await.map_err(|unread| match unread {
+            Unread::Broken(error) => self.trouble(error),
+            Unread::Wrong(text) => Trouble::fatal(Hop::Http, text),
+        })
     }
 
     /// Addresses never pass through the resolver, and a proxy resolves names by itself: both are looked at here, each time.
@@ -244,8 +231,39 @@ fn tls_error(error: &(dyn StdError + 'static)) -> Option<String> {
     tls_error(error.downcast_ref::<std::io::Error>()?.get_ref()?)
 }
 
-fn unreadable() -> Trouble {
-    Trouble::fatal(Hop::Http, "the answer is not HTTP".to_owned())
+/// The SDK's request as one of the HTTP client.
+pub(crate) fn reqwest_request(request: HttpRequest) -> Result<reqwest::Request, String> {
+    let request = request.try_into_http1x().map_err(|error| error.to_string())?;
+    let request = request.map(|body| body.bytes().map(Bytes::copy_from_slice).unwrap_or_default());
+    reqwest::Request::try_from(request).map_err(|error| error.without_url().to_string())
+}
+
+/// Why an answer could not be read to its end.
+pub(crate) enum Unread {
+    /// The connection.
+    Broken(reqwest::Error),
+    /// The answer itself.
+    Wrong(String),
+}
+
+/// Reads an answer whole, for the SDK.
+pub(crate) async fn read_answer(mut answer: reqwest::Response) -> Result<HttpResponse, Unread> {
+    let unreadable = || Unread::Wrong("the answer is not HTTP".to_owned());
+    let mut head = aws_smithy_runtime_api::http::Response::new(answer.status().as_u16().try_into().map_err(|_| unreadable())?, SdkBody::empty());
+    for (name, value) in answer.headers() {
+        if let Ok(value) = value.to_str() {
+            head.headers_mut().try_append(name.as_str().to_owned(), value.to_owned()).map_err(|_| unreadable())?;
+        }
+    }
+    let mut body = BytesMut::new();
+    while let Some(chunk) = answer.chunk().await.map_err(Unread::Broken)? {
+        if body.len() + chunk.len() > MAX_ANSWER {
+            return Err(Unread::Wrong(format!("the answer is longer than {MAX_ANSWER} bytes, so it is not AWS's")));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    *head.body_mut() = SdkBody::from(body.freeze());
+    Ok(head)
 }
 
 /// A failure, and whether the SDK may try again.

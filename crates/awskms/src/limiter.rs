@@ -1,6 +1,6 @@
 //! A token bucket for each AWS account and region, so that a mass start stays under a set rate.
 //!
-//! The account is known to us by its access key id only; two keys of one account count apart.
+//! The account is known to us by its access key id only, so two keys of one account count apart; with a credentials source, by the source and the account of the key ARN.
 //!
 //! A bucket holds a tenth of a second's requests, and is filled at what is left of the rate: so in no second are there more than the rate allows, not even in the first.
 
@@ -36,21 +36,21 @@ impl Limiter {
     /// Waits for a token. The queue is fair: who comes later waits longer. `false`, at once: it would take longer than `patience`, and no token is taken. Otherwise those who give up
     /// would leave a debt behind them that nobody ever pays, and in the end nobody would be served.
     #[must_use]
-    pub(crate) async fn acquire(&self, access_key_id: &str, region: &str, patience: Duration) -> bool {
-        let Some(wait) = self.take(access_key_id, region, Instant::now(), patience) else { return false };
+    pub(crate) async fn acquire(&self, payer: &str, region: &str, patience: Duration) -> bool {
+        let Some(wait) = self.take(payer, region, Instant::now(), patience) else { return false };
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
         }
         true
     }
 
-    fn take(&self, access_key_id: &str, region: &str, now: Instant, patience: Duration) -> Option<Duration> {
+    fn take(&self, payer: &str, region: &str, now: Instant, patience: Duration) -> Option<Duration> {
         let (capacity, rate) = split(self.per_second.load(Ordering::Relaxed));
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         if buckets.len() > MANY {
             buckets.retain(|_, bucket| bucket.tokens + now.duration_since(bucket.at).as_secs_f64() * rate < capacity);
         }
-        let bucket = buckets.entry((access_key_id.to_owned(), region.to_owned())).or_insert(Bucket { tokens: capacity, at: now });
+        let bucket = buckets.entry((payer.to_owned(), region.to_owned())).or_insert(Bucket { tokens: capacity, at: now });
         bucket.tokens = (bucket.tokens + now.duration_since(bucket.at).as_secs_f64() * rate).min(capacity);
         bucket.at = now;
         let left = bucket.tokens - 1.0;

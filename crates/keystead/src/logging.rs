@@ -17,6 +17,9 @@ pub fn start(log: &Log) -> Result<(), String> {
     for target in keystead_awskms::QUIET_TARGETS {
         directives.push_str(&format!(",{target}={quiet}"));
     }
+    for target in keystead_awskms::MUTE_TARGETS {
+        directives.push_str(&format!(",{target}=off"));
+    }
     let filter = EnvFilter::try_new(directives).map_err(|error| error.to_string())?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
     let started = match log.format.as_deref().unwrap_or("text") {

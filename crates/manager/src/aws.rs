@@ -123,9 +123,10 @@ impl Inner {
         config: &AwsKmsRecord,
         make: impl FnOnce(&Environment, ClientConfig) -> std::result::Result<T, keystead_awskms::Error>,
     ) -> Result<T> {
-        let secret = self.seal.open_text(&secret_place(config.uuid), &config.secret_access_key)?;
+        let secret = config.secret_access_key.as_ref().map(|sealed| self.seal.open_text(&secret_place(config.uuid), sealed)).transpose()?;
+        let credentials = crate::credentials::of_client(&config.settings, secret)?;
         let proxy_password = config.proxy_password.as_ref().map(|sealed| self.seal.open_text(&proxy_password_place(config.uuid), sealed)).transpose()?;
-        let made = make(&self.aws.environment, client_config(&config.settings, secret, proxy_password));
+        let made = make(&self.aws.environment, client_config(&config.settings, credentials, proxy_password));
         made.map_err(|error| {
             let target = if config.settings.ca_certificates.is_some() { "keystead.ca_certificates" } else { "host" };
             Error::with(Code::InvalidValue, error).target(target)
@@ -137,8 +138,7 @@ impl Inner {
         let code = match (error.hop(), error.class()) {
             (Hop::Egress, _) => return Error::with(Code::OutOfBounds, error).target(if error.concerns_proxy() { "proxy_host" } else { "host" }),
             (_, Class::Unreachable | Class::Transient) => Code::AmazonUnreachable,
-            _ if error.is_credentials() && phase == Phase::Enabling => Code::EnableCredentials,
-            _ if error.is_credentials() => Code::CannotConnect,
+            _ if error.is_credentials() => crate::credentials::refused(phase),
             _ => Code::KeyUnusable,
         };
         Error::with(code, format!("{doing} for the SVM {} on node {}: {error}", svm.name, self.node.name))
@@ -146,7 +146,7 @@ impl Inner {
 }
 
 /// The client's view of stored settings.
-fn client_config(settings: &StoredSettings, secret_access_key: SecretString, proxy_password: Option<SecretString>) -> ClientConfig {
+fn client_config(settings: &StoredSettings, credentials: Credentials, proxy_password: Option<SecretString>) -> ClientConfig {
     ClientConfig {
         endpoint: endpoint(settings),
         tls: TlsPolicy { verify: settings.verify, verify_host: settings.verify_host, verify_ip: settings.verify_ip },
@@ -157,7 +157,7 @@ fn client_config(settings: &StoredSettings, secret_access_key: SecretString, pro
             username: proxy.username.clone(),
             password: proxy_password,
         }),
-        credentials: Credentials { access_key_id: settings.access_key_id.clone(), secret_access_key },
+        credentials,
         timeout: Duration::from_secs(u64::from(settings.timeout)),
         ca_certificates: settings.ca_certificates.clone(),
     }

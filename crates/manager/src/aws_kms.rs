@@ -1,6 +1,7 @@
 //! The `aws_kms` resource: what is checked before a job starts, and what can be read.
 
 use crate::aws::{endpoint, proxy_kind};
+use crate::credentials::{changed, is_admin};
 use crate::inner::{Inner, may_change};
 use crate::jobs::{JobKind, StoredChange};
 use crate::model::{
@@ -36,11 +37,13 @@ impl Manager {
     /// Starts to enable AWS KMS for an SVM. On return the SVM is reserved: a second enable is refused (65537910).
     ///
     /// # Errors
-    /// In this order: 262245 an endpoint inside that is not allowed; the SVM (2621462, 2621706); 65537908; 65537907; 65537911; 65536600; 65537901; 65537910; 65537912; 262145 where
+    /// In this order: 6, 262186, 262212 and 262247 for the credentials; 262245 an endpoint inside that is not allowed; the SVM (2621462, 2621706); 65537908; 65537907; 65537911; 65536600; 65537901; 65537910; 65537912; 262145 where
     /// the store takes no job.
     pub async fn enable_aws_kms(&self, who: &Principal, request: EnableRequest) -> Result<Accepted> {
         let inner = self.inner();
-        let settings = stored_settings(request.settings);
+        let source = crate::credentials::of_enable(who, &request.settings, request.secret_access_key.is_some())?;
+        let settings = StoredSettings { credentials_source: source, ..stored_settings(request.settings) };
+        crate::credentials::fits(&settings)?;
         egress(inner, who, &settings).await?;
         let svm = select_svm(inner, &request.svm)?;
         may_change(who, Some(svm.record.uuid))?;
@@ -67,7 +70,7 @@ impl Manager {
             config,
             svm: svm.record.uuid,
             settings: Box::new(settings),
-            secret_access_key: seal(inner, &secret_place(config), &request.secret_access_key),
+            secret_access_key: request.secret_access_key.as_ref().map(|secret| seal(inner, &secret_place(config), secret)),
             proxy_password: request.proxy_password.as_ref().map(|password| seal(inner, &proxy_password_place(config), password)),
             skip_verify: request.skip_verify,
         };
@@ -95,7 +98,7 @@ impl Manager {
     /// Starts to change a configuration.
     ///
     /// # Errors
-    /// 4; 65537541 where nothing is to change; 262186 an incomplete proxy; 262245 an endpoint inside that is not allowed; 262247 settings that make no host name.
+    /// 4; 65537541 where nothing is to change; 6, 262186, 262212 and 262247 for the credentials; 262186 an incomplete proxy; 262245 an endpoint inside that is not allowed; 262247 settings that make no host name.
     pub async fn modify_aws_kms(&self, who: &Principal, uuid: Uuid, change: AwsKmsChange) -> Result<Accepted> {
         let inner = self.inner();
         let config = stored(inner, uuid)?;
@@ -104,7 +107,8 @@ impl Manager {
         if change == StoredChange::default() {
             return Err(Error::new(Code::NoInput));
         }
-        let new = crate::jobs::modify::apply(&config.record, &change);
+        let change = StoredChange { by_admin: is_admin(who), ..change };
+        let new = changed(&config.record, &change, None)?;
         endpoint_is_possible(&new.settings)?;
         grace_is_no_laxer(inner, &new.settings)?;
         egress(inner, who, &new.settings).await?;
@@ -160,12 +164,16 @@ impl Manager {
     /// Starts to wrap the KEK under another customer key.
     ///
     /// # Errors
-    /// 4; 65539436; 262186, 262245 and 262247 for the new endpoint, as in PATCH.
+    /// 4; 65539436; 6, 262186, 262212, 262245 and 262247 for the new endpoint and credentials, as in PATCH.
     pub async fn rekey_external(&self, who: &Principal, uuid: Uuid, request: RekeyExternalRequest) -> Result<Accepted> {
         let inner = self.inner();
         let config = self.ready(who, uuid)?;
-        let change = stored_change(inner, &config.record, request.new)?;
-        let new = crate::jobs::modify::apply(&config.record, &change);
+        let mut change = StoredChange { by_admin: is_admin(who), ..stored_change(inner, &config.record, request.new)? };
+        if change.credentials_source.is_none() && config.record.settings.credentials_source.is_some() && change.access_key_id.is_some() {
+            // An access key for the new customer key takes the place of the source.
+            change.credentials_source = Some(None);
+        }
+        let new = changed(&config.record, &change, Some(&request.key_id))?;
         endpoint_is_possible(&new.settings)?;
         egress(inner, who, &new.settings).await?;
         let kind = JobKind::RekeyExternal { config: uuid, key_id: request.key_id, change: Box::new(change), outdated: None };
@@ -369,6 +377,7 @@ fn stored_settings(settings: AwsKmsSettings) -> StoredSettings {
         access_error_grace: settings.access_error_grace,
         max_unverified: settings.max_unverified,
         ca_certificates: settings.ca_certificates,
+        credentials_source: None,
     }
 }
 
@@ -394,6 +403,8 @@ fn stored_change(inner: &Inner, config: &AwsKmsRecord, change: AwsKmsChange) -> 
         access_error_grace: change.access_error_grace,
         max_unverified: change.max_unverified,
         ca_certificates: change.ca_certificates,
+        credentials_source: change.credentials_source,
+        by_admin: false,
     })
 }
 
@@ -450,6 +461,7 @@ fn shown(inner: &Inner, record: AwsKmsRecord) -> AwsKms {
             access_error_grace: settings.access_error_grace,
             max_unverified: settings.max_unverified,
             ca_certificates: settings.ca_certificates,
+            credentials_source: settings.credentials_source.map(|granted| granted.source),
             bound,
         },
     }

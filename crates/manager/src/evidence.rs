@@ -115,7 +115,7 @@ fn judge(error: &Error) -> Outcome {
         Class::Revoked if error.evidence() => Outcome::Denied,
         // Who sits on the path could forge it.
         Class::Revoked => Outcome::Unreachable,
-        Class::Misconfigured if error.came_from_aws() || error.hop() == Hop::Settings => Outcome::Misconfigured,
+        Class::Misconfigured if error.came_from_aws() || matches!(error.hop(), Hop::Settings | Hop::Credentials) => Outcome::Misconfigured,
         Class::Integrity if error.came_from_aws() => Outcome::Integrity,
         Class::Misconfigured | Class::Integrity | Class::Transient | Class::Unreachable => Outcome::Unreachable,
     }

@@ -12,6 +12,7 @@ pub mod certificates;
 pub mod clients;
 pub mod clock;
 mod cluster;
+mod credentials;
 mod error;
 pub mod events;
 mod evidence;

@@ -96,8 +96,8 @@ pub struct AwsKms {
     pub region: String,
     /// The customer key, as it was given: id, ARN, alias or alias ARN.
     pub key_id: String,
-    /// AWS access key id.
-    pub access_key_id: String,
+    /// AWS access key id; none with a credentials source.
+    pub access_key_id: Option<String>,
     /// The encryption context, verbatim as given.
     pub encryption_context: Option<String>,
     /// AWS service, first label of the derived host name.
@@ -133,6 +133,8 @@ pub struct KeysteadMembers {
     pub max_unverified: Option<Duration>,
     /// PEM certificates that vouch for this SVM's AWS endpoint alone.
     pub ca_certificates: Option<String>,
+    /// Credentials of the node's own in place of an access key: `chain`, `instance_role`, `web_identity`, `process` or `profile:NAME`.
+    pub credentials_source: Option<String>,
     /// How long after a revocation in AWS this SVM's keys can still be served.
     pub bound: Duration,
 }
@@ -144,8 +146,8 @@ pub struct EnableRequest {
     pub svm: SvmSelector,
     /// All settings.
     pub settings: AwsKmsSettings,
-    /// The AWS secret.
-    pub secret_access_key: SecretString,
+    /// The AWS secret; none with a credentials source.
+    pub secret_access_key: Option<SecretString>,
     /// The proxy's password.
     pub proxy_password: Option<SecretString>,
     /// Skip DescribeKey and the preflight. The round trip of the KEK always happens.
@@ -158,7 +160,7 @@ pub struct EnableRequest {
 pub struct AwsKmsSettings {
     pub region: String,
     pub key_id: String,
-    pub access_key_id: String,
+    pub access_key_id: Option<String>,
     pub encryption_context: Option<String>,
     pub service: String,
     pub default_domain: String,
@@ -173,6 +175,7 @@ pub struct AwsKmsSettings {
     pub access_error_grace: Option<Duration>,
     pub max_unverified: Option<Duration>,
     pub ca_certificates: Option<String>,
+    pub credentials_source: Option<String>,
 }
 
 /// A change of a configuration: `None` leaves a member as it is; `Some(None)` clears an optional one.
@@ -198,6 +201,8 @@ pub struct AwsKmsChange {
     pub access_error_grace: Option<Option<Duration>>,
     pub max_unverified: Option<Option<Duration>>,
     pub ca_certificates: Option<Option<String>>,
+    /// Credentials of the node's own; cleared: back to an access key, which must come with it.
+    pub credentials_source: Option<Option<String>>,
 }
 
 /// A change of the proxy. A cleared host takes the whole proxy away.

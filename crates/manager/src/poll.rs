@@ -35,6 +35,8 @@ pub(crate) struct Polls {
     wake: Notify,
 }
 
+type Unproven = (Option<String>, Option<Base64>);
+
 struct Watched {
     machine: Machine,
     /// The poll that is under way.
@@ -45,7 +47,7 @@ struct Watched {
     detail: AwsDetail,
     now: Duration,
     /// The credentials that are stored without a proof (access key and sealed secret), and since when.
-    unproven: Option<((String, Base64), Duration)>,
+    unproven: Option<(Unproven, Duration)>,
     /// Why the KEK was last to be wrapped again without an operator, and when.
     wrapped_for: Option<(String, Duration)>,
 }
@@ -57,7 +59,7 @@ struct Lane {
     port: u16,
     proxy: Option<(String, u16)>,
     region: String,
-    access_key_id: String,
+    payer: String,
 }
 
 impl Lane {
@@ -67,7 +69,7 @@ impl Lane {
             port: settings.port,
             proxy: settings.proxy.as_ref().map(|proxy| (proxy.host.clone(), proxy.port)),
             region: settings.region.clone(),
-            access_key_id: settings.access_key_id.clone(),
+            payer: crate::credentials::payer(settings),
         }
     }
 }

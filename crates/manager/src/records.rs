@@ -338,8 +338,9 @@ pub struct AwsKmsRecord {
     pub svm: Uuid,
     /// All that is no secret.
     pub settings: StoredSettings,
-    /// The secret access key, sealed for [`secret_place`].
-    pub secret_access_key: Base64,
+    /// The secret access key, sealed for [`secret_place`]; none with a credentials source.
+    #[serde(default)]
+    pub secret_access_key: Option<Base64>,
     /// The proxy's password, sealed for [`proxy_password_place`].
     pub proxy_password: Option<Base64>,
     /// Credentials stored without a proof (`skip_verify`), not yet confirmed by a good poll: `max_unverified` counts as one hour where it is unset.
@@ -363,7 +364,8 @@ pub fn proxy_password_place(config: Uuid) -> String {
 pub struct StoredSettings {
     pub region: String,
     pub key_id: String,
-    pub access_key_id: String,
+    #[serde(default)]
+    pub access_key_id: Option<String>,
     pub encryption_context: Option<String>,
     pub service: String,
     pub default_domain: String,
@@ -381,6 +383,17 @@ pub struct StoredSettings {
     pub max_unverified: Option<Duration>,
     #[serde(default)]
     pub ca_certificates: Option<String>,
+    #[serde(default)]
+    pub credentials_source: Option<StoredSource>,
+}
+
+/// Credentials of the node's own in place of an access key, and what they are granted for: the SVM of the record, and one key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredSource {
+    /// Where they come from, as it was given.
+    pub source: String,
+    /// The ARN of the key.
+    pub key_arn: String,
 }
 
 /// A proxy without its password, as stored.

@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::inner::Inner;
-use crate::jobs::JobKind;
+use crate::jobs::{JobKind, StoredChange};
 use crate::model::Principal;
 use crate::model::Role;
 use crate::records::{AwsKmsRecord, JobRecord, KekRecord, KeyStoreRecord, KeyStoreState, Stored};
@@ -75,7 +75,7 @@ impl Inner {
         let kind = JobKind::RekeyExternal {
             config: uuid,
             key_id: config.record.settings.key_id.clone(),
-            change: Box::default(),
+            change: Box::new(StoredChange { by_admin: true, ..StoredChange::default() }),
             outdated: Some(kek.record.wrapped_at),
         };
         let who = Principal { name: "keystead".to_owned(), role: Role::Admin };

@@ -5,7 +5,7 @@ use crate::request::{Answer, Done, Request, duration, links, svm};
 use crate::resource::{Resource, Values, put};
 use crate::select::Selection;
 use futures_util::StreamExt as _;
-use keystead_awskms::{EncryptionContext, Endpoint, ProxyKind};
+use keystead_awskms::{CredentialsSource, EncryptionContext, Endpoint, ProxyKind};
 use keystead_manager::model::{
     AwsKms, AwsKmsChange, AwsKmsSettings, CheckReport, EkmipReachability, EnableRequest, Health, Proxy, ProxyChange, RekeyExternalRequest, Role, SvmSelector,
 };
@@ -22,12 +22,16 @@ const LIVE_AT_A_TIME: usize = 16;
 /// The least and the most of a duration that an SVM may set, in seconds.
 const DURATION: Kind = Kind::Duration(0, 30 * 24 * 3600);
 
+/// Credentials are an access key, or the node's own.
+const UNLESS_A_SOURCE: Post = Post::RequiredUnless("keystead.credentials_source");
+
 const REGION: Rule = Rule { text: "a region looks like us-east-1", holds: is_region };
 const ACCESS_KEY_ID: Rule =
     Rule { text: "letters, digits and underscores alone", holds: |text| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') };
 const HOST: Rule = Rule { text: "a host name or an address, without a scheme and a port", holds: is_host };
 const CONTEXT: Rule =
     Rule { text: "\"key=value[,key=value…]\" or a JSON object of strings, no key twice", holds: |text| EncryptionContext::parse(text).is_ok() };
+const SOURCE: Rule = Rule { text: "chain, instance_role, web_identity, process, or profile:NAME", holds: |text| text.parse::<CredentialsSource>().is_ok() };
 const PEM: Rule = Rule { text: "certificates in PEM", holds: |text| text.contains("-----BEGIN CERTIFICATE-----") };
 
 const fn shown(path: &'static str, show: Show, doc: &'static str) -> Field {
@@ -52,11 +56,18 @@ pub const AWS_KMS: Resource = Resource {
         shown("scope", Show::Standard, "Always svm."),
         required("region", Kind::Text(1, 64, REGION), Patch::Yes, "The AWS region."),
         required("key_id", Kind::Text(1, 2048, ANY), Patch::No, "The customer key: id, ARN, alias or alias ARN."),
-        required("access_key_id", Kind::Text(16, 128, ACCESS_KEY_ID), Patch::Yes, "The AWS access key id."),
+        Field {
+            path: "access_key_id",
+            kind: Kind::Text(16, 128, ACCESS_KEY_ID),
+            post: UNLESS_A_SOURCE,
+            patch: Patch::Yes,
+            show: Show::Standard,
+            doc: "The AWS access key id.",
+        },
         Field {
             path: "secret_access_key",
             kind: Kind::Secret(1024),
-            post: Post::Required,
+            post: UNLESS_A_SOURCE,
             patch: Patch::Yes,
             show: Show::Never,
             doc: "The AWS secret access key.",
@@ -122,6 +133,14 @@ pub const AWS_KMS: Resource = Resource {
             show: Show::Named,
             doc: "CA certificates for this SVM's AWS endpoint alone.",
         },
+        Field {
+            path: "keystead.credentials_source",
+            kind: Kind::Text(1, 160, SOURCE),
+            post: Post::Optional,
+            patch: Patch::Clearable,
+            show: Show::Named,
+            doc: "Credentials of the node's own in place of an access key.",
+        },
         shown("keystead.bound", Show::Named, "Seconds from a revocation in AWS to the last key that is handed out."),
         shown("keystead.check", Show::Exact, "A preflight, taken now: each step of the way to AWS and of the use of the key, and what to do where one fails."),
     ],
@@ -135,6 +154,7 @@ const REKEY_EXTERNAL: Resource = Resource {
         optional("keystead.new.region", Kind::Text(1, 64, REGION), Patch::No, ""),
         optional("keystead.new.access_key_id", Kind::Text(16, 128, ACCESS_KEY_ID), Patch::No, ""),
         Field { path: "keystead.new.secret_access_key", kind: Kind::Secret(1024), post: Post::Optional, patch: Patch::No, show: Show::Never, doc: "" },
+        optional("keystead.new.credentials_source", Kind::Text(1, 160, SOURCE), Patch::No, ""),
         optional("keystead.new.encryption_context", Kind::Text(1, 8192, CONTEXT), Patch::No, ""),
         optional("keystead.new.service", Kind::Text(1, 253, ANY), Patch::No, ""),
         optional("keystead.new.default_domain", Kind::Text(1, 253, ANY), Patch::No, ""),
@@ -225,7 +245,7 @@ pub async fn create(request: Request) -> Result<Answer> {
     let settings = AwsKmsSettings {
         region: values.text("region").unwrap_or_default(),
         key_id: values.text("key_id").unwrap_or_default(),
-        access_key_id: long_lived(values.text("access_key_id").unwrap_or_default())?,
+        access_key_id: values.text("access_key_id").map(long_lived).transpose()?,
         encryption_context: values.text("encryption_context"),
         service: values.text("service").unwrap_or_else(|| "KMS".to_owned()),
         default_domain: values.text("default_domain").unwrap_or_else(|| "amazonaws.com".to_owned()),
@@ -240,13 +260,14 @@ pub async fn create(request: Request) -> Result<Answer> {
         access_error_grace: values.duration("keystead.access_error_grace"),
         max_unverified: values.duration("keystead.max_unverified"),
         ca_certificates: values.text("keystead.ca_certificates"),
+        credentials_source: values.text("keystead.credentials_source"),
     };
     check_endpoint(&settings)?;
     let supplied = supplied(&settings);
     let enable = EnableRequest {
         svm,
         settings,
-        secret_access_key: values.secret("secret_access_key").ok_or_else(|| Error::new(Code::MissingField).target("secret_access_key"))?,
+        secret_access_key: values.secret("secret_access_key"),
         proxy_password: values.secret("proxy_password"),
         skip_verify: values.flag("skip_verify").unwrap_or(false),
     };
@@ -332,6 +353,7 @@ pub async fn modify(request: Request) -> Result<Answer> {
         access_error_grace: values.clearable("keystead.access_error_grace", Values::duration),
         max_unverified: values.clearable("keystead.max_unverified", Values::duration),
         ca_certificates: values.clearable("keystead.ca_certificates", Values::text),
+        credentials_source: values.clearable("keystead.credentials_source", Values::text),
     };
     let accepted = request.manager.modify_aws_kms(&request.who, config.uuid, change).await?;
     request.accepted(accepted, Done::ok()).await
@@ -372,6 +394,7 @@ pub async fn rekey_external(request: Request) -> Result<Answer> {
         region: values.text("keystead.new.region"),
         access_key_id: values.text("keystead.new.access_key_id").map(long_lived).transpose()?,
         secret_access_key: values.secret("keystead.new.secret_access_key"),
+        credentials_source: values.text("keystead.new.credentials_source").map(Some),
         encryption_context: values.text("keystead.new.encryption_context").map(Some),
         service: values.text("keystead.new.service"),
         default_domain: values.text("keystead.new.default_domain"),
@@ -392,10 +415,10 @@ fn visible(request: &Request) -> Result<AwsKms> {
     if request.sees(config.svm.uuid) { Ok(config) } else { Err(Error::new(Code::NotFound).target("uuid")) }
 }
 
-/// To an account of an SVM, what belongs to another SVM does not exist.
+/// To an account of an SVM, what belongs to another SVM does not exist. What it may see but not do is said.
 fn hidden(request: &Request, error: Error) -> Error {
     match (request.who.role, error.code) {
-        (Role::Vsadmin { .. }, Code::PermissionDenied) => Error::new(Code::NotFound).target("uuid"),
+        (Role::Vsadmin { .. }, Code::PermissionDenied) if visible(request).is_err() => Error::new(Code::NotFound).target("uuid"),
         _ => error,
     }
 }
@@ -493,7 +516,9 @@ fn supplied(settings: &AwsKmsSettings) -> Map<String, Json> {
 fn common(record: &mut Map<String, Json>, settings: &AwsKmsSettings) {
     put(record, "region", json!(settings.region));
     put(record, "key_id", json!(settings.key_id));
-    put(record, "access_key_id", json!(settings.access_key_id));
+    if let Some(access_key_id) = &settings.access_key_id {
+        put(record, "access_key_id", json!(access_key_id));
+    }
     put(record, "service", json!(settings.service));
     put(record, "default_domain", json!(settings.default_domain));
     put(record, "port", json!(settings.port));
@@ -544,6 +569,7 @@ fn record(config: &AwsKms) -> Map<String, Json> {
         access_error_grace: members.access_error_grace,
         max_unverified: members.max_unverified,
         ca_certificates: members.ca_certificates,
+        credentials_source: members.credentials_source,
     };
     common(&mut record, &settings);
     put(&mut record, "keystead.bound", json!(members.bound.as_secs()));
@@ -555,6 +581,9 @@ fn record(config: &AwsKms) -> Map<String, Json> {
     }
     if let Some(pem) = settings.ca_certificates {
         put(&mut record, "keystead.ca_certificates", json!(pem));
+    }
+    if let Some(source) = settings.credentials_source {
+        put(&mut record, "keystead.credentials_source", json!(source));
     }
     record
 }

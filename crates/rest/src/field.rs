@@ -64,6 +64,8 @@ pub const ANY: Rule = Rule { text: "no control characters", holds: |text| !text.
 pub enum Post {
     /// It must be there.
     Required,
+    /// It must be there where the field of this path is not.
+    RequiredUnless(&'static str),
     /// It may be there.
     Optional,
     /// It is accepted and ignored, with a `Warning`: clients send back what they were shown.

@@ -56,14 +56,19 @@ impl Resource {
             }
             // Clients send empty text for what they do not set.
             Post::Optional if value == Json::String(String::new()) => Ok(()),
-            Post::Required | Post::Optional => {
+            Post::Required | Post::RequiredUnless(_) | Post::Optional => {
                 if let Some(value) = field.read(value)? {
                     values.values.insert(field.path, value);
                 }
                 Ok(())
             }
         })?;
-        match self.fields.iter().find(|field| field.post == Post::Required && !values.values.contains_key(field.path)) {
+        let is_missing = |field: &&Field| match field.post {
+            Post::Required => !values.has(field.path),
+            Post::RequiredUnless(other) => !values.has(field.path) && !values.has(other),
+            Post::Optional | Post::Ignored | Post::Unknown => false,
+        };
+        match self.fields.iter().find(is_missing) {
             Some(missing) => Err(Error::with(Code::MissingField, missing.path).target(missing.path)),
             None => Ok(values),
         }
@@ -246,6 +251,7 @@ mod tests {
             Field { path: "name", kind: Kind::Text(1, 9, ANY), post: Post::Required, patch: Patch::Yes, show: Show::Standard, doc: "" },
             Field { path: "a.x", kind: Kind::Integer(0, 9), post: Post::Optional, patch: Patch::Clearable, show: Show::Standard, doc: "" },
             Field { path: "state", kind: Kind::Shown, post: Post::Ignored, patch: Patch::No, show: Show::Advanced, doc: "" },
+            Field { path: "either", kind: Kind::Bool, post: Post::RequiredUnless("a.x"), patch: Patch::Yes, show: Show::Standard, doc: "" },
             Field { path: "pass", kind: Kind::Secret(9), post: Post::Optional, patch: Patch::Yes, show: Show::Never, doc: "" },
         ],
     };
@@ -265,6 +271,8 @@ mod tests {
         assert_eq!((values.text("name"), values.number::<u8>("a.x")), (Some("n".into()), Some(3)));
         assert_eq!(values.ignored, ["state"]);
         assert_eq!(refused(THING.read_post(body(json!({})))), (Code::MissingField, "name".into()));
+        assert_eq!(refused(THING.read_post(body(json!({"name": "n"})))), (Code::MissingField, "either".into()));
+        assert!(THING.read_post(body(json!({"name": "n", "either": true}))).is_ok());
         assert_eq!(refused(THING.read_post(body(json!({"name": "n", "a": {"y": 1}})))), (Code::UnknownField, "a.y".into()));
         assert_eq!(refused(THING.read_post(body(json!({"name": "n", "a": 1})))), (Code::InvalidValue, "a".into()));
     }

@@ -92,6 +92,8 @@ pub struct Denial {
 struct AccessKey {
     secret: String,
     user: String,
+    /// The session token that calls must bring: the key is a temporary one.
+    session_token: Option<String>,
     /// The error code that its calls get while it is inactive.
     inactive: Option<String>,
 }
@@ -189,8 +191,8 @@ impl Account {
         })
     }
 
-    pub fn add_access_key(&mut self, access_key_id: &str, secret: &str, user: &str) {
-        let key = AccessKey { secret: secret.into(), user: user.into(), inactive: None };
+    pub fn add_access_key(&mut self, access_key_id: &str, secret: &str, session_token: Option<String>, user: &str) {
+        let key = AccessKey { secret: secret.into(), user: user.into(), session_token, inactive: None };
         self.access_keys.insert(access_key_id.into(), key);
     }
 
@@ -291,6 +293,9 @@ impl Account {
         };
         if let Some(code) = &access_key.inactive {
             return Err(KmsError::client(code, "The security token included in the request is invalid."));
+        }
+        if request.header("x-amz-security-token") != access_key.session_token {
+            return Err(KmsError::client("UnrecognizedClientException", "The security token included in the request is invalid."));
         }
         if credential.service != "kms" {
             return invalid("Credential should be scoped to correct service: 'kms'.");

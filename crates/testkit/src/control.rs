@@ -5,7 +5,7 @@
 //! | `POST keys` | a [`NewKey`]; answers the key |
 //! | `GET keys/ID` | the key |
 //! | `POST keys/ID/ACTION` | enable, disable, schedule_deletion, pending_import, unavailable, delete, rotate, deny (a [`Denial`]), restore_access, alias (`{"alias"}`) |
-//! | `POST access_keys` | `{"access_key_id", "secret_access_key", "user"?}` |
+//! | `POST access_keys` | `{"access_key_id", "secret_access_key", "session_token"?, "user"?}` |
 //! | `POST access_keys/ID/ACTION` | activate, deactivate (`{"code"?}`: the error its calls get), delete |
 //! | `POST faults`, `GET`, `DELETE` | a [`FaultRule`] or a list of them |
 //! | `POST gate` | `{"operation"?, "times"?, "after"?}`: holds the next call (`times`, default 1), before or after it is executed |
@@ -44,7 +44,7 @@ pub(crate) async fn handle(shared: &Shared, method: &Method, path: &str, query: 
         ("POST", ["keys", id, action]) => key_action(shared, id, action, body),
         ("POST", ["access_keys"]) => read(body).map(|new: NewAccessKey| {
             let user = new.user.as_deref().unwrap_or("keystead");
-            shared.state().account.add_access_key(&new.access_key_id, &new.secret_access_key, user);
+            shared.state().account.add_access_key(&new.access_key_id, &new.secret_access_key, new.session_token, user);
             json!({})
         }),
         ("POST", ["access_keys", id, action]) => access_key_action(shared, id, action, body),
@@ -92,6 +92,7 @@ pub(crate) async fn handle(shared: &Shared, method: &Method, path: &str, query: 
 struct NewAccessKey {
     access_key_id: String,
     secret_access_key: String,
+    session_token: Option<String>,
     user: Option<String>,
 }
 

@@ -171,7 +171,12 @@ impl KmsStandIn {
 
     /// Makes an access key of the user `keystead`, or replaces its secret.
     pub fn add_access_key(&self, access_key_id: &str, secret_access_key: &str) {
-        self.shared.state().account.add_access_key(access_key_id, secret_access_key, "keystead");
+        self.shared.state().account.add_access_key(access_key_id, secret_access_key, None, "keystead");
+    }
+
+    /// Makes a temporary access key, which counts only together with its session token.
+    pub fn add_session(&self, access_key_id: &str, secret_access_key: &str, session_token: &str) {
+        self.shared.state().account.add_access_key(access_key_id, secret_access_key, Some(session_token.into()), "keystead");
     }
 
     /// Makes an access key inactive: its calls get UnrecognizedClientException.

@@ -68,6 +68,20 @@ async fn signatures_are_checked() {
 }
 
 #[tokio::test]
+async fn temporary_keys_need_their_token() {
+    let aws = stand_in().await;
+    aws.add_session("ASIAIOSFODNN7EXAMPLE", SECRET, "token");
+    let describe = async |id: &str, token: Option<&str>| {
+        let client = Client { access_key_id: id.into(), session_token: token.map(str::to_owned), ..Client::new(&aws) };
+        client.call("DescribeKey", &json!({ "KeyId": "k1" })).await.code()
+    };
+    assert_eq!(describe("ASIAIOSFODNN7EXAMPLE", Some("token")).await, "ok");
+    for (id, token) in [("ASIAIOSFODNN7EXAMPLE", None), ("ASIAIOSFODNN7EXAMPLE", Some("other")), (ACCESS_KEY, Some("token"))] {
+        assert_eq!(describe(id, token).await, "UnrecognizedClientException");
+    }
+}
+
+#[tokio::test]
 async fn keys_are_revoked_and_come_back() {
     let aws = stand_in().await;
     let client = Client::new(&aws);

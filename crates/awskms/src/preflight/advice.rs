@@ -64,6 +64,7 @@ pub(super) fn aws(error: &Error, permission: &str) -> String {
         Hop::Connect => return route(false).to_owned(),
         Hop::Proxy => return PROXY_SILENT.to_owned(),
         Hop::Tls => return tls(None, false).to_owned(),
+        Hop::Credentials => return "look at what keystead.credentials_source stands for on this node; AWS KMS was not asked".to_owned(),
         Hop::Settings => return "look at the members of this configuration".to_owned(),
         Hop::Http if error.class() == Class::Transient => return TRANSIENT.to_owned(),
         Hop::Http => {

@@ -13,7 +13,7 @@ pub use report::{Outcome, Report, STEPS, Step};
 use crate::client::{Client, ClientConfig, Encrypted, KeyDescription, overall};
 use crate::context::EncryptionContext;
 use crate::environment::Environment;
-use crate::error::{Class, Error};
+use crate::error::{Class, Error, Hop};
 use network::Probe;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
@@ -152,7 +152,7 @@ impl Preflight {
 /// Writes down what a failed DescribeKey says of the credentials and of the key, which are one call. Answers whether AWS knows who asks, so that it may be asked more.
 fn described(report: &mut Report, took: Duration, error: &Error, detail: &str) -> bool {
     let advice = advice::aws(error, "kms:DescribeKey");
-    if error.is_credentials() {
+    if error.is_credentials() || error.hop() == Hop::Credentials {
         report.fail("credentials", took, detail, &advice);
         return false;
     }

@@ -30,6 +30,11 @@ impl Seen {
 
     /// Whether the signature is the one that AWS would compute over what really came (AWS General Reference, "Signature Version 4").
     pub fn is_signed(&self) -> bool {
+        self.is_signed_by(SECRET)
+    }
+
+    /// The same with another secret.
+    pub fn is_signed_by(&self, secret: &str) -> bool {
         let authorization = self.header("authorization").unwrap();
         let field = |name: &str| authorization.split_once(name).unwrap().1.split(", ").next().unwrap().to_owned();
         let (credential, signed, signature) = (field("Credential="), field("SignedHeaders="), field("Signature="));
@@ -41,7 +46,7 @@ impl Seen {
         canonical += &format!("\n{signed}\n{}", hex(digest::digest(&digest::SHA256, &self.body).as_ref()));
         let hash = hex(digest::digest(&digest::SHA256, canonical.as_bytes()).as_ref());
         let text = format!("AWS4-HMAC-SHA256\n{}\n{scope}\n{hash}", self.header("x-amz-date").unwrap());
-        let mut key = format!("AWS4{SECRET}").into_bytes();
+        let mut key = format!("AWS4{secret}").into_bytes();
         for part in scope.split('/') {
             key = mac(&key, part);
         }
@@ -96,15 +101,28 @@ pub struct Kms {
 impl Kms {
     /// Starts on a free port. `answer` gets the request and its number, from 0.
     pub async fn start(tls: Tls, answer: impl Fn(&Seen, usize) -> Answer + Send + Sync + 'static) -> Self {
+        Self::start_over(Some(tls), answer).await
+    }
+
+    /// The same in the clear, for other services than KMS.
+    pub async fn in_the_clear(answer: impl Fn(&Seen, usize) -> Answer + Send + Sync + 'static) -> Self {
+        Self::start_over(None, answer).await
+    }
+
+    async fn start_over(tls: Option<Tls>, answer: impl Fn(&Seen, usize) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let kms = Self { address: listener.local_addr().unwrap(), connections: Arc::default(), seen: Arc::default() };
         let (connections, seen, answer) = (Arc::clone(&kms.connections), Arc::clone(&kms.seen), Arc::new(answer));
         tokio::spawn(async move {
-            let acceptor = tokio_rustls::TlsAcceptor::from(tls);
+            let acceptor = tls.map(tokio_rustls::TlsAcceptor::from);
             while let Ok((stream, _)) = listener.accept().await {
                 connections.fetch_add(1, Ordering::SeqCst);
                 let (acceptor, seen, answer) = (acceptor.clone(), Arc::clone(&seen), Arc::clone(&answer));
                 tokio::spawn(async move {
+                    let Some(acceptor) = acceptor else {
+                        let _ = serve(stream, &seen, &*answer).await;
+                        return;
+                    };
                     if let Ok(stream) = acceptor.accept(stream).await {
                         let _ = serve(stream, &seen, &*answer).await;
                     }

@@ -7,6 +7,7 @@ mod proxy;
 mod setup;
 
 mod test_answers;
+mod test_credentials;
 mod test_egress;
 mod test_endpoint;
 mod test_limits;

@@ -78,7 +78,7 @@ pub fn config(host: &str, port: u16) -> ClientConfig {
         },
         tls: TlsPolicy::STRICT,
         proxy: None,
-        credentials: Credentials { access_key_id: ACCESS_KEY_ID.to_owned(), secret_access_key: SECRET.into() },
+        credentials: Credentials::Key { access_key_id: ACCESS_KEY_ID.to_owned(), secret_access_key: SECRET.into() },
         timeout: Duration::from_secs(20),
         ca_certificates: None,
     }

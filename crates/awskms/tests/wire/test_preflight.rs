@@ -284,7 +284,7 @@ async fn credentials_that_aws_refuses() {
     let aws = aws().await;
     let with = |id: &str, secret: &str| {
         let mut config = aws.config();
-        config.credentials = keystead_awskms::Credentials { access_key_id: id.to_owned(), secret_access_key: secret.to_owned().into() };
+        config.credentials = keystead_awskms::Credentials::Key { access_key_id: id.to_owned(), secret_access_key: secret.to_owned().into() };
         config
     };
     let report = aws.check(with(ACCESS_KEY_ID, "wrong-secret")).await;

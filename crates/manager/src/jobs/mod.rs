@@ -42,8 +42,8 @@ pub enum JobKind {
         svm: Uuid,
         /// Its settings.
         settings: Box<StoredSettings>,
-        /// Sealed for `records::secret_place`.
-        secret_access_key: Base64,
+        /// Sealed for `records::secret_place`; none with a credentials source.
+        secret_access_key: Option<Base64>,
         /// Sealed for `records::proxy_password_place`.
         proxy_password: Option<Base64>,
         /// Skip DescribeKey.
@@ -144,6 +144,10 @@ pub struct StoredChange {
     pub max_unverified: Option<Option<std::time::Duration>>,
     #[serde(with = "cleared")]
     pub ca_certificates: Option<Option<String>>,
+    #[serde(with = "cleared")]
+    pub credentials_source: Option<Option<String>>,
+    /// Who asks for the change may set credentials of the node's own.
+    pub by_admin: bool,
 }
 
 /// `Some(None)` ("clear it") and `None` ("leave it") are both null in plain JSON; a list of none or one element tells them apart.

@@ -5,7 +5,8 @@ use super::enable::{prove, wrap};
 use super::restore::{configuration, current_kek, not_while_rekeying, unwrap};
 use super::{Afterwards, Plan, StoredChange};
 use crate::aws::{Phase, context};
-use crate::records::{AwsKmsRecord, KekRecord, Record, Stored, StoredSettings};
+use crate::credentials::changed;
+use crate::records::{AwsKmsRecord, KekRecord, Record, Stored, StoredSettings, StoredSource};
 use crate::{Code, Error, Result};
 use keystead_keyring::Kek;
 use keystead_store::{Compare, Txn};
@@ -14,13 +15,15 @@ use uuid::Uuid;
 pub(crate) async fn run(job: &JobContext, config: Uuid, change: &StoredChange) -> Result<Plan> {
     let manager = &job.manager;
     let old = configuration(manager, config).await?;
-    let mut new = apply(&old.record, change);
+    let mut new = changed(&old.record, change, None)?;
     let mut txn = Txn::new().when(Compare::Unchanged(old.key.clone(), old.revision));
     let mut afterwards = Afterwards::Nothing;
     if change.skip_verify {
         new.unproven = true;
     } else if concerns_aws(&old.record, &new, change) {
-        if new.settings.region != old.record.settings.region || new.settings.encryption_context != old.record.settings.encryption_context {
+        // A client with credentials of the node's own unwraps KEKs of one key alone, and older versions may stand under another.
+        let other_source = new.settings.credentials_source != old.record.settings.credentials_source;
+        if other_source || new.settings.region != old.record.settings.region || new.settings.encryption_context != old.record.settings.encryption_context {
             not_while_rekeying(manager, old.record.svm).await?;
         }
         let kek = current_kek(manager, old.record.svm).await?;
@@ -49,6 +52,11 @@ pub(crate) async fn run(job: &JobContext, config: Uuid, change: &StoredChange) -
 pub(crate) fn apply(old: &AwsKmsRecord, change: &StoredChange) -> AwsKmsRecord {
     let (was, to) = (old.settings.clone(), change.clone());
     let proxy = to.proxy.unwrap_or(was.proxy);
+    let credentials_source = match to.credentials_source {
+        None => was.credentials_source,
+        Some(source) => source.map(|source| StoredSource { source, key_arn: was.key_id.clone() }),
+    };
+    let keyed = credentials_source.is_none();
     let proxy_password = if proxy.is_none() { None } else { to.proxy_password.unwrap_or_else(|| old.proxy_password.clone()) };
     AwsKmsRecord {
         uuid: old.uuid,
@@ -56,7 +64,7 @@ pub(crate) fn apply(old: &AwsKmsRecord, change: &StoredChange) -> AwsKmsRecord {
         settings: StoredSettings {
             region: to.region.unwrap_or(was.region),
             key_id: was.key_id,
-            access_key_id: to.access_key_id.unwrap_or(was.access_key_id),
+            access_key_id: to.access_key_id.or(was.access_key_id).filter(|_| keyed),
             encryption_context: to.encryption_context.unwrap_or(was.encryption_context),
             service: to.service.unwrap_or(was.service),
             default_domain: to.default_domain.unwrap_or(was.default_domain),
@@ -71,15 +79,16 @@ pub(crate) fn apply(old: &AwsKmsRecord, change: &StoredChange) -> AwsKmsRecord {
             access_error_grace: to.access_error_grace.unwrap_or(was.access_error_grace),
             max_unverified: to.max_unverified.unwrap_or(was.max_unverified),
             ca_certificates: to.ca_certificates.unwrap_or(was.ca_certificates),
+            credentials_source,
         },
-        secret_access_key: to.secret_access_key.unwrap_or_else(|| old.secret_access_key.clone()),
+        secret_access_key: to.secret_access_key.or_else(|| old.secret_access_key.clone()).filter(|_| keyed),
         proxy_password,
         unproven: old.unproven,
     }
 }
 
 /// Whether AWS would see a difference.
-fn concerns_aws(old: &AwsKmsRecord, new: &AwsKmsRecord, change: &StoredChange) -> bool {
+pub(crate) fn concerns_aws(old: &AwsKmsRecord, new: &AwsKmsRecord, change: &StoredChange) -> bool {
     let quiet = StoredSettings {
         polling_period: old.settings.polling_period,
         access_error_grace: old.settings.access_error_grace,

@@ -2,10 +2,10 @@
 
 use super::context::JobContext;
 use super::enable::{prove, wrap};
-use super::modify::apply;
 use super::restore::{configuration, current_kek, not_while_rekeying, unwrap};
 use super::{Afterwards, Plan, StoredChange};
 use crate::aws::{Phase, context};
+use crate::credentials::changed;
 use crate::records::{AwsKmsRecord, Record};
 use crate::{Code, Error, Result};
 use jiff::Timestamp;
@@ -26,9 +26,7 @@ pub(crate) async fn run(job: &JobContext, config: Uuid, key_id: &str, change: &S
     job.progress("unwrapping the KEK with the customer key in use (1 of 3)").await;
     let kek = unwrap(job, &manager.client(&old)?, &record.record).await.map_err(|error| Error::with(Code::KeyUnusable, error.message))?;
 
-    let mut new: AwsKmsRecord = apply(&old.record, change);
-    new.settings.key_id = key_id.to_owned();
-    new.unproven = false;
+    let new = AwsKmsRecord { unproven: false, ..changed(&old.record, change, Some(key_id))? };
     let client = manager.client_for(&new)?;
     let text = new.settings.encryption_context.clone();
     let context = context(text.as_deref())?;

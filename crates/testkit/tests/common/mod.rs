@@ -20,6 +20,7 @@ pub struct Client<'a> {
     pub aws: &'a KmsStandIn,
     pub access_key_id: String,
     pub secret: String,
+    pub session_token: Option<String>,
     pub service: String,
     /// How far the client's clock is ahead.
     pub ahead: SignedDuration,
@@ -61,7 +62,7 @@ pub async fn stand_in() -> KmsStandIn {
 impl<'a> Client<'a> {
     pub fn new(aws: &'a KmsStandIn) -> Self {
         let (access_key_id, secret, service) = (ACCESS_KEY.into(), SECRET.into(), "kms".into());
-        Self { aws, access_key_id, secret, service, ahead: SignedDuration::ZERO, unsigned: false }
+        Self { aws, access_key_id, secret, session_token: None, service, ahead: SignedDuration::ZERO, unsigned: false }
     }
 
     /// Calls an operation; `None` when the connection was closed without any answer.
@@ -74,6 +75,7 @@ impl<'a> Client<'a> {
             ("x-amz-date".to_owned(), amz_date.clone()),
             ("x-amz-target".to_owned(), format!("TrentService.{operation}")),
         ];
+        headers.extend(self.session_token.iter().map(|token| ("x-amz-security-token".to_owned(), token.clone())));
         if !self.unsigned {
             let request = SignedRequest { method: "POST", path: "/", query: "", headers: &headers, body: &body };
             let credential =
