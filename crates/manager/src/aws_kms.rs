@@ -3,10 +3,9 @@
 use crate::aws::{endpoint, proxy_kind};
 use crate::credentials::{changed, is_admin};
 use crate::inner::{Inner, may_change};
-use crate::jobs::{JobKind, StoredChange};
+use crate::jobs::{JobKind, StoredChange, StoredProxyChange};
 use crate::model::{
-    Accepted, AwsKms, AwsKmsChange, AwsKmsSettings, EnableRequest, Health, KeysteadMembers, Principal, Proxy, ProxyChange, RekeyExternalRequest, Role, SvmKind,
-    SvmSelector,
+    Accepted, AwsKms, AwsKmsChange, AwsKmsSettings, EnableRequest, Health, KeysteadMembers, Principal, Proxy, RekeyExternalRequest, Role, SvmKind, SvmSelector,
 };
 use crate::records::{
     AwsKmsRecord, Base64, KeyStoreRecord, KeyStoreState, NodeRecord, Record, Stored, StoredProxy, StoredSettings, SvmNameRecord, SvmRecord, key, keys_prefix,
@@ -103,7 +102,7 @@ impl Manager {
         let inner = self.inner();
         let config = stored(inner, uuid)?;
         may_change(who, Some(config.record.svm))?;
-        let change = stored_change(inner, &config.record, change)?;
+        let change = stored_change(inner, &config.record, change);
         if change == StoredChange::default() {
             return Err(Error::new(Code::NoInput));
         }
@@ -168,7 +167,7 @@ impl Manager {
     pub async fn rekey_external(&self, who: &Principal, uuid: Uuid, request: RekeyExternalRequest) -> Result<Accepted> {
         let inner = self.inner();
         let config = self.ready(who, uuid)?;
-        let mut change = StoredChange { by_admin: is_admin(who), ..stored_change(inner, &config.record, request.new)? };
+        let mut change = StoredChange { by_admin: is_admin(who), ..stored_change(inner, &config.record, request.new) };
         if change.credentials_source.is_none() && config.record.settings.credentials_source.is_some() && change.access_key_id.is_some() {
             // An access key for the new customer key takes the place of the source.
             change.credentials_source = Some(None);
@@ -381,9 +380,9 @@ fn stored_settings(settings: AwsKmsSettings) -> StoredSettings {
     }
 }
 
-fn stored_change(inner: &Inner, config: &AwsKmsRecord, change: AwsKmsChange) -> Result<StoredChange> {
-    let (proxy, proxy_password) = changed_proxy(inner, config, change.proxy)?;
-    Ok(StoredChange {
+fn stored_change(inner: &Inner, config: &AwsKmsRecord, change: AwsKmsChange) -> StoredChange {
+    let proxy = change.proxy;
+    StoredChange {
         region: change.region,
         access_key_id: change.access_key_id,
         secret_access_key: change.secret_access_key.map(|secret| seal(inner, &secret_place(config.uuid), &secret)),
@@ -398,41 +397,18 @@ fn stored_change(inner: &Inner, config: &AwsKmsRecord, change: AwsKmsChange) -> 
         verify_host: change.verify_host,
         verify_ip: change.verify_ip,
         skip_verify: change.skip_verify.unwrap_or_default(),
-        proxy,
-        proxy_password,
+        proxy: StoredProxyChange {
+            https: proxy.kind.map(|kind| kind.map(|kind| kind == ProxyKind::Https)),
+            host: proxy.host,
+            port: proxy.port,
+            username: proxy.username,
+        },
+        proxy_password: proxy.password.map(|password| password.map(|text| seal(inner, &proxy_password_place(config.uuid), &text))),
         access_error_grace: change.access_error_grace,
         max_unverified: change.max_unverified,
         ca_certificates: change.ca_certificates,
         credentials_source: change.credentials_source,
         by_admin: false,
-    })
-}
-
-type ProxyAndPassword = (Option<Option<StoredProxy>>, Option<Option<Base64>>);
-
-/// Puts a change of single members onto the stored proxy. Type, host and port must be complete afterwards.
-fn changed_proxy(inner: &Inner, config: &AwsKmsRecord, change: ProxyChange) -> Result<ProxyAndPassword> {
-    let password = change.password.map(|password| password.map(|text| seal(inner, &proxy_password_place(config.uuid), &text)));
-    if change.kind.is_none() && change.host.is_none() && change.port.is_none() && change.username.is_none() {
-        if password.is_some() && config.settings.proxy.is_none() {
-            return Err(Error::with(Code::FieldCombination, "there is no proxy that the password could be for").target("proxy_password"));
-        }
-        return Ok((None, password));
-    }
-    if change.host == Some(None) {
-        return Ok((Some(None), None));
-    }
-    let old = config.settings.proxy.as_ref();
-    let kind = change.kind.unwrap_or_else(|| old.map(proxy_kind));
-    let host = change.host.unwrap_or_else(|| old.map(|proxy| proxy.host.clone()));
-    let port = change.port.unwrap_or_else(|| old.map(|proxy| proxy.port));
-    let username = change.username.unwrap_or_else(|| old.and_then(|proxy| proxy.username.clone()));
-    let incomplete = |target: &str| Err(Error::with(Code::FieldCombination, "proxy_type, proxy_host and proxy_port come together").target(target));
-    match (kind, host, port) {
-        (Some(kind), Some(host), Some(port)) => Ok((Some(Some(StoredProxy { https: kind == ProxyKind::Https, host, port, username })), password)),
-        (None, _, _) => incomplete("proxy_type"),
-        (_, None, _) => incomplete("proxy_host"),
-        (_, _, None) => incomplete("proxy_port"),
     }
 }
 

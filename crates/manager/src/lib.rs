@@ -24,6 +24,7 @@ pub mod model;
 pub mod passwords;
 mod poll;
 mod preflight;
+mod proxies;
 pub mod random;
 mod reachability;
 mod records;

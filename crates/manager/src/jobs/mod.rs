@@ -134,8 +134,7 @@ pub struct StoredChange {
     pub verify_host: Option<bool>,
     pub verify_ip: Option<bool>,
     pub skip_verify: bool,
-    #[serde(with = "cleared")]
-    pub proxy: Option<Option<crate::records::StoredProxy>>,
+    pub proxy: StoredProxyChange,
     #[serde(with = "cleared")]
     pub proxy_password: Option<Option<Base64>>,
     #[serde(with = "cleared")]
@@ -148,6 +147,21 @@ pub struct StoredChange {
     pub credentials_source: Option<Option<String>>,
     /// Who asks for the change may set credentials of the node's own.
     pub by_admin: bool,
+}
+
+/// A change of the proxy, member by member. A cleared host takes the whole proxy away.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs)]
+pub struct StoredProxyChange {
+    #[serde(with = "cleared")]
+    pub https: Option<Option<bool>>,
+    #[serde(with = "cleared")]
+    pub host: Option<Option<String>>,
+    #[serde(with = "cleared")]
+    pub port: Option<Option<u16>>,
+    #[serde(with = "cleared")]
+    pub username: Option<Option<String>>,
 }
 
 /// `Some(None)` ("clear it") and `None` ("leave it") are both null in plain JSON; a list of none or one element tells them apart.

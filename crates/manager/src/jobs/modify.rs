@@ -49,16 +49,18 @@ pub(crate) async fn run(job: &JobContext, config: Uuid, change: &StoredChange) -
 }
 
 /// A configuration with a change applied.
-pub(crate) fn apply(old: &AwsKmsRecord, change: &StoredChange) -> AwsKmsRecord {
+///
+/// # Errors
+/// 262186 what is asked of the proxy makes none.
+pub(crate) fn apply(old: &AwsKmsRecord, change: &StoredChange) -> Result<AwsKmsRecord> {
+    let (proxy, proxy_password) = crate::proxies::changed(old, change)?;
     let (was, to) = (old.settings.clone(), change.clone());
-    let proxy = to.proxy.unwrap_or(was.proxy);
     let credentials_source = match to.credentials_source {
         None => was.credentials_source,
         Some(source) => source.map(|source| StoredSource { source, key_arn: was.key_id.clone() }),
     };
     let keyed = credentials_source.is_none();
-    let proxy_password = if proxy.is_none() { None } else { to.proxy_password.unwrap_or_else(|| old.proxy_password.clone()) };
-    AwsKmsRecord {
+    Ok(AwsKmsRecord {
         uuid: old.uuid,
         svm: old.svm,
         settings: StoredSettings {
@@ -84,7 +86,7 @@ pub(crate) fn apply(old: &AwsKmsRecord, change: &StoredChange) -> AwsKmsRecord {
         secret_access_key: to.secret_access_key.or_else(|| old.secret_access_key.clone()).filter(|_| keyed),
         proxy_password,
         unproven: old.unproven,
-    }
+    })
 }
 
 /// Whether AWS would see a difference.
