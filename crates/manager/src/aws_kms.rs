@@ -1,7 +1,8 @@
 //! The `aws_kms` resource: what is checked before a job starts, and what can be read.
 
-use crate::aws::{endpoint, proxy_kind};
+use crate::aws::proxy_kind;
 use crate::credentials::{changed, is_admin};
+use crate::endpoints;
 use crate::inner::{Inner, may_change};
 use crate::jobs::{JobKind, StoredChange, StoredProxyChange};
 use crate::model::{
@@ -43,9 +44,10 @@ impl Manager {
         let source = crate::credentials::of_enable(who, &request.settings, request.secret_access_key.is_some())?;
         let settings = StoredSettings { credentials_source: source, ..stored_settings(request.settings) };
         crate::credentials::fits(&settings)?;
-        egress(inner, who, &settings).await?;
-        let svm = select_svm(inner, &request.svm)?;
-        may_change(who, Some(svm.record.uuid))?;
+        endpoints::check(inner, !is_admin(who), None, &settings).await?;
+        let svm = select_svm(inner, &request.svm).map_err(|error| unseen(who, &request.svm, error))?;
+        // To an account of an SVM, another one does not exist.
+        may_change(who, Some(svm.record.uuid)).map_err(|error| unseen(who, &request.svm, error))?;
         grace_is_no_laxer(inner, &settings)?;
         if svm.record.kind == SvmKind::Admin {
             return Err(Error::new(Code::AdminSvm).target("svm"));
@@ -108,9 +110,9 @@ impl Manager {
         }
         let change = StoredChange { by_admin: is_admin(who), ..change };
         let new = changed(&config.record, &change, None)?;
-        endpoint_is_possible(&new.settings)?;
+        endpoints::host_name(&new.settings)?;
         grace_is_no_laxer(inner, &new.settings)?;
-        egress(inner, who, &new.settings).await?;
+        endpoints::check(inner, !change.by_admin, Some(&config.record.settings), &new.settings).await?;
         let kind = JobKind::Modify { config: uuid, change: Box::new(change) };
         self.start_job(who, &config, format!("PATCH /api/security/aws-kms/{uuid}"), kind).await
     }
@@ -173,8 +175,7 @@ impl Manager {
             change.credentials_source = Some(None);
         }
         let new = changed(&config.record, &change, Some(&request.key_id))?;
-        endpoint_is_possible(&new.settings)?;
-        egress(inner, who, &new.settings).await?;
+        endpoints::check(inner, !change.by_admin, Some(&config.record.settings), &new.settings).await?;
         let kind = JobKind::RekeyExternal { config: uuid, key_id: request.key_id, change: Box::new(change), outdated: None };
         self.start_job(who, &config, format!("POST /api/security/aws-kms/{uuid}/rekey-external"), kind).await
     }
@@ -200,7 +201,9 @@ impl Manager {
     /// # Errors
     /// 4.
     pub async fn amazon_reachability(&self, uuid: Uuid) -> Result<Health> {
-        Ok(reachability(self.inner(), &stored(self.inner(), uuid)?).await)
+        let inner = self.inner();
+        let config = stored(inner, uuid)?;
+        Ok(inner.amazon_looks.joined(&*inner.clock, &config, reachability(inner, &config)).await)
     }
 
     /// The same, from the last look where that was at most 5 s ago: many readers of a collection make one call to AWS a configuration. Who asks while a look is under way waits for it.
@@ -290,6 +293,18 @@ pub(crate) fn select_svm(inner: &Inner, selector: &SvmSelector) -> Result<Stored
     }
 }
 
+/// What an account of an SVM is told of an SVM that is not its own: that there is none, whether there is or not.
+fn unseen(who: &Principal, selector: &SvmSelector, error: Error) -> Error {
+    if !matches!(who.role, Role::Vsadmin { .. }) {
+        return error;
+    }
+    match (&selector.name, selector.uuid) {
+        (Some(name), _) => Error::with(Code::SvmNotFound, name).target("svm.name"),
+        (None, Some(uuid)) => Error::with(Code::SvmNotFound, uuid).target("svm.uuid"),
+        (None, None) => error,
+    }
+}
+
 fn stored(inner: &Inner, uuid: Uuid) -> Result<Stored<AwsKmsRecord>> {
     inner.view.get::<AwsKmsRecord>(uuid)?.ok_or_else(|| Error::new(Code::NotFound).target("uuid"))
 }
@@ -315,31 +330,6 @@ fn feature_levels(inner: &Inner) -> Result<()> {
             ))
         }
     }
-}
-
-/// Refuses an endpoint or a proxy inside that the operator has not allowed. Names are resolved here once, to fail early; every connection checks again.
-async fn egress(inner: &Inner, who: &Principal, settings: &StoredSettings) -> Result<()> {
-    let environment = inner.aws.environment();
-    let restricted = matches!(who.role, Role::Vsadmin { .. });
-    let refuse = |error: &dyn std::fmt::Display, target: &str| Error::with(Code::OutOfBounds, error).target(target);
-    let host = endpoint(settings).host_name().map_err(|error| Error::with(Code::InvalidValue, error).target("host"))?;
-    let target = if settings.host.is_some() { "host" } else { "default_domain" };
-    if restricted && settings.host.is_some() && !environment.allows(&host, settings.port) {
-        return Err(refuse(&format!("{host} is not among the endpoints that the cluster's administrator allows"), target));
-    }
-    environment.check_host(&host, settings.port).await.map_err(|error| refuse(&error, target))?;
-    if let Some(proxy) = &settings.proxy {
-        if restricted && !environment.allows(&proxy.host, proxy.port) {
-            return Err(refuse(&format!("{} is not among the endpoints that the cluster's administrator allows", proxy.host), "proxy_host"));
-        }
-        environment.check_host(&proxy.host, proxy.port).await.map_err(|error| refuse(&error, "proxy_host"))?;
-    }
-    Ok(())
-}
-
-fn endpoint_is_possible(settings: &StoredSettings) -> Result<()> {
-    let target = if settings.host.is_some() { "host" } else { "service" };
-    endpoint(settings).host_name().map(|_| ()).map_err(|error| Error::with(Code::InvalidValue, error).target(target))
 }
 
 /// An SVM may be stricter than the cluster, never laxer.

@@ -13,6 +13,7 @@ pub mod clients;
 pub mod clock;
 mod cluster;
 mod credentials;
+mod endpoints;
 mod error;
 pub mod events;
 mod evidence;

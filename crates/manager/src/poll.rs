@@ -23,7 +23,7 @@ const AT_A_TIME: usize = 64;
 const IDLE: Duration = Duration::from_secs(60);
 /// How long to wait before a KEK is wrapped again for the same reason as before.
 const WRAP_AGAIN: Duration = Duration::from_secs(60 * 60);
-/// `max_unverified` of credentials that were stored without a proof, where the SVM has none of its own.
+/// `max_unverified` of credentials that were stored without a proof, where the SVM's own is not shorter.
 const UNPROVEN_LIMIT: Duration = Duration::from_secs(60 * 60);
 
 /// The machines of this node's SVMs.
@@ -251,7 +251,7 @@ impl Inner {
             watched.now = now;
             if !config.record.unproven {
                 watched.unproven = None;
-            } else if settings.max_unverified.is_none() {
+            } else {
                 // The hour counts from the moment that the credentials were stored, not from the last good poll, which may be long ago; and a poll tries them at once.
                 let credentials = (config.record.settings.access_key_id.clone(), config.record.secret_access_key.clone());
                 let since = match &watched.unproven {
@@ -263,7 +263,8 @@ impl Inner {
                     }
                 };
                 // Until the first ok, also where the store does not know of it yet.
-                settings.max_unverified = watched.machine.verified_at().filter(|ok| *ok <= since).map(|ok| since.saturating_sub(ok) + UNPROVEN_LIMIT);
+                let hour = watched.machine.verified_at().filter(|ok| *ok <= since).map(|ok| since.saturating_sub(ok) + UNPROVEN_LIMIT);
+                settings.max_unverified = [settings.max_unverified, hour].into_iter().flatten().min();
             }
             let actions = watched.machine.on_settings(now, settings);
             self.act(svm, &actions, watched);

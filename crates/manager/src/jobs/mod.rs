@@ -134,6 +134,7 @@ pub struct StoredChange {
     pub verify_host: Option<bool>,
     pub verify_ip: Option<bool>,
     pub skip_verify: bool,
+    #[serde(deserialize_with = "or_default")]
     pub proxy: StoredProxyChange,
     #[serde(with = "cleared")]
     pub proxy_password: Option<Option<Base64>>,
@@ -147,6 +148,11 @@ pub struct StoredChange {
     pub credentials_source: Option<Option<String>>,
     /// Who asks for the change may set credentials of the node's own.
     pub by_admin: bool,
+}
+
+/// A null stands for nothing.
+fn or_default<'de, T: Default + Deserialize<'de>, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<T, D::Error> {
+    Option::<T>::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 /// A change of the proxy, member by member. A cleared host takes the whole proxy away.

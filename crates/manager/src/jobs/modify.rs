@@ -16,6 +16,10 @@ pub(crate) async fn run(job: &JobContext, config: Uuid, change: &StoredChange) -
     let manager = &job.manager;
     let old = configuration(manager, config).await?;
     let mut new = changed(&old.record, change, None)?;
+    crate::endpoints::check(manager, !change.by_admin, Some(&old.record.settings), &new.settings).await?;
+    if new.settings.region != old.record.settings.region {
+        new.settings.key_id = arn_in_region(&new.settings.key_id, &new.settings.region);
+    }
     let mut txn = Txn::new().when(Compare::Unchanged(old.key.clone(), old.revision));
     let mut afterwards = Afterwards::Nothing;
     if change.skip_verify {
@@ -107,17 +111,21 @@ async fn prove_change(job: &JobContext, old: &Stored<AwsKmsRecord>, new: &AwsKms
     let client = manager.client_for(new)?;
     let key_arn = if new.settings.region == old.record.settings.region { kek.key_arn.clone() } else { arn_in_region(&kek.key_arn, &new.settings.region) };
     let moved = KekRecord { key_arn, ..kek.clone() };
-    if new.settings.encryption_context == kek.encryption_context {
+    let same_context = new.settings.encryption_context == kek.encryption_context;
+    let known = if same_context && moved.key_arn == kek.key_arn {
+        None
+    } else {
+        // Nobody re-roots a revoked tenant: the key and the context that were in use must still be good now, although the KEK may be in memory. A replica in another region is enabled and disabled by itself.
+        job.progress("proving the configuration as it is, before the key or its context changes").await;
+        Some(unwrap(job, &manager.client(old)?, kek).await.map_err(|error| Error::with(Code::KeyUnusable, error.message))?)
+    };
+    let Some(key) = known.filter(|_| !same_context) else {
         job.progress("proving the new settings: unwrapping the KEK with them").await;
         let key = unwrap(job, &client, &moved).await?;
         job.aws("describe_key", client.describe_key(&moved.key_arn)).await.map_err(|error| manager.aws_error(Phase::InUse, &svm, "DescribeKey", &error))?;
         let replacement = (moved.key_arn != kek.key_arn).then_some(moved);
         return Ok((replacement, key));
-    }
-    // Nobody re-roots a revoked tenant: the old context must still be good now, although the KEK may be in memory.
-    job.progress("proving the configuration as it is, before the encryption context changes").await;
-    let old_client = manager.client(old)?;
-    let key = unwrap(job, &old_client, kek).await.map_err(|error| Error::with(Code::KeyUnusable, error.message))?;
+    };
     job.progress("wrapping the KEK under the new encryption context").await;
     let text = new.settings.encryption_context.clone();
     let context = context(text.as_deref())?;

@@ -27,6 +27,7 @@ pub(crate) async fn run(job: &JobContext, config: Uuid, key_id: &str, change: &S
     let kek = unwrap(job, &manager.client(&old)?, &record.record).await.map_err(|error| Error::with(Code::KeyUnusable, error.message))?;
 
     let new = AwsKmsRecord { unproven: false, ..changed(&old.record, change, Some(key_id))? };
+    crate::endpoints::check(manager, !change.by_admin, Some(&old.record.settings), &new.settings).await?;
     let client = manager.client_for(&new)?;
     let text = new.settings.encryption_context.clone();
     let context = context(text.as_deref())?;
