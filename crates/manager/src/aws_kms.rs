@@ -48,7 +48,7 @@ impl Manager {
         let svm = select_svm(inner, &request.svm).map_err(|error| unseen(who, &request.svm, error))?;
         // To an account of an SVM, another one does not exist.
         may_change(who, Some(svm.record.uuid)).map_err(|error| unseen(who, &request.svm, error))?;
-        grace_is_no_laxer(inner, &settings)?;
+        limits_fit(inner, &settings)?;
         if svm.record.kind == SvmKind::Admin {
             return Err(Error::new(Code::AdminSvm).target("svm"));
         }
@@ -111,7 +111,7 @@ impl Manager {
         let change = StoredChange { by_admin: is_admin(who), ..change };
         let new = changed(&config.record, &change, None)?;
         endpoints::host_name(&new.settings)?;
-        grace_is_no_laxer(inner, &new.settings)?;
+        limits_fit(inner, &new.settings)?;
         endpoints::check(inner, !change.by_admin, Some(&config.record.settings), &new.settings).await?;
         let kind = JobKind::Modify { config: uuid, change: Box::new(change) };
         self.start_job(who, &config, format!("PATCH /api/security/aws-kms/{uuid}"), kind).await
@@ -332,8 +332,16 @@ fn feature_levels(inner: &Inner) -> Result<()> {
     }
 }
 
-/// An SVM may be stricter than the cluster, never laxer.
-fn grace_is_no_laxer(inner: &Inner, settings: &StoredSettings) -> Result<()> {
+/// An SVM may be stricter than the cluster, never laxer; and not so strict that it would be without keys while all is well.
+fn limits_fit(inner: &Inner, settings: &StoredSettings) -> Result<()> {
+    // A limit that ends before the next good poll can have come would take the keys of an SVM that is well.
+    let least = Duration::from_secs(u64::from(settings.polling_period) * 60).mul_f64(1.1)
+        + inner.settings().min_poll_interval
+        + Duration::from_secs(u64::from(settings.timeout));
+    if settings.max_unverified.is_some_and(|own| own < least) {
+        let why = format!("with this polling_period it is at least {} s: 1.1 periods, min_poll_interval and timeout", least.as_secs());
+        return Err(Error::with(Code::OutOfBounds, why).target("keystead.max_unverified"));
+    }
     let limit = inner.settings().access_error_grace;
     match settings.access_error_grace {
         Some(grace) if grace > limit => {

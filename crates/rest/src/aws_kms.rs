@@ -159,7 +159,7 @@ const REKEY_EXTERNAL: Resource = Resource {
         new("keystead.new.region", Kind::Text(1, 64, REGION), Patch::Yes),
         new("keystead.new.access_key_id", Kind::Text(16, 128, ACCESS_KEY_ID), Patch::Yes),
         new("keystead.new.secret_access_key", Kind::Secret(1024), Patch::Yes),
-        new("keystead.new.credentials_source", Kind::Text(1, 256, ANY), Patch::Clearable),
+        new("keystead.new.credentials_source", Kind::Text(1, 160, SOURCE), Patch::Clearable),
         new("keystead.new.encryption_context", Kind::Text(1, 8192, CONTEXT), Patch::Clearable),
         new("keystead.new.service", Kind::Text(1, 253, ANY), Patch::Yes),
         new("keystead.new.default_domain", Kind::Text(1, 253, ANY), Patch::Yes),
@@ -333,13 +333,19 @@ pub async fn modify(request: Request) -> Result<Answer> {
         "proxy_port",
         "proxy_username",
         "proxy_password",
+        // What would be stored unproven with the credentials, and would take the evidence out of every denial.
+        "verify",
+        "verify_host",
+        "verify_ip",
+        "keystead.ca_certificates",
+        "keystead.credentials_source",
     ];
     let rerouted = values.has_any(&reroutes);
     let skip_verify = values.flag("skip_verify");
     if skip_verify == Some(true) && rerouted {
         return Err(Error::with(
             Code::FieldCombination,
-            "skip_verify skips the proof of credentials alone; change the endpoint, the proxy or the context by itself",
+            "skip_verify skips the proof of credentials alone; change the endpoint, its certificates, the proxy or the context by itself",
         )
         .target("skip_verify"));
     }

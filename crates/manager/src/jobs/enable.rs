@@ -5,6 +5,7 @@ use super::{Afterwards, JobKind, Plan};
 use crate::aws::{Phase, context, kek_from};
 use crate::inner::Inner;
 use crate::model::SvmRef;
+use crate::poll::Proof;
 use crate::preflight::CallError;
 use crate::records::{
     AwsKmsRecord, Base64, EkmipCertificateRecord, KekRecord, KeyStoreRecord, KeyStoreState, NodeRecord, Record, Stored, kek_key, key, onboard_keys_prefix,
@@ -39,6 +40,7 @@ pub(crate) async fn run(job: &JobContext, kind: &JobKind) -> Result<Plan> {
         proxy_password: proxy_password.clone(),
         unproven: false,
     };
+    let asked = manager.clock.monotonic();
     let (kek, kek_record) = match set_up(job, &record, *skip_verify).await {
         Ok(proven) => proven,
         // Who skips the proof beforehand skips the preflight too.
@@ -64,7 +66,7 @@ pub(crate) async fn run(job: &JobContext, kind: &JobKind) -> Result<Plan> {
     Ok(Plan {
         txn,
         message: "AWS KMS is enabled: the KEK is wrapped by the customer key, and proven".to_owned(),
-        afterwards: Afterwards::Serve(vec![kek], Box::new(record)),
+        afterwards: Afterwards::Serve(Proof { asked, keks: vec![kek], config: Box::new(record) }),
     })
 }
 

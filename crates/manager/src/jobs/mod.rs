@@ -20,10 +20,10 @@ pub(crate) mod runner;
 pub(crate) mod table;
 
 use crate::Result;
-use crate::records::{AwsKmsRecord, Base64, KekRecord, StoredSettings};
+use crate::poll::Proof;
+use crate::records::{Base64, KekRecord, StoredSettings};
 use context::JobContext;
 use jiff::Timestamp;
-use keystead_keyring::Kek;
 use keystead_store::Txn;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -198,9 +198,9 @@ pub(crate) enum Afterwards {
     /// Nothing.
     Nothing,
     /// These KEKs, the current version last, are proven under this configuration, and are served from now on.
-    Serve(Vec<Kek>, Box<AwsKmsRecord>),
+    Serve(Proof),
     /// The same, and the KEK is wrapped anew: the record that was, and the one that is.
-    Rewrapped(Vec<Kek>, Box<AwsKmsRecord>, Box<(KekRecord, KekRecord)>),
+    Rewrapped(Proof, Box<(KekRecord, KekRecord)>),
     /// Every key of the SVM is wrapped by this version: the others leave memory.
     Retire(Uuid, u32),
     /// The SVM has no key manager any more: its KEKs leave memory.

@@ -6,6 +6,7 @@ use super::restore::{configuration, current_kek, not_while_rekeying, unwrap};
 use super::{Afterwards, Plan, StoredChange};
 use crate::aws::{Phase, context};
 use crate::credentials::changed;
+use crate::poll::Proof;
 use crate::records::{AwsKmsRecord, KekRecord, Record, Stored, StoredSettings, StoredSource};
 use crate::{Code, Error, Result};
 use keystead_keyring::Kek;
@@ -28,18 +29,20 @@ pub(crate) async fn run(job: &JobContext, config: Uuid, change: &StoredChange) -
         // A client with credentials of the node's own unwraps KEKs of one key alone, and older versions may stand under another.
         let other_source = new.settings.credentials_source != old.record.settings.credentials_source;
         if other_source || new.settings.region != old.record.settings.region || new.settings.encryption_context != old.record.settings.encryption_context {
-            not_while_rekeying(manager, old.record.svm).await?;
+            let store = not_while_rekeying(manager, old.record.svm).await?;
+            txn = txn.when(Compare::Unchanged(store.key, store.revision));
         }
         let kek = current_kek(manager, old.record.svm).await?;
+        let asked = manager.clock.monotonic();
         let (replacement, proven) = prove_change(job, &old, &new, &kek.record).await?;
         new.unproven = false;
         txn = txn.when(Compare::Unchanged(kek.key.clone(), kek.revision));
-        let config = Box::new(new.clone());
+        let proof = Proof { asked, keks: vec![proven], config: Box::new(new.clone()) };
         afterwards = match replacement {
-            None => Afterwards::Serve(vec![proven], config),
+            None => Afterwards::Serve(proof),
             Some(replacement) => {
                 txn = txn.put(kek.key, replacement.encode()?);
-                Afterwards::Rewrapped(vec![proven], config, Box::new((kek.record, replacement)))
+                Afterwards::Rewrapped(proof, Box::new((kek.record, replacement)))
             }
         };
     }

@@ -6,6 +6,7 @@ use super::restore::{configuration, current_kek, not_while_rekeying, unwrap};
 use super::{Afterwards, Plan, StoredChange};
 use crate::aws::{Phase, context};
 use crate::credentials::changed;
+use crate::poll::Proof;
 use crate::records::{AwsKmsRecord, Record};
 use crate::{Code, Error, Result};
 use jiff::Timestamp;
@@ -15,7 +16,7 @@ use uuid::Uuid;
 pub(crate) async fn run(job: &JobContext, config: Uuid, key_id: &str, change: &StoredChange, outdated: Option<Timestamp>) -> Result<Plan> {
     let manager = &job.manager;
     let old = configuration(manager, config).await?;
-    not_while_rekeying(manager, old.record.svm).await?;
+    let store = not_while_rekeying(manager, old.record.svm).await?;
     let record = current_kek(manager, old.record.svm).await?;
     if outdated.is_some_and(|found| record.record.wrapped_at != found) {
         return Ok(Plan { txn: Txn::new(), message: "the KEK was wrapped again already".to_owned(), afterwards: Afterwards::Nothing });
@@ -24,6 +25,7 @@ pub(crate) async fn run(job: &JobContext, config: Uuid, key_id: &str, change: &S
 
     // Nobody re-roots a revoked tenant: the old key must unwrap the KEK now, in this job, although the KEK may be in memory.
     job.progress("unwrapping the KEK with the customer key in use (1 of 3)").await;
+    let asked = manager.clock.monotonic();
     let kek = unwrap(job, &manager.client(&old)?, &record.record).await.map_err(|error| Error::with(Code::KeyUnusable, error.message))?;
 
     let new = AwsKmsRecord { unproven: false, ..changed(&old.record, change, Some(key_id))? };
@@ -47,7 +49,9 @@ pub(crate) async fn run(job: &JobContext, config: Uuid, key_id: &str, change: &S
     let txn = Txn::new()
         .when(Compare::Unchanged(old.key.clone(), old.revision))
         .when(Compare::Unchanged(record.key.clone(), record.revision))
+        .when(Compare::Unchanged(store.key, store.revision))
         .put(old.key, new.encode()?)
         .put(record.key, wrapped.encode()?);
-    Ok(Plan { txn, message, afterwards: Afterwards::Rewrapped(vec![kek], Box::new(new), Box::new((record.record, wrapped))) })
+    let proof = Proof { asked, keks: vec![kek], config: Box::new(new) };
+    Ok(Plan { txn, message, afterwards: Afterwards::Rewrapped(proof, Box::new((record.record, wrapped))) })
 }

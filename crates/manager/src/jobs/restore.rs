@@ -4,6 +4,7 @@ use super::context::JobContext;
 use super::{Afterwards, Plan};
 use crate::aws::{Phase, context, kek_from};
 use crate::inner::Inner;
+use crate::poll::Proof;
 use crate::records::{AwsKmsRecord, KekRecord, KeyStoreRecord, KeyStoreState, Stored, kek_key, keks_prefix};
 use crate::{Code, Error, Result};
 use keystead_awskms::Client;
@@ -20,6 +21,7 @@ pub(crate) async fn run(job: &JobContext, config: Uuid) -> Result<Plan> {
     let mut keks = Vec::new();
     let mut versions = Vec::new();
     let client = manager.client(&config)?;
+    let asked = manager.clock.monotonic();
     for record in older.chain([current.clone()]) {
         job.progress(format!("node {}: unwrapping version {} of the KEK", manager.node.name, record.version)).await;
         versions.push(record.version.to_string());
@@ -31,21 +33,22 @@ pub(crate) async fn run(job: &JobContext, config: Uuid) -> Result<Plan> {
     Ok(Plan {
         txn: Txn::new().when(Compare::Unchanged(config.key, config.revision)),
         message: format!("node {}: version {} of the KEK is loaded", manager.node.name, versions.join(" and ")),
-        afterwards: Afterwards::Serve(keks, Box::new(config.record)),
+        afterwards: Afterwards::Serve(Proof { asked, keks, config: Box::new(config.record) }),
     })
 }
 
-/// While a rekey-internal has not ended, two versions of the KEK wrap keys. What changes how AWS wraps the KEK would have to change both, so it waits.
+/// The key store of an SVM, to be compared. While a rekey-internal has not ended, two versions of the KEK wrap keys. What changes how AWS wraps the KEK would have to change both, so it waits.
 ///
 /// # Errors
 /// 65537610.
-pub(crate) async fn not_while_rekeying(manager: &Inner, svm: Uuid) -> Result<()> {
+pub(crate) async fn not_while_rekeying(manager: &Inner, svm: Uuid) -> Result<Stored<KeyStoreRecord>> {
     match manager.fresh::<KeyStoreRecord>(svm).await? {
+        None => Err(Error::new(Code::NotConfigured)),
         Some(store) if store.record.state == KeyStoreState::SvmKekRekey => Err(Error::with(
             Code::KeystoreSwitching,
             format!("the rekey-internal of the SVM {} has not ended; start it again, and it goes on", manager.svm_ref(svm).name),
         )),
-        _ => Ok(()),
+        Some(store) => Ok(store),
     }
 }
 
