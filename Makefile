@@ -37,7 +37,7 @@ check:
 	scripts/check-dependencies
 
 unit:
-	cargo test --locked --workspace
+	scripts/unit
 
 # After the tests, so that the libraries that it shares with them are there.
 fuzz-short:
