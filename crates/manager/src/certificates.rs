@@ -28,7 +28,7 @@ pub struct CertificateRequest {
     pub key_size: u32,
     /// `sha256`, `sha384` or `sha512`.
     pub hash_function: String,
-    /// ISO 8601 duration, for example `P365DT`.
+    /// ISO 8601: a duration, for example `P365DT`, or the moment of the end.
     pub expiry_time: String,
     /// Must be unset.
     pub subtype: Option<String>,
@@ -40,7 +40,13 @@ pub struct CertificateRequest {
     pub ip_addresses: Vec<IpAddr>,
     /// URIs: who the certificate is for, in the cluster's own words.
     pub uris: Vec<String>,
-    /// A certificate signing request, PEM (PKCS#10): its public key is certified, and no key is made. What else it says is not taken over.
+    /// Mail addresses.
+    pub emails: Vec<String>,
+    /// The whole subject in the place of one with the common name alone.
+    pub subject: Option<DistinguishedName>,
+    /// What the certificate may be used for, in the place of what its type says.
+    pub usages: Vec<ExtendedKeyUsagePurpose>,
+    /// A certificate signing request, PEM (PKCS#10): its public key is certified, and no key is made. What else it says is not taken over, unless the members above say so.
     pub csr: Option<String>,
 }
 
@@ -59,6 +65,9 @@ impl Default for CertificateRequest {
             dns_names: Vec::new(),
             ip_addresses: Vec::new(),
             uris: Vec::new(),
+            emails: Vec::new(),
+            subject: None,
+            usages: Vec::new(),
             csr: None,
         }
     }
@@ -128,7 +137,13 @@ pub struct Checked {
     kind: Kind,
     algorithm: &'static SignatureAlgorithm,
     rsa: Option<RsaKeySize>,
-    validity: SignedDuration,
+    validity: Validity,
+}
+
+/// How long a certificate is valid.
+enum Validity {
+    For(SignedDuration),
+    Until(Timestamp),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -220,8 +235,16 @@ impl CertificateRequest {
 /// [`CertificateError::Failed`], or [`CertificateError::Value`] for a name that cannot stand in a certificate.
 pub fn create(checked: &Checked, issuer: Option<&CertificateAuthority>, now: Timestamp) -> Result<Created, CertificateError> {
     let failed = |error: rcgen::Error| CertificateError::Failed(error.to_string());
-    let expiry = now.checked_add(checked.validity).map_err(|_| CertificateError::Value("expiry_time", checked.request.expiry_time.clone()))?;
+    let wrong_end = || CertificateError::Value("expiry_time", checked.request.expiry_time.clone());
+    let expiry = match checked.validity {
+        Validity::For(length) => now.checked_add(length).map_err(|_| wrong_end())?,
+        Validity::Until(end) if end > now && end.duration_since(now) <= MAX_VALIDITY => end,
+        Validity::Until(_) => return Err(wrong_end()),
+    };
     let mut params = params(&checked.request.common_name, now, expiry)?;
+    if let Some(subject) = &checked.request.subject {
+        params.distinguished_name = subject.clone();
+    }
     for name in &checked.request.dns_names {
         let name = name.clone().try_into().map_err(|_| CertificateError::Value("subject_alternatives.dns", name.clone()))?;
         params.subject_alt_names.push(SanType::DnsName(name));
@@ -230,6 +253,10 @@ pub fn create(checked: &Checked, issuer: Option<&CertificateAuthority>, now: Tim
         let uri = uri.clone().try_into().map_err(|_| CertificateError::Value("subject_alternatives.uri", uri.clone()))?;
         params.subject_alt_names.push(SanType::URI(uri));
     }
+    for email in &checked.request.emails {
+        let email = email.clone().try_into().map_err(|_| CertificateError::Value("subject_alternatives.email", email.clone()))?;
+        params.subject_alt_names.push(SanType::Rfc822Name(email));
+    }
     params.subject_alt_names.extend(checked.request.ip_addresses.iter().map(|address| SanType::IpAddress(*address)));
     match checked.kind {
         Kind::Server => params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth],
@@ -237,6 +264,9 @@ pub fn create(checked: &Checked, issuer: Option<&CertificateAuthority>, now: Tim
         Kind::RootCa => make_ca(&mut params),
     }
     if checked.kind != Kind::RootCa {
+        if !checked.request.usages.is_empty() {
+            params.extended_key_usages = checked.request.usages.clone();
+        }
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.use_authority_key_identifier_extension = true;
     }
@@ -293,8 +323,26 @@ impl CertificateAuthority {
     /// # Errors
     /// [`CertificateError::Failed`].
     pub fn from_pem(certificate: &str, private_key: &SecretString) -> Result<Self, CertificateError> {
+        Self::signing_with(certificate, private_key, "sha256")
+    }
+
+    /// Reads a CA back, to sign with this hash. Only RSA keys leave a choice: the hash of an ECDSA signature goes with the curve.
+    ///
+    /// # Errors
+    /// [`CertificateError::Failed`].
+    pub fn signing_with(certificate: &str, private_key: &SecretString, hash: &str) -> Result<Self, CertificateError> {
         let failed = |error: rcgen::Error| CertificateError::Failed(error.to_string());
         let key = KeyPair::from_pem(private_key.expose_secret()).map_err(failed)?;
+        let rsa: Option<&'static SignatureAlgorithm> = match hash {
+            _ if key.algorithm() != &rcgen::PKCS_RSA_SHA256 => None,
+            "sha384" => Some(&rcgen::PKCS_RSA_SHA384),
+            "sha512" => Some(&rcgen::PKCS_RSA_SHA512),
+            _ => None,
+        };
+        let key = match rsa {
+            Some(algorithm) => KeyPair::from_pem_and_sign_algo(private_key.expose_secret(), algorithm).map_err(failed)?,
+            None => key,
+        };
         let issuer = Issuer::from_ca_cert_pem(certificate, key).map_err(failed)?;
         Ok(Self { issuer, certificate: certificate.to_owned(), private_key: private_key.clone() })
     }
@@ -334,8 +382,11 @@ fn make_ca(params: &mut CertificateParams) {
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
 }
 
-/// Reads an ISO 8601 duration, also in ONTAP's spelling `P365DT`. More than nothing, at most a hundred years.
-fn validity(text: &str) -> Result<SignedDuration, CertificateError> {
+/// Reads an ISO 8601 duration, also in ONTAP's spelling `P365DT`: more than nothing, at most a hundred years. Or a moment.
+fn validity(text: &str) -> Result<Validity, CertificateError> {
+    if let Ok(end) = text.parse::<Timestamp>() {
+        return Ok(Validity::Until(end));
+    }
     let wrong = || CertificateError::Value("expiry_time", text.to_owned());
     let trimmed = text.strip_suffix(['T', 't']).unwrap_or(text);
     let span: Span = trimmed.parse().map_err(|_| wrong())?;
@@ -343,7 +394,7 @@ fn validity(text: &str) -> Result<SignedDuration, CertificateError> {
     let start = jiff::civil::date(2001, 1, 1);
     let end = start.to_datetime(jiff::civil::Time::midnight()).checked_add(span).map_err(|_| wrong())?;
     let length = end.duration_since(start.to_datetime(jiff::civil::Time::midnight()));
-    if length > SignedDuration::ZERO && length <= MAX_VALIDITY { Ok(length) } else { Err(wrong()) }
+    if length > SignedDuration::ZERO && length <= MAX_VALIDITY { Ok(Validity::For(length)) } else { Err(wrong()) }
 }
 
 fn hex(bytes: &[u8]) -> String {

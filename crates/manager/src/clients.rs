@@ -8,7 +8,7 @@ use crate::certificates::{CertificateError, CertificateRequest, Created, create}
 use crate::events::catalogue::CLIENT_EXPIRING;
 use crate::inner::{Inner, may_change};
 use crate::model::{EkmipClient, EkmipClientCa, NewEkmipClient, Principal, SvmKind, SvmRef, SvmSelector};
-use crate::records::{AuthorityRecord, EkmipClientCaRecord, EkmipClientRecord, Record, Stored, SvmRecord, key};
+use crate::records::{AuthorityRecord, CertificateRecord, EkmipClientCaRecord, EkmipClientRecord, Record, Stored, SvmRecord, certificate_name_key, key};
 use crate::{Code, Error, Manager, Result};
 use aws_lc_rs::digest;
 use jiff::{SignedDuration, Timestamp};
@@ -326,8 +326,11 @@ async fn clean_up(inner: &Inner) {
     let clients =
         clients.filter(|client| now.duration_since(client.record.expiry) > KEPT || gone(client.record.svm)).map(|client| (client.key, client.revision));
     let cas = inner.view.all::<EkmipClientCaRecord>().into_iter().filter(|ca| gone(ca.record.svm)).map(|ca| (ca.key, ca.revision));
-    for (key, revision) in clients.chain(cas) {
-        let txn = Txn::new().when(Compare::Unchanged(key.clone(), revision)).delete(key);
+    let certificates = inner.view.all::<CertificateRecord>().into_iter().filter(|certificate| certificate.record.svm.is_some_and(gone));
+    let certificates = certificates.map(|stored| (certificate_name_key(stored.record.svm, &stored.record.name), stored.key, stored.revision));
+    for (name, key, revision) in clients.chain(cas).map(|(key, revision)| (key.clone(), key, revision)).chain(certificates) {
+        let txn = Txn::new().when(Compare::Unchanged(key.clone(), revision)).delete(key.clone());
+        let txn = if name == key { txn } else { txn.delete(name) };
         if let Err(error) = inner.store.transact(txn).await {
             tracing::debug!(%error, "an old record of an EKMIP client could not be deleted; it is tried again");
             return;

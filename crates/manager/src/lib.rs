@@ -30,10 +30,12 @@ mod records;
 pub mod revocation;
 mod rotation;
 mod seal;
+pub mod security_certificates;
 pub mod settings;
 pub mod steps;
 mod svms;
 mod view;
+pub mod x509;
 
 pub use accounts::{ADMIN, Login};
 pub use cluster::{AWS_KMS_FEATURE_LEVEL, FEATURE_LEVEL, Founding, ServerIdentity, check as check_settings};

@@ -4,6 +4,7 @@
 //! errors, filters and output follow from the declaration. No storage and no AWS here.
 
 mod aws_kms;
+mod certificates;
 mod cluster;
 mod ekmip_clients;
 mod ems;
