@@ -1,5 +1,6 @@
 //! The one function that creates certificates, and the six codes with which it refuses (`contract/rest.md`).
 
+use crate::x509::Facts;
 use jiff::{SignedDuration, Span, Timestamp};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -138,18 +139,24 @@ pub struct Checked {
     algorithm: &'static SignatureAlgorithm,
     rsa: Option<RsaKeySize>,
     validity: Validity,
+    fips: bool,
 }
 
 /// How long a certificate is valid.
+#[derive(Debug, PartialEq, Eq)]
 enum Validity {
     For(SignedDuration),
     Until(Timestamp),
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+/// The types that can be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// For a TLS server.
     Server,
+    /// For a TLS client.
     Client,
+    /// Of a CA.
     RootCa,
 }
 
@@ -165,6 +172,13 @@ pub struct Created {
     pub serial_number: String,
     /// Up to when it is valid.
     pub expiry: Timestamp,
+}
+
+impl Checked {
+    /// What is made.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
 }
 
 impl CertificateRequest {
@@ -186,7 +200,7 @@ impl CertificateRequest {
             return Err(CertificateError::Subtype);
         }
         let (algorithm, rsa) = self.algorithm(fips)?;
-        Ok(Checked { request: self.clone(), kind, algorithm, rsa, validity: validity(&self.expiry_time)? })
+        Ok(Checked { request: self.clone(), kind, algorithm, rsa, validity: validity(&self.expiry_time)?, fips })
     }
 
     fn algorithm(&self, fips: bool) -> Result<(&'static SignatureAlgorithm, Option<RsaKeySize>), CertificateError> {
@@ -292,6 +306,15 @@ pub fn create(checked: &Checked, issuer: Option<&CertificateAuthority>, now: Tim
         }
     };
     let certificate = certificate.map_err(failed)?;
+    if checked.request.csr.is_some() {
+        // The size of a key that was brought is known only now.
+        let facts = Facts::of_der(certificate.der()).map_err(CertificateError::Failed)?;
+        match facts.key_type.as_str() {
+            "rsa" if facts.key_size < 2048 && checked.fips => return Err(CertificateError::FipsKeySize(facts.key_size)),
+            "rsa" if facts.key_size < 2048 => return Err(CertificateError::KeySize("RSA".to_owned(), facts.key_size)),
+            _ => {}
+        }
+    }
     Ok(Created { certificate_pem: certificate.pem(), certificate_der: certificate.der().to_vec(), private_key_pem, serial_number, expiry })
 }
 
@@ -436,7 +459,7 @@ mod tests {
     #[test]
     fn durations_are_read_in_ontaps_spelling_too() {
         for (text, days) in [("P365DT", 365), ("P365D", 365), ("P1Y", 365), ("PT24H", 1), ("P1W", 7)] {
-            assert_eq!(validity(text).unwrap(), SignedDuration::from_hours(days * 24), "{text}");
+            assert_eq!(validity(text).unwrap(), Validity::For(SignedDuration::from_hours(days * 24)), "{text}");
         }
     }
 

@@ -24,6 +24,7 @@
 
 use crate::jobs::JobKind;
 use crate::model::{JobState, Role, SvmKind};
+use crate::settings::CertificateTemplate;
 use crate::{Code, Error, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -171,6 +172,12 @@ pub struct EkmipCertificateRecord {
     pub private_key: Base64,
     /// Up to when it is valid.
     pub expiry: Timestamp,
+    /// When it was made.
+    #[serde(default)]
+    pub issued: Option<Timestamp>,
+    /// The template that it was made from.
+    #[serde(default)]
+    pub template: Option<CertificateTemplate>,
     /// The names and addresses that it is for.
     #[serde(default)]
     pub names: Vec<String>,

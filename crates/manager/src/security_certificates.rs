@@ -77,7 +77,7 @@ impl Manager {
     /// All certificates, by uuid.
     pub fn certificates(&self) -> Vec<Certificate> {
         let inner = self.inner();
-        let mut all: Vec<Certificate> = inner.view.all::<CertificateRecord>().into_iter().filter_map(|stored| shown(inner, stored.record)).collect();
+        let mut all = stored(inner);
         all.extend(own(inner));
         all.sort_by_key(|certificate| certificate.uuid);
         all
@@ -135,7 +135,13 @@ impl Manager {
     /// # Errors
     /// 262247 what cannot be read, has expired, or does not belong together; 262212 a private key is needed; 262186 a CA of others comes without one; 3735664, 3735665 weak, in FIPS mode; and
     /// those of [`Manager::create_certificate`].
-    pub async fn install_certificate(&self, who: &Principal, svm: Option<&SvmSelector>, name: Option<String>, new: InstalledCertificate) -> Result<Certificate> {
+    pub async fn install_certificate(
+        &self,
+        who: &Principal,
+        svm: Option<&SvmSelector>,
+        name: Option<String>,
+        new: InstalledCertificate,
+    ) -> Result<Certificate> {
         let inner = self.inner();
         let svm = owner(inner, who, svm)?;
         let is_ca = new.kind.ends_with("_ca");
@@ -161,7 +167,9 @@ impl Manager {
         let uuid = inner.random.uuid();
         let private_key = match &new.private_key {
             Some(_) if matches!(new.kind.as_str(), "client_ca" | "server_ca") => {
-                return Err(Error::with(Code::FieldCombination, format!("a {} belongs to others, and comes without its private key", new.kind)).target("private_key"));
+                return Err(
+                    Error::with(Code::FieldCombination, format!("a {} belongs to others, and comes without its private key", new.kind)).target("private_key")
+                );
             }
             None if !is_ca => return Err(Error::with(Code::MissingField, "private_key").target("private_key")),
             None => None,
@@ -213,7 +221,8 @@ impl Manager {
         let ca = self.certificate(ca)?;
         may_change(who, ca.svm.as_ref().map(|svm| svm.uuid))?;
         let wrong = |why: String| Error::with(Code::InvalidValue, why).target("signing_request");
-        let parsed = CertificateSigningRequestParams::from_pem(csr).map_err(|error| wrong(format!("PEM (PKCS#10) with a good signature is needed: {error}")))?;
+        let parsed =
+            CertificateSigningRequestParams::from_pem(csr).map_err(|error| wrong(format!("PEM (PKCS#10) with a good signature is needed: {error}")))?;
         if parsed.params.is_ca != IsCa::NoCa && parsed.params.is_ca != IsCa::ExplicitNoCa {
             return Err(wrong("it asks for a certificate of a CA".to_owned()));
         }
@@ -242,8 +251,6 @@ impl Manager {
             Some("csr") => error.target("signing_request"),
             _ => error,
         })?;
-        let facts = Facts::of_der(&created.certificate_der).map_err(Error::unexpected)?;
-        refuse_weak(inner, &facts, "signing_request")?;
         Ok(created.certificate_pem)
     }
 
@@ -408,6 +415,11 @@ fn check_key(pem: &SecretString, certificate: rustls_pki_types::CertificateDer<'
 /// A name for who gives none, as ONTAP makes them: the common name and the serial number.
 fn generated_name(pem: &str) -> String {
     Facts::of_pem(pem).map(|(_, facts)| format!("{}_{}", facts.common_name, facts.serial_number)).unwrap_or_default()
+}
+
+/// Those that were made or installed.
+pub(crate) fn stored(inner: &Inner) -> Vec<Certificate> {
+    inner.view.all::<CertificateRecord>().into_iter().filter_map(|stored| shown(inner, stored.record)).collect()
 }
 
 fn shown(inner: &Inner, record: CertificateRecord) -> Option<Certificate> {

@@ -18,6 +18,7 @@ mod query;
 mod request;
 pub mod resource;
 pub mod routes;
+mod security;
 mod select;
 mod server;
 mod settings;
@@ -25,4 +26,4 @@ mod svms;
 
 pub use login::Access;
 pub use request::{Answer, Request};
-pub use server::serve;
+pub use server::{Tls, serve};

@@ -2,7 +2,7 @@
 
 use crate::login::Access;
 use crate::request::{Answer, Request};
-use crate::{aws_kms, certificates, cluster, ekmip_clients, ems, jobs, password, settings, svms};
+use crate::{aws_kms, certificates, cluster, ekmip_clients, ems, jobs, password, security, settings, svms};
 use http::Method;
 use keystead_manager::{Code, Error, Result};
 use percent_encoding::percent_decode_str;
@@ -43,6 +43,8 @@ routes! {
     GET    "/api/svm/svms/{}"                                  Read   svms::show;
     PATCH  "/api/svm/svms/{}"                                  Change svms::modify;
     DELETE "/api/svm/svms/{}"                                  Change svms::delete;
+    GET    "/api/security"                                     Read   security::show;
+    PATCH  "/api/security"                                     Change security::modify;
     GET    "/api/security/aws-kms"                             Read   aws_kms::list;
     POST   "/api/security/aws-kms"                             Change aws_kms::create;
     GET    "/api/security/aws-kms/{}"                          Read   aws_kms::show;
