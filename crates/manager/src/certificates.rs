@@ -179,6 +179,14 @@ impl Checked {
     pub fn kind(&self) -> Kind {
         self.kind
     }
+
+    fn generate(&self) -> Result<KeyPair, CertificateError> {
+        let key = match self.rsa {
+            Some(size) => KeyPair::generate_rsa_for(self.algorithm, size),
+            None => KeyPair::generate_for(self.algorithm),
+        };
+        key.map_err(|error| CertificateError::Failed(error.to_string()))
+    }
 }
 
 impl CertificateRequest {
@@ -201,6 +209,23 @@ impl CertificateRequest {
         }
         let (algorithm, rsa) = self.algorithm(fips)?;
         Ok(Checked { request: self.clone(), kind, algorithm, rsa, validity: validity(&self.expiry_time)?, fips })
+    }
+
+    fn add_names(&self, params: &mut CertificateParams) -> Result<(), CertificateError> {
+        for name in &self.dns_names {
+            let name = name.clone().try_into().map_err(|_| CertificateError::Value("subject_alternatives.dns", name.clone()))?;
+            params.subject_alt_names.push(SanType::DnsName(name));
+        }
+        for uri in &self.uris {
+            let uri = uri.clone().try_into().map_err(|_| CertificateError::Value("subject_alternatives.uri", uri.clone()))?;
+            params.subject_alt_names.push(SanType::URI(uri));
+        }
+        for email in &self.emails {
+            let email = email.clone().try_into().map_err(|_| CertificateError::Value("subject_alternatives.email", email.clone()))?;
+            params.subject_alt_names.push(SanType::Rfc822Name(email));
+        }
+        params.subject_alt_names.extend(self.ip_addresses.iter().map(|address| SanType::IpAddress(*address)));
+        Ok(())
     }
 
     fn algorithm(&self, fips: bool) -> Result<(&'static SignatureAlgorithm, Option<RsaKeySize>), CertificateError> {
@@ -259,19 +284,7 @@ pub fn create(checked: &Checked, issuer: Option<&CertificateAuthority>, now: Tim
     if let Some(subject) = &checked.request.subject {
         params.distinguished_name = subject.clone();
     }
-    for name in &checked.request.dns_names {
-        let name = name.clone().try_into().map_err(|_| CertificateError::Value("subject_alternatives.dns", name.clone()))?;
-        params.subject_alt_names.push(SanType::DnsName(name));
-    }
-    for uri in &checked.request.uris {
-        let uri = uri.clone().try_into().map_err(|_| CertificateError::Value("subject_alternatives.uri", uri.clone()))?;
-        params.subject_alt_names.push(SanType::URI(uri));
-    }
-    for email in &checked.request.emails {
-        let email = email.clone().try_into().map_err(|_| CertificateError::Value("subject_alternatives.email", email.clone()))?;
-        params.subject_alt_names.push(SanType::Rfc822Name(email));
-    }
-    params.subject_alt_names.extend(checked.request.ip_addresses.iter().map(|address| SanType::IpAddress(*address)));
+    checked.request.add_names(&mut params)?;
     match checked.kind {
         Kind::Server => params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth],
         Kind::Client => params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth],
@@ -293,11 +306,7 @@ pub fn create(checked: &Checked, issuer: Option<&CertificateAuthority>, now: Tim
         }
         (Some(_), None) => return Err(CertificateError::Value("csr", "without a CA".to_owned())),
         (None, issuer) => {
-            let key = match checked.rsa {
-                Some(size) => KeyPair::generate_rsa_for(checked.algorithm, size),
-                None => KeyPair::generate_for(checked.algorithm),
-            }
-            .map_err(failed)?;
+            let key = checked.generate()?;
             let certificate = match issuer {
                 Some(issuer) => params.signed_by(&key, &issuer.issuer),
                 None => params.self_signed(&key),
@@ -316,6 +325,22 @@ pub fn create(checked: &Checked, issuer: Option<&CertificateAuthority>, now: Tim
         }
     }
     Ok(Created { certificate_pem: certificate.pem(), certificate_der: certificate.der().to_vec(), private_key_pem, serial_number, expiry })
+}
+
+/// Makes a key and a request (PEM, PKCS#10) to have it certified elsewhere.
+///
+/// # Errors
+/// As [`create`].
+pub fn request(checked: &Checked) -> Result<(String, SecretString), CertificateError> {
+    let failed = |error: rcgen::Error| CertificateError::Failed(error.to_string());
+    let mut params = CertificateParams::default();
+    params.distinguished_name = checked.request.subject.clone().unwrap_or_else(|| named(&checked.request.common_name));
+    params.extended_key_usages = checked.request.usages.clone();
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    checked.request.add_names(&mut params)?;
+    let key = checked.generate()?;
+    let csr = params.serialize_request(&key).and_then(|csr| csr.pem()).map_err(failed)?;
+    Ok((csr, SecretString::from(key.serialize_pem())))
 }
 
 /// A CA that signs.
@@ -383,9 +408,7 @@ impl CertificateAuthority {
 
 fn params(common_name: &str, now: Timestamp, expiry: Timestamp) -> Result<CertificateParams, CertificateError> {
     let mut params = CertificateParams::default();
-    let mut name = DistinguishedName::new();
-    name.push(DnType::CommonName, common_name);
-    params.distinguished_name = name;
+    params.distinguished_name = named(common_name);
     let start = now.checked_sub(BACKDATE).unwrap_or(now);
     let date = |at: Timestamp| rcgen::date_time_ymd(1970, 1, 1) + std::time::Duration::from_secs(u64::try_from(at.as_second()).unwrap_or_default());
     params.not_before = date(start);
@@ -398,6 +421,12 @@ fn params(common_name: &str, now: Timestamp, expiry: Timestamp) -> Result<Certif
     }
     params.serial_number = Some(SerialNumber::from_slice(&serial));
     Ok(params)
+}
+
+fn named(common_name: &str) -> DistinguishedName {
+    let mut name = DistinguishedName::new();
+    name.push(DnType::CommonName, common_name);
+    name
 }
 
 fn make_ca(params: &mut CertificateParams) {

@@ -33,6 +33,7 @@ mod rotation;
 mod seal;
 pub mod security_certificates;
 pub mod settings;
+pub mod signing_requests;
 pub mod steps;
 mod svms;
 mod view;

@@ -19,7 +19,7 @@ const PATH: &str = "/api/security/certificates";
 const MAX_PEM: usize = 32_768;
 /// How many alternative names of a kind a certificate can have.
 const MAX_NAMES: usize = 100;
-const DEFAULT_HASH: &str = "sha256";
+pub(crate) const DEFAULT_HASH: &str = "sha256";
 const DEFAULT_EXPIRY: &str = "P365DT";
 
 /// PEM has line breaks.
@@ -175,6 +175,25 @@ fn wanted(kind: String, values: &mut Values) -> Result<CertificateRequest> {
     let default = CertificateRequest::default();
     let key_type = values.text("algorithm").map_or(default.key_type, |text| text.to_lowercase());
     let key_size = values.number("key_size").unwrap_or(if key_type == "ec" { 256 } else { default.key_size });
+    let wanted = CertificateRequest {
+        kind,
+        common_name: values.text("common_name").unwrap_or_default(),
+        key_type,
+        key_size,
+        hash_function: values.text("hash_function").unwrap_or(default.hash_function),
+        expiry_time: values.text("expiry_time").unwrap_or(default.expiry_time),
+        subtype: values.text("subtype"),
+        serial_number: values.text("serial_number"),
+        ..names(values)?
+    };
+    if wanted.common_name.is_empty() {
+        return Err(Error::with(Code::MissingField, "common_name").target("common_name"));
+    }
+    Ok(wanted)
+}
+
+/// A request with the alternative names of a body, and nothing else.
+pub(crate) fn names(values: &mut Values) -> Result<CertificateRequest> {
     let mut names = |path: &str| -> Result<Vec<String>> {
         let names = values.texts(path).unwrap_or_default();
         if names.len() > MAX_NAMES {
@@ -185,25 +204,7 @@ fn wanted(kind: String, values: &mut Values) -> Result<CertificateRequest> {
     let (dns_names, emails, uris) = (names("subject_alternatives.dns")?, names("subject_alternatives.email")?, names("subject_alternatives.uri")?);
     let addresses = names("subject_alternatives.ip")?.iter().map(|text| text.parse()).collect::<std::result::Result<Vec<IpAddr>, _>>();
     let ip_addresses = addresses.map_err(|_| Error::with(Code::InvalidValue, "IP addresses are needed").target("subject_alternatives.ip"))?;
-    let wanted = CertificateRequest {
-        kind,
-        common_name: values.text("common_name").unwrap_or_default(),
-        key_type,
-        key_size,
-        hash_function: values.text("hash_function").unwrap_or(default.hash_function),
-        expiry_time: values.text("expiry_time").unwrap_or(default.expiry_time),
-        subtype: values.text("subtype"),
-        serial_number: values.text("serial_number"),
-        dns_names,
-        ip_addresses,
-        uris,
-        emails,
-        ..CertificateRequest::default()
-    };
-    if wanted.common_name.is_empty() {
-        return Err(Error::with(Code::MissingField, "common_name").target("common_name"));
-    }
-    Ok(wanted)
+    Ok(CertificateRequest { dns_names, ip_addresses, uris, emails, ..CertificateRequest::default() })
 }
 
 /// ONTAP has another name for the kind of key than the template of EKMIP certificates.

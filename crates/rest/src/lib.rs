@@ -22,6 +22,7 @@ mod security;
 mod select;
 mod server;
 mod settings;
+mod signing_requests;
 mod svms;
 
 pub use login::Access;

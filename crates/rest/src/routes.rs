@@ -2,7 +2,7 @@
 
 use crate::login::Access;
 use crate::request::{Answer, Request};
-use crate::{aws_kms, certificates, cluster, ekmip_clients, ems, jobs, password, security, settings, svms};
+use crate::{aws_kms, certificates, cluster, ekmip_clients, ems, jobs, password, security, settings, signing_requests, svms};
 use http::Method;
 use keystead_manager::{Code, Error, Result};
 use percent_encoding::percent_decode_str;
@@ -58,6 +58,7 @@ routes! {
     GET    "/api/security/certificates/{}"                     Read   certificates::show;
     DELETE "/api/security/certificates/{}"                     Change certificates::delete;
     POST   "/api/security/certificates/{}/sign"                Change certificates::sign;
+    POST   "/api/security/certificate-signing-request"         Change signing_requests::create;
     GET    "/api/security/ekmip/clients"                       Read   ekmip_clients::list;
     POST   "/api/security/ekmip/clients"                       Change ekmip_clients::create;
     GET    "/api/security/ekmip/clients/{}"                    Read   ekmip_clients::show;
