@@ -364,7 +364,7 @@ class Node:
         bundle = folder / "aws-ca.pem"
         bundle.write_bytes(b"".join(pathlib.Path(ca).read_bytes() for ca in cas))
         self.config = folder / "keystead.toml"
-        self.config.write_text('[aws_kms]\nallow_endpoints = ["127.0.0.0/8", "localhost"]\nmin_poll_interval = "5s"\nextra_ca = "%s"\n%s' % (bundle, extra))
+        self.config.write_text('[aws_kms]\nallow_endpoints = ["127.0.0.0/8", "localhost"]\nmin_poll_interval = "5s"\n%s%s' % ('extra_ca = "%s"\n' % bundle if cas else "", extra))
         self.ekmip_port = free_port()
         self.process = None
         self.start()

@@ -5,6 +5,9 @@ import os
 import subprocess
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 import support
 
@@ -42,3 +45,35 @@ def test_a_script_for_ontap_runs_unchanged(environment, ministack, start_node):
     assert everything["state"] == {"cluster_state": True, "code": "0", "message": ""}
     assert everything["amazon_reachability"] == {"reachable": True, "code": "0", "message": ""}
     assert (seen["not found"], seen["count"], seen["period"], seen["left"]) == (True, 1, 5, 0)
+
+
+@pytest.mark.parametrize("environment", [".venv", ".venv-ontap-9.16"])
+def test_certificates_and_fips_mode(environment, start_node):
+    node = start_node()
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "www.example")])
+    csr = x509.CertificateSigningRequestBuilder().subject_name(name).add_extension(x509.SubjectAlternativeName([x509.DNSName("www.example")]), critical=False).sign(key, hashes.SHA256())
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()).decode()
+    options = json.dumps({"password": support.PASSWORD, "port": node.port, "csr": csr.public_bytes(serialization.Encoding.PEM).decode(), "key": pem})
+    surroundings = dict(os.environ, REQUESTS_CA_BUNDLE=str(node.ca))
+    ran = subprocess.run([support.TOP / environment / "bin/python", support.TOP / "tests/e2e/ontap_certificates.py", options], env=surroundings, capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    seen = json.loads(ran.stdout)
+
+    assert (seen["post"], seen["install"], seen["delete"]) == (200, 200, [200, 200])
+    assert (seen["type"], seen["size"], seen["in use"], seen["fips size"], seen["fips hash"]) == ("3735622", "3735700", "8", "3735664", "3735665")
+    ca, found = seen["ca"], seen["found"]
+    assert (ca["common_name"], ca["key_size"], ca["hash_function"], ca["scope"], ca["svm"]["name"]) == ("TEST-ROOT-CA", 2048, "sha256", "svm", "svm1")
+    assert (found["common_name"], found["ca"], found["subject_alternatives"]["dns"]) == ("www.example", "TEST-ROOT-CA", ["www.example"]) and "private_key" not in found
+    assert seen["names"] == ["TEST-ROOT-CA", "www.example"]
+    # Another library agrees on what was signed, and on the request.
+    signed, root = (x509.load_pem_x509_certificate(text.encode()) for text in (seen["sign"], ca["public_certificate"]))
+    signed.verify_directly_issued_by(root)
+    assert signed.public_key() == key.public_key()
+    request = x509.load_pem_x509_csr(seen["csr"]["csr"].encode())
+    assert request.is_signature_valid and request.subject.rfc4514_string() == "CN=test.domain.com,O=NTAP,C=US"
+    names = request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["*.example.com"] and len(names) == 4
+    generated = serialization.load_pem_private_key(seen["csr"]["generated_private_key"].encode(), None)
+    assert generated.public_key() == request.public_key() and generated.key_size == 2048
+    assert (seen["fips"], seen["fips on"]) == (False, True)

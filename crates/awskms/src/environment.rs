@@ -10,6 +10,7 @@ use aws_smithy_async::time::SharedTimeSource;
 use rustls::RootCertStore;
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -39,6 +40,8 @@ struct Shared {
     egress: RwLock<Arc<Egress>>,
     limiter: Limiter,
     resolver: Arc<dyn Resolver>,
+    /// Whether TLS is restricted to what FIPS mode allows.
+    fips: Arc<AtomicBool>,
     providers: Arc<dyn Load>,
     /// One for each source that is in use, so that a thousand clients ask the metadata service once.
     keepers: Mutex<HashMap<CredentialsSource, Arc<Keeper>>>,
@@ -51,9 +54,11 @@ impl Environment {
     /// A text for the operator: the further ones cannot be read.
     pub fn new(options: EnvironmentOptions) -> Result<Self, String> {
         let roots = tls::roots(&tls::machine_roots(), options.extra_ca.as_deref())?;
+        let fips = Arc::new(AtomicBool::new(false));
         Ok(Self {
             shared: Arc::new(Shared {
-                providers: crate::providers::of_node(&roots),
+                providers: crate::providers::of_node(&roots, Arc::clone(&fips)),
+                fips,
                 keepers: Mutex::default(),
                 roots,
                 egress: RwLock::new(Arc::new(options.egress)),
@@ -71,6 +76,15 @@ impl Environment {
     /// Sets the most requests a second to one account and region.
     pub fn set_requests_per_second(&self, rate: u32) {
         self.shared.limiter.set(rate);
+    }
+
+    /// Restricts the TLS of every client that is made from now on to what FIPS mode allows, or not. Clients that exist stay as they are: make them anew.
+    pub fn set_fips(&self, fips: bool) {
+        self.shared.fips.store(fips, Ordering::Release);
+    }
+
+    pub(crate) fn fips(&self) -> bool {
+        self.shared.fips.load(Ordering::Acquire)
     }
 
     /// Whether the operator has named this host, or its address, in `allow_endpoints`.

@@ -69,7 +69,7 @@ impl Connector {
             }
             _ => None,
         };
-        let tls = tls::client_config(config.tls, roots, proxy_name)?;
+        let tls = tls::client_config(config.tls, roots, proxy_name, environment.fips())?;
         // With a proxy, only the proxy's name is resolved here.
         let port = config.proxy.as_ref().map_or(config.endpoint.port, |proxy| proxy.port);
         let mut builder = reqwest::Client::builder()

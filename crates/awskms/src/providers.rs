@@ -23,6 +23,7 @@ use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use rustls::RootCertStore;
 use std::error::Error as StdError;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -32,19 +33,20 @@ const CONNECT: Duration = Duration::from_secs(2);
 const REQUEST: Duration = Duration::from_secs(5);
 
 /// The providers of this node, with its roots of trust.
-pub(crate) fn of_node(roots: &RootCertStore) -> Arc<dyn Load> {
-    Arc::new(Providers { roots: roots.clone() })
+pub(crate) fn of_node(roots: &RootCertStore, fips: Arc<AtomicBool>) -> Arc<dyn Load> {
+    Arc::new(Providers { roots: roots.clone(), fips })
 }
 
 struct Providers {
     roots: RootCertStore,
+    fips: Arc<AtomicBool>,
 }
 
 #[async_trait]
 impl Load for Providers {
     /// Providers are made anew each time: those of the SDK read the AWS configuration files only once, and new credentials are asked for at most every few minutes.
     async fn load(&self, source: &CredentialsSource) -> Result<Credentials, Failure> {
-        let http = NodeHttp::new(&self.roots).map_err(|text| failure(source, Class::Misconfigured, &text))?;
+        let http = NodeHttp::new(&self.roots, self.fips.load(Ordering::Acquire)).map_err(|text| failure(source, Class::Misconfigured, &text))?;
         let config = ProviderConfig::without_region().with_http_client(http.clone());
         let given = match source {
             CredentialsSource::Chain => DefaultCredentialsChain::builder().configure(config).build().await.provide_credentials().await,
@@ -125,8 +127,8 @@ struct NodeHttp {
 }
 
 impl NodeHttp {
-    fn new(roots: &RootCertStore) -> Result<Self, String> {
-        let tls = tls::client_config(TlsPolicy::STRICT, roots.clone(), None)?;
+    fn new(roots: &RootCertStore, fips: bool) -> Result<Self, String> {
+        let tls = tls::client_config(TlsPolicy::STRICT, roots.clone(), None, fips)?;
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
             .http1_only()

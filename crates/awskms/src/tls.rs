@@ -3,7 +3,7 @@
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, CipherSuite, ClientConfig, DigitallySignedStruct, NamedGroup, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use std::sync::Arc;
@@ -28,6 +28,33 @@ impl TlsPolicy {
         self.verify && if host_is_address { self.verify_ip } else { self.verify_host }
     }
 }
+
+/// What TLS may agree upon. In FIPS mode: TLS 1.2 and 1.3 with AES-GCM over ECDHE on P-256 or P-384, which NIST SP 800-52r2 allows; no ChaCha20, no X25519. That restricts, and makes no validated module.
+pub fn provider(fips: bool) -> CryptoProvider {
+    let all = aws_lc_rs::default_provider();
+    if !fips {
+        return all;
+    }
+    CryptoProvider {
+        cipher_suites: all.cipher_suites.into_iter().filter(|suite| FIPS_SUITES.contains(&suite.suite())).collect(),
+        kx_groups: vec![aws_lc_rs::kx_group::SECP256R1, aws_lc_rs::kx_group::SECP384R1],
+        ..all
+    }
+}
+
+/// Whether FIPS mode would have agreed upon this suite and group. A group that is not known was none of the forbidden: TLS 1.2 without a handshake of its own.
+pub fn is_fips(suite: Option<CipherSuite>, group: Option<NamedGroup>) -> bool {
+    suite.is_some_and(|suite| FIPS_SUITES.contains(&suite)) && group.is_none_or(|group| matches!(group, NamedGroup::secp256r1 | NamedGroup::secp384r1))
+}
+
+const FIPS_SUITES: [CipherSuite; 6] = [
+    CipherSuite::TLS13_AES_128_GCM_SHA256,
+    CipherSuite::TLS13_AES_256_GCM_SHA384,
+    CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+    CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+    CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+    CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+];
 
 /// The roots of trust of the machine, and further ones in PEM.
 ///
@@ -63,8 +90,13 @@ pub(crate) fn machine_roots() -> RootCertStore {
 ///
 /// # Errors
 /// A text for the operator: no root at all.
-pub(crate) fn client_config(policy: TlsPolicy, roots: RootCertStore, proxy: Option<(ServerName<'static>, RootCertStore)>) -> Result<ClientConfig, String> {
-    config_of(verifier_of(policy, roots, proxy)?)
+pub(crate) fn client_config(
+    policy: TlsPolicy,
+    roots: RootCertStore,
+    proxy: Option<(ServerName<'static>, RootCertStore)>,
+    fips: bool,
+) -> Result<ClientConfig, String> {
+    config_of(verifier_of(policy, roots, proxy)?, fips)
 }
 
 /// What checks the certificates of AWS and of the proxy, as [`client_config`] says.
@@ -86,8 +118,8 @@ pub(crate) fn verifier_of(
 ///
 /// # Errors
 /// A text for the operator.
-pub(crate) fn config_of(verifier: Arc<dyn ServerCertVerifier>) -> Result<ClientConfig, String> {
-    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+pub(crate) fn config_of(verifier: Arc<dyn ServerCertVerifier>, fips: bool) -> Result<ClientConfig, String> {
+    let config = ClientConfig::builder_with_provider(Arc::new(provider(fips)))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
         .dangerous()
@@ -148,5 +180,21 @@ impl ServerCertVerifier for PolicyVerifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.target.supported_verify_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fips_mode_leaves_aes_gcm_and_the_curves_of_nist() {
+        let fips = provider(true);
+        assert_eq!(fips.cipher_suites.len(), FIPS_SUITES.len());
+        assert_eq!(fips.kx_groups.iter().map(|group| group.name()).collect::<Vec<_>>(), [NamedGroup::secp256r1, NamedGroup::secp384r1]);
+        assert!(fips.cipher_suites.iter().all(|suite| is_fips(Some(suite.suite()), Some(NamedGroup::secp256r1))));
+        assert!(!is_fips(Some(CipherSuite::TLS13_CHACHA20_POLY1305_SHA256), Some(NamedGroup::secp256r1)));
+        assert!(!is_fips(Some(CipherSuite::TLS13_AES_128_GCM_SHA256), Some(NamedGroup::X25519)));
+        assert!(provider(false).kx_groups.len() > 2);
     }
 }

@@ -3,6 +3,7 @@
 //! [`serve`] accepts connections; each is a session of its own: a handshake off the accept loop, then requests one after the other. What a request does stands in `operations`, what it changes
 //! is committed by a `unit`. This room knows neither the store nor AWS: keys come from, and go to, `keystead_manager::keys`.
 
+mod approved;
 mod clients;
 mod door;
 mod identity;
@@ -16,6 +17,7 @@ mod session;
 mod stored;
 mod unit;
 
+pub use approved::fips_refusal;
 pub use managed::index;
 pub use probe::Probe;
 pub use server::{Limits, serve};

@@ -24,8 +24,8 @@ pub struct Probe;
 
 #[async_trait]
 impl EkmipProbe for Probe {
-    async fn probe(&self, address: &str, client: &Created, ca_certificate: &str) -> Result<(), String> {
-        let connector = TlsConnector::from(Arc::new(config(client, ca_certificate)?));
+    async fn probe(&self, address: &str, client: &Created, ca_certificate: &str, fips: bool) -> Result<(), String> {
+        let connector = TlsConnector::from(Arc::new(config(client, ca_certificate, fips)?));
         let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']).to_owned();
         let name = ServerName::try_from(host).map_err(|_| format!("{address} is no address"))?;
         let stream = TcpStream::connect(address).await.map_err(|error| format!("{address}: {error}"))?;
@@ -59,12 +59,12 @@ fn request() -> Vec<u8> {
     out
 }
 
-fn config(client: &Created, ca_certificate: &str) -> Result<ClientConfig, String> {
+fn config(client: &Created, ca_certificate: &str, fips: bool) -> Result<ClientConfig, String> {
     let unusable = |error: &dyn std::fmt::Display| format!("this node's own certificate cannot be used: {error}");
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(ca_certificate.as_bytes()).map_err(|error| unusable(&error))?).map_err(|error| unusable(&error))?;
     let key = PrivateKeyDer::from_pem_slice(client.private_key_pem.expose_secret().as_bytes()).map_err(|error| unusable(&error))?;
-    ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+    ClientConfig::builder_with_provider(Arc::new(keystead_manager::fips::tls_provider(fips)))
         .with_safe_default_protocol_versions()
         .map_err(|error| unusable(&error))?
         .with_root_certificates(roots)

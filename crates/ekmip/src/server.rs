@@ -4,6 +4,7 @@ use crate::clients::Clients;
 use crate::door::{Door, Guest};
 use crate::identity::{Identities, follow};
 use crate::session::{Session, Shared};
+use keystead_manager::fips::{tls_is_fips, tls_provider};
 use keystead_manager::{Error, Manager, ServerIdentity};
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
@@ -69,7 +70,7 @@ impl Default for Limits {
 pub async fn serve(listener: TcpListener, manager: Manager, limits: Limits, stop: CancellationToken) -> Result<(), Error> {
     let identities = follow(&manager, stop.clone())?;
     let certificate = Arc::new(Certificate(RwLock::new(certified(&manager.ekmip_identity()?)?)));
-    let acceptor = TlsAcceptor::from(Arc::new(tls(&identities, &certificate)?));
+    let acceptors = Acceptors { all: tls(&identities, &certificate, false)?, fips: tls(&identities, &certificate, true)? };
     let (fresh, shown) = mpsc::channel(1_024);
     let sessions = TaskTracker::new();
     sessions.spawn(renew(manager.clone(), Arc::clone(&certificate), stop.clone()));
@@ -90,10 +91,15 @@ pub async fn serve(listener: TcpListener, manager: Manager, limits: Limits, stop
                 continue;
             }
         };
-        let (acceptor, shared, slots) = (acceptor.clone(), Arc::clone(&shared), Arc::clone(&slots));
+        // Looked at before the mode, and so never too late for a connection that it would not have agreed upon.
+        let turned_on = shared.manager.fips_turned_on();
+        let acceptor = if shared.manager.fips() { acceptors.fips.clone() } else { acceptors.all.clone() };
+        let (shared, slots) = (Arc::clone(&shared), Arc::clone(&slots));
         let guest = door.enter(peer.ip(), Instant::now());
         sessions.spawn(async move {
-            connection(stream, acceptor, shared, guest, slots).await.unwrap_or_else(|why| tracing::debug!(%peer, why, "an EKMIP connection has ended"));
+            connection(stream, acceptor, shared, guest, slots, turned_on)
+                .await
+                .unwrap_or_else(|why| tracing::debug!(%peer, why, "an EKMIP connection has ended"));
         });
     }
     drop(shared);
@@ -104,7 +110,20 @@ pub async fn serve(listener: TcpListener, manager: Manager, limits: Limits, stop
     Ok(())
 }
 
-async fn connection(stream: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared>, guest: Guest, slots: Arc<Semaphore>) -> Result<(), String> {
+/// What TLS may agree upon, in FIPS mode and out of it.
+struct Acceptors {
+    all: TlsAcceptor,
+    fips: TlsAcceptor,
+}
+
+async fn connection(
+    stream: TcpStream,
+    acceptor: TlsAcceptor,
+    shared: Arc<Shared>,
+    guest: Guest,
+    slots: Arc<Semaphore>,
+    turned_on: CancellationToken,
+) -> Result<(), String> {
     // Without it an answer waits for the client's acknowledgement of the one before: 40 ms.
     stream.set_nodelay(true).map_err(|error| error.to_string())?;
     let stream = tokio::select! {
@@ -118,11 +137,14 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared
         tracing::warn!(limit = shared.limits.max_connections, "an EKMIP connection was refused: max_connections is reached");
         return Err("too many connections".to_owned());
     };
-    Session::run(stream, shared).await
+    let tls = stream.get_ref().1;
+    let (suite, group) = (tls.negotiated_cipher_suite(), tls.negotiated_key_exchange_group());
+    let good = tls_is_fips(suite.map(|suite| suite.suite()), group.map(|group| group.name()));
+    Session::run(stream, shared, (!good).then_some(turned_on)).await
 }
 
-fn tls(identities: &watch::Receiver<Arc<Identities>>, certificate: &Arc<Certificate>) -> Result<ServerConfig, Error> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+fn tls(identities: &watch::Receiver<Arc<Identities>>, certificate: &Arc<Certificate>, fips: bool) -> Result<TlsAcceptor, Error> {
+    let provider = Arc::new(tls_provider(fips));
     let verifier = Arc::new(Verifier { identities: identities.clone(), provider: Arc::clone(&provider) });
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -132,7 +154,7 @@ fn tls(identities: &watch::Receiver<Arc<Identities>>, certificate: &Arc<Certific
     // A ticket holds the session with the client's certificate, so that the server keeps none; who it is is decided anew each time.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(Error::unexpected)?;
-    Ok(config)
+    Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
 /// Checks clients against the CAs of the moment.

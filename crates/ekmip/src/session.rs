@@ -49,14 +49,16 @@ pub(crate) struct Session {
     slot: ClientSlot,
     keys: Keys,
     identities: watch::Receiver<Arc<Identities>>,
+    /// Ends the session, between two requests.
+    retired: CancellationToken,
     /// What has been read and not been answered; may hold the start of the next message.
     input: Zeroizing<Vec<u8>>,
     output: Zeroizing<Vec<u8>>,
 }
 
 impl Session {
-    /// Serves a connection until its end. The error says why it ended, for the log.
-    pub async fn run(stream: TlsStream<TcpStream>, shared: Arc<Shared>) -> Result<(), String> {
+    /// Serves a connection until its end, or until `retired`. The error says why it ended, for the log.
+    pub async fn run(stream: TlsStream<TcpStream>, shared: Arc<Shared>, retired: Option<CancellationToken>) -> Result<(), String> {
         let mut identities = shared.identities.clone();
         let now = shared.manager.now().as_second();
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
@@ -72,7 +74,8 @@ impl Session {
             format!("{reached} is reached")
         })?;
         let keys = shared.manager.keys(client.svm);
-        let mut session = Self { stream, client, slot, keys, identities, shared, input: Zeroizing::default(), output: Zeroizing::default() };
+        let retired = retired.unwrap_or_default();
+        let mut session = Self { stream, client, slot, keys, identities, retired, shared, input: Zeroizing::default(), output: Zeroizing::default() };
         let ended = session.serve().await;
         // Says goodbye where the peer still listens; it is not waited for.
         let _ = timeout(Duration::from_secs(1), session.stream.shutdown()).await;
@@ -81,7 +84,7 @@ impl Session {
 
     async fn serve(&mut self) -> Result<(), String> {
         loop {
-            if self.shared.stop.is_cancelled() || !self.wait().await? {
+            if self.shared.stop.is_cancelled() || self.retired.is_cancelled() || !self.wait().await? {
                 return Ok(());
             }
             let share = Arc::clone(&self.slot.share);
@@ -130,6 +133,7 @@ impl Session {
                     Err(error) => return Err(error.to_string()),
                 },
                 () = self.shared.stop.cancelled() => return Ok(false),
+                () = self.retired.cancelled() => return Ok(false),
                 changed = self.identities.changed() => {
                     if changed.is_err() {
                         return Ok(false);

@@ -7,3 +7,4 @@ mod logging;
 mod process;
 mod seal_source;
 pub mod serve;
+mod tls;

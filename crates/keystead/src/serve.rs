@@ -12,8 +12,6 @@ use keystead_manager::steps::{NoSteps, Steps};
 use keystead_manager::{Manager, NodeOptions, Options};
 use keystead_store::Store;
 use keystead_store::sqlite::SqliteStore;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use secrecy::{ExposeSecret as _, SecretString};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -141,6 +139,7 @@ pub async fn node(config: Config, hooks: Hooks, stop: CancellationToken, ready: 
         settings,
         job_concurrency: config.jobs.concurrency.unwrap_or(JOBS),
         indexer: Arc::new(keystead_ekmip::index),
+        fips_check: Arc::new(keystead_ekmip::fips_refusal),
         ekmip_probe: Arc::new(keystead_ekmip::Probe),
     };
     let given = config.admin_password.clone();
@@ -149,8 +148,7 @@ pub async fn node(config: Config, hooks: Hooks, stop: CancellationToken, ready: 
     folder.write("ca.pem", 0o644, manager.ca_certificate().map_err(text)?.as_bytes())?;
 
     let (dns_names, addresses) = own_names(&name, listen_address.ip(), config.cluster.address.as_deref());
-    let identity = manager.server_identity(dns_names, addresses).map_err(text)?;
-    let tls = tls_config(&identity.certificate_chain, &identity.private_key)?;
+    let tls = crate::tls::of_rest(&manager, dns_names, addresses, stop.clone())?;
     tokio::spawn(remove_first_password(manager.clone(), path.clone(), stop.clone()));
     tracing::info!(%listen_address, %ekmip_address, node = name, store = sqlite.describe(), "the REST API and the EKMIP server are served");
     ready(listen_address, ekmip_address);
@@ -197,18 +195,6 @@ fn own_names(name: &str, listen: IpAddr, address: Option<&str>) -> (Vec<String>,
     addresses.sort_unstable();
     addresses.dedup();
     (names, addresses)
-}
-
-fn tls_config(chain: &str, key: &SecretString) -> Result<Arc<rustls::ServerConfig>, String> {
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain.as_bytes()).collect();
-    let chain = chain.map_err(|error| format!("this node's own certificate cannot be read: {error}"))?;
-    let key = PrivateKeyDer::from_pem_slice(key.expose_secret().as_bytes()).map_err(|error| format!("this node's own key cannot be read: {error}"))?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
-        .map_err(|error| format!("TLS cannot be set up: {error}"))?;
-    Ok(Arc::new(config))
 }
 
 /// The password of `admin` at the first start, hashed: the one that was given, or a new one in `admin-password`.

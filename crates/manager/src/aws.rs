@@ -80,6 +80,11 @@ impl Aws {
         &self.environment
     }
 
+    /// Drops all clients: each is made anew when it is needed, and its connections end.
+    pub fn forget_all(&self) {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// Drops the client of a configuration that is gone.
     pub fn forget(&self, config: Uuid) {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner).remove(&config);

@@ -1,5 +1,6 @@
 //! The one function that creates certificates, and the six codes with which it refuses (`contract/rest.md`).
 
+use crate::x509::Facts;
 use jiff::{SignedDuration, Span, Timestamp};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -28,7 +29,7 @@ pub struct CertificateRequest {
     pub key_size: u32,
     /// `sha256`, `sha384` or `sha512`.
     pub hash_function: String,
-    /// ISO 8601 duration, for example `P365DT`.
+    /// ISO 8601: a duration, for example `P365DT`, or the moment of the end.
     pub expiry_time: String,
     /// Must be unset.
     pub subtype: Option<String>,
@@ -40,7 +41,13 @@ pub struct CertificateRequest {
     pub ip_addresses: Vec<IpAddr>,
     /// URIs: who the certificate is for, in the cluster's own words.
     pub uris: Vec<String>,
-    /// A certificate signing request, PEM (PKCS#10): its public key is certified, and no key is made. What else it says is not taken over.
+    /// Mail addresses.
+    pub emails: Vec<String>,
+    /// The whole subject in the place of one with the common name alone.
+    pub subject: Option<DistinguishedName>,
+    /// What the certificate may be used for, in the place of what its type says.
+    pub usages: Vec<ExtendedKeyUsagePurpose>,
+    /// A certificate signing request, PEM (PKCS#10): its public key is certified, and no key is made. What else it says is not taken over, unless the members above say so.
     pub csr: Option<String>,
 }
 
@@ -59,6 +66,9 @@ impl Default for CertificateRequest {
             dns_names: Vec::new(),
             ip_addresses: Vec::new(),
             uris: Vec::new(),
+            emails: Vec::new(),
+            subject: None,
+            usages: Vec::new(),
             csr: None,
         }
     }
@@ -128,13 +138,25 @@ pub struct Checked {
     kind: Kind,
     algorithm: &'static SignatureAlgorithm,
     rsa: Option<RsaKeySize>,
-    validity: SignedDuration,
+    validity: Validity,
+    fips: bool,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+/// How long a certificate is valid.
+#[derive(Debug, PartialEq, Eq)]
+enum Validity {
+    For(SignedDuration),
+    Until(Timestamp),
+}
+
+/// The types that can be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// For a TLS server.
     Server,
+    /// For a TLS client.
     Client,
+    /// Of a CA.
     RootCa,
 }
 
@@ -150,6 +172,21 @@ pub struct Created {
     pub serial_number: String,
     /// Up to when it is valid.
     pub expiry: Timestamp,
+}
+
+impl Checked {
+    /// What is made.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    fn generate(&self) -> Result<KeyPair, CertificateError> {
+        let key = match self.rsa {
+            Some(size) => KeyPair::generate_rsa_for(self.algorithm, size),
+            None => KeyPair::generate_for(self.algorithm),
+        };
+        key.map_err(|error| CertificateError::Failed(error.to_string()))
+    }
 }
 
 impl CertificateRequest {
@@ -171,7 +208,24 @@ impl CertificateRequest {
             return Err(CertificateError::Subtype);
         }
         let (algorithm, rsa) = self.algorithm(fips)?;
-        Ok(Checked { request: self.clone(), kind, algorithm, rsa, validity: validity(&self.expiry_time)? })
+        Ok(Checked { request: self.clone(), kind, algorithm, rsa, validity: validity(&self.expiry_time)?, fips })
+    }
+
+    fn add_names(&self, params: &mut CertificateParams) -> Result<(), CertificateError> {
+        for name in &self.dns_names {
+            let name = name.clone().try_into().map_err(|_| CertificateError::Value("subject_alternatives.dns", name.clone()))?;
+            params.subject_alt_names.push(SanType::DnsName(name));
+        }
+        for uri in &self.uris {
+            let uri = uri.clone().try_into().map_err(|_| CertificateError::Value("subject_alternatives.uri", uri.clone()))?;
+            params.subject_alt_names.push(SanType::URI(uri));
+        }
+        for email in &self.emails {
+            let email = email.clone().try_into().map_err(|_| CertificateError::Value("subject_alternatives.email", email.clone()))?;
+            params.subject_alt_names.push(SanType::Rfc822Name(email));
+        }
+        params.subject_alt_names.extend(self.ip_addresses.iter().map(|address| SanType::IpAddress(*address)));
+        Ok(())
     }
 
     fn algorithm(&self, fips: bool) -> Result<(&'static SignatureAlgorithm, Option<RsaKeySize>), CertificateError> {
@@ -220,23 +274,26 @@ impl CertificateRequest {
 /// [`CertificateError::Failed`], or [`CertificateError::Value`] for a name that cannot stand in a certificate.
 pub fn create(checked: &Checked, issuer: Option<&CertificateAuthority>, now: Timestamp) -> Result<Created, CertificateError> {
     let failed = |error: rcgen::Error| CertificateError::Failed(error.to_string());
-    let expiry = now.checked_add(checked.validity).map_err(|_| CertificateError::Value("expiry_time", checked.request.expiry_time.clone()))?;
+    let wrong_end = || CertificateError::Value("expiry_time", checked.request.expiry_time.clone());
+    let expiry = match checked.validity {
+        Validity::For(length) => now.checked_add(length).map_err(|_| wrong_end())?,
+        Validity::Until(end) if end > now && end.duration_since(now) <= MAX_VALIDITY => end,
+        Validity::Until(_) => return Err(wrong_end()),
+    };
     let mut params = params(&checked.request.common_name, now, expiry)?;
-    for name in &checked.request.dns_names {
-        let name = name.clone().try_into().map_err(|_| CertificateError::Value("subject_alternatives.dns", name.clone()))?;
-        params.subject_alt_names.push(SanType::DnsName(name));
+    if let Some(subject) = &checked.request.subject {
+        params.distinguished_name = subject.clone();
     }
-    for uri in &checked.request.uris {
-        let uri = uri.clone().try_into().map_err(|_| CertificateError::Value("subject_alternatives.uri", uri.clone()))?;
-        params.subject_alt_names.push(SanType::URI(uri));
-    }
-    params.subject_alt_names.extend(checked.request.ip_addresses.iter().map(|address| SanType::IpAddress(*address)));
+    checked.request.add_names(&mut params)?;
     match checked.kind {
         Kind::Server => params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth],
         Kind::Client => params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth],
         Kind::RootCa => make_ca(&mut params),
     }
     if checked.kind != Kind::RootCa {
+        if !checked.request.usages.is_empty() {
+            params.extended_key_usages = checked.request.usages.clone();
+        }
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.use_authority_key_identifier_extension = true;
     }
@@ -249,11 +306,7 @@ pub fn create(checked: &Checked, issuer: Option<&CertificateAuthority>, now: Tim
         }
         (Some(_), None) => return Err(CertificateError::Value("csr", "without a CA".to_owned())),
         (None, issuer) => {
-            let key = match checked.rsa {
-                Some(size) => KeyPair::generate_rsa_for(checked.algorithm, size),
-                None => KeyPair::generate_for(checked.algorithm),
-            }
-            .map_err(failed)?;
+            let key = checked.generate()?;
             let certificate = match issuer {
                 Some(issuer) => params.signed_by(&key, &issuer.issuer),
                 None => params.self_signed(&key),
@@ -262,7 +315,32 @@ pub fn create(checked: &Checked, issuer: Option<&CertificateAuthority>, now: Tim
         }
     };
     let certificate = certificate.map_err(failed)?;
+    if checked.request.csr.is_some() {
+        // The size of a key that was brought is known only now.
+        let facts = Facts::of_der(certificate.der()).map_err(CertificateError::Failed)?;
+        match facts.key_type.as_str() {
+            "rsa" if facts.key_size < 2048 && checked.fips => return Err(CertificateError::FipsKeySize(facts.key_size)),
+            "rsa" if facts.key_size < 2048 => return Err(CertificateError::KeySize("RSA".to_owned(), facts.key_size)),
+            _ => {}
+        }
+    }
     Ok(Created { certificate_pem: certificate.pem(), certificate_der: certificate.der().to_vec(), private_key_pem, serial_number, expiry })
+}
+
+/// Makes a key and a request (PEM, PKCS#10) to have it certified elsewhere.
+///
+/// # Errors
+/// As [`create`].
+pub fn request(checked: &Checked) -> Result<(String, SecretString), CertificateError> {
+    let failed = |error: rcgen::Error| CertificateError::Failed(error.to_string());
+    let mut params = CertificateParams::default();
+    params.distinguished_name = checked.request.subject.clone().unwrap_or_else(|| named(&checked.request.common_name));
+    params.extended_key_usages = checked.request.usages.clone();
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    checked.request.add_names(&mut params)?;
+    let key = checked.generate()?;
+    let csr = params.serialize_request(&key).and_then(|csr| csr.pem()).map_err(failed)?;
+    Ok((csr, SecretString::from(key.serialize_pem())))
 }
 
 /// A CA that signs.
@@ -293,8 +371,26 @@ impl CertificateAuthority {
     /// # Errors
     /// [`CertificateError::Failed`].
     pub fn from_pem(certificate: &str, private_key: &SecretString) -> Result<Self, CertificateError> {
+        Self::signing_with(certificate, private_key, "sha256")
+    }
+
+    /// Reads a CA back, to sign with this hash. Only RSA keys leave a choice: the hash of an ECDSA signature goes with the curve.
+    ///
+    /// # Errors
+    /// [`CertificateError::Failed`].
+    pub fn signing_with(certificate: &str, private_key: &SecretString, hash: &str) -> Result<Self, CertificateError> {
         let failed = |error: rcgen::Error| CertificateError::Failed(error.to_string());
         let key = KeyPair::from_pem(private_key.expose_secret()).map_err(failed)?;
+        let rsa: Option<&'static SignatureAlgorithm> = match hash {
+            _ if key.algorithm() != &rcgen::PKCS_RSA_SHA256 => None,
+            "sha384" => Some(&rcgen::PKCS_RSA_SHA384),
+            "sha512" => Some(&rcgen::PKCS_RSA_SHA512),
+            _ => None,
+        };
+        let key = match rsa {
+            Some(algorithm) => KeyPair::from_pem_and_sign_algo(private_key.expose_secret(), algorithm).map_err(failed)?,
+            None => key,
+        };
         let issuer = Issuer::from_ca_cert_pem(certificate, key).map_err(failed)?;
         Ok(Self { issuer, certificate: certificate.to_owned(), private_key: private_key.clone() })
     }
@@ -312,9 +408,7 @@ impl CertificateAuthority {
 
 fn params(common_name: &str, now: Timestamp, expiry: Timestamp) -> Result<CertificateParams, CertificateError> {
     let mut params = CertificateParams::default();
-    let mut name = DistinguishedName::new();
-    name.push(DnType::CommonName, common_name);
-    params.distinguished_name = name;
+    params.distinguished_name = named(common_name);
     let start = now.checked_sub(BACKDATE).unwrap_or(now);
     let date = |at: Timestamp| rcgen::date_time_ymd(1970, 1, 1) + std::time::Duration::from_secs(u64::try_from(at.as_second()).unwrap_or_default());
     params.not_before = date(start);
@@ -329,13 +423,22 @@ fn params(common_name: &str, now: Timestamp, expiry: Timestamp) -> Result<Certif
     Ok(params)
 }
 
+fn named(common_name: &str) -> DistinguishedName {
+    let mut name = DistinguishedName::new();
+    name.push(DnType::CommonName, common_name);
+    name
+}
+
 fn make_ca(params: &mut CertificateParams) {
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
 }
 
-/// Reads an ISO 8601 duration, also in ONTAP's spelling `P365DT`. More than nothing, at most a hundred years.
-fn validity(text: &str) -> Result<SignedDuration, CertificateError> {
+/// Reads an ISO 8601 duration, also in ONTAP's spelling `P365DT`: more than nothing, at most a hundred years. Or a moment.
+fn validity(text: &str) -> Result<Validity, CertificateError> {
+    if let Ok(end) = text.parse::<Timestamp>() {
+        return Ok(Validity::Until(end));
+    }
     let wrong = || CertificateError::Value("expiry_time", text.to_owned());
     let trimmed = text.strip_suffix(['T', 't']).unwrap_or(text);
     let span: Span = trimmed.parse().map_err(|_| wrong())?;
@@ -343,7 +446,7 @@ fn validity(text: &str) -> Result<SignedDuration, CertificateError> {
     let start = jiff::civil::date(2001, 1, 1);
     let end = start.to_datetime(jiff::civil::Time::midnight()).checked_add(span).map_err(|_| wrong())?;
     let length = end.duration_since(start.to_datetime(jiff::civil::Time::midnight()));
-    if length > SignedDuration::ZERO && length <= MAX_VALIDITY { Ok(length) } else { Err(wrong()) }
+    if length > SignedDuration::ZERO && length <= MAX_VALIDITY { Ok(Validity::For(length)) } else { Err(wrong()) }
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -385,7 +488,7 @@ mod tests {
     #[test]
     fn durations_are_read_in_ontaps_spelling_too() {
         for (text, days) in [("P365DT", 365), ("P365D", 365), ("P1Y", 365), ("PT24H", 1), ("P1W", 7)] {
-            assert_eq!(validity(text).unwrap(), SignedDuration::from_hours(days * 24), "{text}");
+            assert_eq!(validity(text).unwrap(), Validity::For(SignedDuration::from_hours(days * 24)), "{text}");
         }
     }
 

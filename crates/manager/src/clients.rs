@@ -5,10 +5,11 @@
 
 use crate::aws_kms::select_svm;
 use crate::certificates::{CertificateError, CertificateRequest, Created, create};
-use crate::events::catalogue::CLIENT_EXPIRING;
+use crate::events::Message;
+use crate::events::catalogue::{CLIENT_EXPIRING, SECURITY_CERTIFICATE_EXPIRING};
 use crate::inner::{Inner, may_change};
 use crate::model::{EkmipClient, EkmipClientCa, NewEkmipClient, Principal, SvmKind, SvmRef, SvmSelector};
-use crate::records::{AuthorityRecord, EkmipClientCaRecord, EkmipClientRecord, Record, Stored, SvmRecord, key};
+use crate::records::{AuthorityRecord, CertificateRecord, EkmipClientCaRecord, EkmipClientRecord, Record, Stored, SvmRecord, certificate_name_key, key};
 use crate::{Code, Error, Manager, Result};
 use aws_lc_rs::digest;
 use jiff::{SignedDuration, Timestamp};
@@ -28,7 +29,7 @@ const VALIDITY: &str = "P365DT";
 /// A client whose certificate ends within this time is warned about.
 const EXPIRING: SignedDuration = SignedDuration::from_hours(30 * 24);
 /// How near the end of a certificate is when it is told.
-const STAGES: [SignedDuration; 4] = [EXPIRING, SignedDuration::from_hours(7 * 24), SignedDuration::from_hours(24), SignedDuration::ZERO];
+pub(crate) const STAGES: [SignedDuration; 4] = [EXPIRING, SignedDuration::from_hours(7 * 24), SignedDuration::from_hours(24), SignedDuration::ZERO];
 /// How often certificates are looked through.
 const LOOK: Duration = Duration::from_secs(60 * 60);
 /// How many certificates of an SVM can be valid at a time; and how many it can have in all, with those that were revoked and have not ended yet.
@@ -171,6 +172,9 @@ impl Manager {
             return Err(wrong("the certificate has expired"));
         }
         let changed = inner.store.get(CAS_CHANGED).await.map_err(Error::from)?;
+        if let Some(weak) = crate::x509::Facts::of_der(&der).ok().and_then(|facts| facts.weakness()).filter(|_| inner.settings().fips) {
+            return Err(crate::security_certificates::refused(&weak).target("certificate"));
+        }
         self.refuse_ca_of_others(svm.record.uuid, &parsed).await?;
         let record = EkmipClientCaRecord {
             uuid: inner.random.uuid(),
@@ -271,11 +275,10 @@ pub fn fingerprint(der: &[u8]) -> [u8; 32] {
     out
 }
 
-/// Raises events for client certificates that end soon, and renews this node's own, at the start and every hour.
+/// Raises events for certificates that end soon, at the start and every hour.
 pub(crate) async fn watch_expiry(inner: Arc<Inner>, stop: CancellationToken) {
     let mut seen = None;
     loop {
-        crate::cluster::renew_ekmip_certificate(&inner).await;
         tell_expiring(&inner, &mut seen);
         clean_up(&inner).await;
         tokio::select! {
@@ -291,7 +294,7 @@ fn tell_expiring(inner: &Inner, seen: &mut Option<HashSet<Uuid>>) {
     let before = inner.events.looked(now);
     let known = seen.take();
     let seen = seen.insert(HashSet::new());
-    let mut tell = |kind: &str, uuid: Uuid, svm: SvmRef, name: String, expiry: Timestamp| {
+    let mut tell = |message: &'static Message, kind: &str, uuid: Uuid, svm: Option<SvmRef>, name: String, expiry: Timestamp| {
         seen.insert(uuid);
         // One that has come since the last look may have come with a short life.
         let since = before.filter(|_| known.as_ref().is_none_or(|known| known.contains(&uuid)));
@@ -299,16 +302,19 @@ fn tell_expiring(inner: &Inner, seen: &mut Option<HashSet<Uuid>>) {
             let what = if stage.is_zero() { "has ended" } else { "ends soon" };
             let reason = format!("{kind} {name} ({uuid}) {what}: {expiry}");
             let parameters = vec![("reason", reason), ("kind", kind.to_owned()), ("uuid", uuid.to_string()), ("name", name), ("expiry", expiry.to_string())];
-            inner.raise(&CLIENT_EXPIRING, Some(&svm), parameters);
+            inner.raise(message, svm.as_ref(), parameters);
         }
     };
     for client in inner.view.all::<EkmipClientRecord>().into_iter().filter(|client| client.record.revoked.is_none()) {
         let client = shown(inner, client.record);
-        tell("certificate", client.uuid, client.svm, client.common_name, client.expiry);
+        tell(&CLIENT_EXPIRING, "certificate", client.uuid, Some(client.svm), client.common_name, client.expiry);
     }
     for ca in inner.view.all::<EkmipClientCaRecord>() {
         let ca = shown_ca(inner, ca.record);
-        tell("client CA", ca.uuid, ca.svm, ca.subject, ca.expiry);
+        tell(&CLIENT_EXPIRING, "client CA", ca.uuid, Some(ca.svm), ca.subject, ca.expiry);
+    }
+    for certificate in crate::security_certificates::stored(inner) {
+        tell(&SECURITY_CERTIFICATE_EXPIRING, &certificate.kind, certificate.uuid, certificate.svm, certificate.name, certificate.facts.expiry);
     }
 }
 
@@ -326,8 +332,11 @@ async fn clean_up(inner: &Inner) {
     let clients =
         clients.filter(|client| now.duration_since(client.record.expiry) > KEPT || gone(client.record.svm)).map(|client| (client.key, client.revision));
     let cas = inner.view.all::<EkmipClientCaRecord>().into_iter().filter(|ca| gone(ca.record.svm)).map(|ca| (ca.key, ca.revision));
-    for (key, revision) in clients.chain(cas) {
-        let txn = Txn::new().when(Compare::Unchanged(key.clone(), revision)).delete(key);
+    let certificates = inner.view.all::<CertificateRecord>().into_iter().filter(|certificate| certificate.record.svm.is_some_and(gone));
+    let certificates = certificates.map(|stored| (certificate_name_key(stored.record.svm, &stored.record.name), stored.key, stored.revision));
+    for (name, key, revision) in clients.chain(cas).map(|(key, revision)| (key.clone(), key, revision)).chain(certificates) {
+        let txn = Txn::new().when(Compare::Unchanged(key.clone(), revision)).delete(key.clone());
+        let txn = if name == key { txn } else { txn.delete(name) };
         if let Err(error) = inner.store.transact(txn).await {
             tracing::debug!(%error, "an old record of an EKMIP client could not be deleted; it is tried again");
             return;
@@ -346,10 +355,7 @@ fn issue(inner: &Inner, common_name: &str, uri: String, csr: Option<String>, exp
         csr,
         ..CertificateRequest::default()
     };
-    let refused = |error: CertificateError| {
-        let code = Code::from_number(error.code()).unwrap_or(Code::Unexpected);
-        Error::with(code, &error).target(error.target())
-    };
+    let refused = |error: CertificateError| crate::security_certificates::refused(&error);
     let checked = request.check(inner.settings().fips).map_err(refused)?;
     create(&checked, Some(&crate::cluster::authority(inner)?), inner.clock.utc()).map_err(refused)
 }

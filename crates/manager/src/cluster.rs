@@ -1,20 +1,24 @@
 //! The cluster: how it is made at the first start, its nodes, its settings, its certificate authority.
 
-use crate::certificates::{CertificateAuthority, CertificateRequest, create};
+use crate::certificates::{CertificateAuthority, CertificateError, CertificateRequest, Kind, create};
+use crate::events::catalogue::{CERTIFICATE_EXPIRING, CERTIFICATE_RENEWED};
 use crate::inner::{Inner, may_change};
 use crate::model::{Cluster, Node, Principal, SvmKind};
 use crate::records::{
-    AccountRecord, AuthorityRecord, Base64, ClusterRecord, EkmipCertificateRecord, NodeRecord, Record, StoredRole, SvmNameRecord, SvmRecord, key, svm_name_key,
+    AccountRecord, AuthorityRecord, Base64, ClusterRecord, EkmipCertificateRecord, NodeRecord, Record, Stored, StoredRole, SvmNameRecord, SvmRecord, key,
+    svm_name_key,
 };
 use crate::seal::Seal;
 use crate::settings::{Settings, SettingsChange};
 use crate::{Code, Error, Manager, Result};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use keystead_awskms::Egress;
 use keystead_store::{Compare, Store, Txn};
 use secrecy::{ExposeSecret, SecretString};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// What this version can do; a node publishes it. A cluster has a feature when all of its nodes have it.
@@ -26,8 +30,12 @@ pub const AWS_KMS_FEATURE_LEVEL: u32 = 1;
 const SEAL_CHECK: &[u8] = b"this store was sealed with this key";
 const SEAL_CHECK_PLACE: &str = "/cluster#seal_check";
 const AUTHORITY_PLACE: &str = "/certificate-authority#private_key";
-/// How long before its end an EKMIP server's certificate is made anew.
+/// How long before its end an EKMIP server's certificate is made anew; where it lives for a short time, when a third of that is left.
 const RENEW_BEFORE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// How often it is looked at, at the least.
+const RENEWAL_LOOK: Duration = Duration::from_secs(60 * 60);
+/// The pause after a renewal that has failed.
+const RENEWAL_RETRY: Duration = Duration::from_secs(5 * 60);
 
 /// What the first start in an empty store needs.
 pub struct Founding {
@@ -103,11 +111,14 @@ impl Manager {
     /// Changes settings of the cluster, on every node.
     ///
     /// # Errors
-    /// 6; 262245 a value out of its bounds; 262247 an entry of `allow_endpoints` that cannot be read.
+    /// 6; 262245 a value out of its bounds; 262247 an entry of `allow_endpoints` that cannot be read; 52559974 FIPS mode would refuse what exists.
     pub async fn modify_settings(&self, who: &Principal, change: SettingsChange) -> Result<()> {
         let inner = self.inner();
         may_change(who, None)?;
         let stored = inner.view.only::<Settings>()?;
+        if change.fips == Some(true) && !stored.record.fips && !change.fips_force {
+            self.fips_report().await?.refuse()?;
+        }
         let new = stored.record.changed(change);
         check(&new)?;
         let txn = Txn::new().when(Compare::Unchanged(stored.key.clone(), stored.revision)).put(stored.key, new.encode()?);
@@ -116,7 +127,7 @@ impl Manager {
             error => error.into(),
         })?;
         inner.view.reached(revision).await;
-        inner.configure_aws();
+        inner.apply_settings();
         Ok(())
     }
 
@@ -145,7 +156,7 @@ impl Manager {
 
     /// Changes when [`Manager::ekmip_identity`] would answer another certificate.
     pub fn ekmip_certificate_revision(&self) -> Option<keystead_store::Revision> {
-        self.inner().view.get::<EkmipCertificateRecord>(self.inner().node.uuid).ok().flatten().map(|stored| stored.revision)
+        ekmip_revision(self.inner())
     }
 
     /// Makes a certificate for a TLS server of this node, signed by the cluster's CA, for these names and addresses.
@@ -202,57 +213,130 @@ pub(crate) fn ekmip_certificate(inner: &Inner) -> Result<Option<EkmipCertificate
     let settings = inner.settings();
     let template = settings.certificate;
     let request = CertificateRequest {
-        kind: template.kind,
+        kind: template.kind.clone(),
         common_name: inner.node.name.clone(),
-        key_type: template.key_type,
+        key_type: template.key_type.clone(),
         key_size: template.key_size,
-        hash_function: template.hash_function,
-        expiry_time: template.expiry_time,
-        subtype: template.subtype,
-        serial_number: template.serial_number,
+        hash_function: template.hash_function.clone(),
+        expiry_time: template.expiry_time.clone(),
+        subtype: template.subtype.clone(),
+        serial_number: template.serial_number.clone(),
         dns_names: inner.ekmip_names.clone(),
         ip_addresses: inner.ekmip_addresses.clone(),
         ..CertificateRequest::default()
     };
-    let names: Vec<String> = inner.ekmip_names.iter().cloned().chain(inner.ekmip_addresses.iter().map(IpAddr::to_string)).collect();
-    let checked = request.check(settings.fips).map_err(|error| {
-        let code = Code::from_number(error.code()).unwrap_or(Code::Unexpected);
-        Error::with(code, format!("the template of EKMIP certificates (ekmip.certificate of /security/ekmip/settings): {error}"))
-            .target(format!("ekmip.certificate.{}", error.target()))
-    })?;
-    let now = inner.clock.utc();
-    let current = inner.view.get::<EkmipCertificateRecord>(inner.node.uuid)?;
-    let is_good = |record: &EkmipCertificateRecord| {
-        record.names == names && record.expiry.duration_since(now) > jiff::SignedDuration::try_from(RENEW_BEFORE).unwrap_or_default()
+    let refused = |error: CertificateError| match error {
+        CertificateError::Failed(why) => Error::unexpected(why),
+        _ => {
+            let code = Code::from_number(error.code()).unwrap_or(Code::Unexpected);
+            Error::with(code, format!("the template of EKMIP certificates (ekmip.certificate of /security/ekmip/settings): {error}"))
+                .target(format!("ekmip.certificate.{}", error.target()))
+        }
     };
+    let checked = request.check(settings.fips).map_err(refused)?;
+    if checked.kind() != Kind::Server {
+        return Err(refused(CertificateError::Kind(request.kind)));
+    }
+    let now = inner.clock.utc();
+    let names = ekmip_server_names(inner);
+    let current = inner.view.get::<EkmipCertificateRecord>(inner.node.uuid)?;
+    let is_good = |record: &EkmipCertificateRecord| record.names == names && record.template.as_ref() == Some(&template) && now < renewal_of(record);
     if current.is_some_and(|current| is_good(&current.record)) {
         return Ok(None);
     }
-    let created = create(&checked, Some(&authority(inner)?), now).map_err(Error::unexpected)?;
+    let created = create(&checked, Some(&authority(inner)?), now).map_err(refused)?;
     let place = ekmip_key_place(inner);
     Ok(Some(EkmipCertificateRecord {
         certificate: created.certificate_pem,
         private_key: inner.seal.seal(&place, created.private_key_pem.expose_secret().as_bytes()),
         expiry: created.expiry,
+        issued: Some(now),
+        template: Some(template),
         names,
     }))
 }
 
-/// Renews the certificate of this node's EKMIP server where it is due: near its end, or when the node's names have changed.
-pub(crate) async fn renew_ekmip_certificate(inner: &Inner) {
-    let renew = async {
-        let Some(current) = inner.view.get::<EkmipCertificateRecord>(inner.node.uuid)? else { return Ok(false) };
-        let Some(new) = ekmip_certificate(inner)? else { return Ok(false) };
-        let txn = Txn::new().when(Compare::Unchanged(current.key.clone(), current.revision)).put(current.key, new.encode()?);
-        let revision = inner.store.transact(txn).await.map_err(Error::unexpected)?;
-        inner.view.reached(revision).await;
-        Ok::<_, Error>(true)
-    };
-    match renew.await {
-        Ok(true) => tracing::info!("the certificate of the EKMIP server was renewed"),
-        Ok(false) => {}
-        Err(error) => tracing::warn!(%error, detail = error.detail.as_deref(), "the certificate of the EKMIP server could not be renewed; it is tried again"),
+/// Renews the certificate of this node's EKMIP server where it is due: near its end, or when the node's names have changed. Answers the old end and the new one.
+async fn renew_ekmip_certificate(inner: &Inner, current: Stored<EkmipCertificateRecord>) -> Result<Option<Timestamp>> {
+    if current.record.names == ekmip_server_names(inner) && inner.clock.utc() < renewal_of(&current.record) {
+        return Ok(None);
     }
+    let Some(new) = ekmip_certificate(inner)? else { return Ok(None) };
+    let expiry = new.expiry;
+    let txn = Txn::new().when(Compare::Unchanged(current.key.clone(), current.revision)).put(current.key, new.encode()?);
+    let revision = inner.store.transact(txn).await.map_err(|error| match error {
+        keystead_store::Error::Conflict { .. } => Error::unexpected("the certificate was changed at this moment"),
+        error => error.into(),
+    })?;
+    inner.view.reached(revision).await;
+    Ok(Some(expiry))
+}
+
+/// Keeps the certificate of this node's EKMIP server valid, for as long as the node runs. The server takes a new one over without a restart.
+pub(crate) async fn renew_ekmip_certificates(inner: Arc<Inner>, stop: CancellationToken) {
+    let mut changes = inner.view.changes();
+    // Of the stages before the end, the last that was told since a renewal has failed.
+    let mut told: Option<Option<SignedDuration>> = None;
+    loop {
+        let current = inner.view.get::<EkmipCertificateRecord>(inner.node.uuid).ok().flatten();
+        let (mut pause, revision) = (RENEWAL_LOOK, current.as_ref().map(|current| current.revision));
+        if let Some(current) = current {
+            let old = current.record.expiry;
+            let (due, parameters) = (renewal_of(&current.record), |reason: String| vec![("reason", reason), ("expiry", old.to_string())]);
+            match renew_ekmip_certificate(&inner, current).await {
+                Ok(None) => {
+                    told = None;
+                    pause = Duration::try_from(due.duration_since(inner.clock.utc())).unwrap_or_default().clamp(Duration::from_secs(1), RENEWAL_LOOK);
+                }
+                Ok(Some(new)) => {
+                    told = None;
+                    pause = Duration::from_secs(1);
+                    inner.raise(&CERTIFICATE_RENEWED, None, parameters(format!("the old one was valid until {old}, the new one is until {new}")));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, detail = error.detail.as_deref(), "the certificate of the EKMIP server could not be renewed; it is tried again");
+                    pause = RENEWAL_RETRY;
+                    let left = old.duration_since(inner.clock.utc());
+                    let stage = crate::clients::STAGES.into_iter().rfind(|stage| left <= *stage);
+                    if told != Some(stage) {
+                        told = Some(stage);
+                        inner.raise(&CERTIFICATE_EXPIRING, None, parameters(format!("it is valid until {old}, and could not be renewed: {error}")));
+                    }
+                }
+            }
+        }
+        let until = inner.clock.monotonic() + pause;
+        // Woken by a certificate that an enabling has made, and by nothing else that changes.
+        let made = async {
+            while changes.changed().await.is_ok() {
+                if ekmip_revision(&inner) != revision {
+                    return;
+                }
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = inner.clock.sleep_until(until) => {}
+            () = made => {}
+        }
+    }
+}
+
+/// When a certificate is made anew: when a third of its life is left, but not more than 30 days before its end.
+fn renewal_of(record: &EkmipCertificateRecord) -> Timestamp {
+    let most = SignedDuration::try_from(RENEW_BEFORE).unwrap_or_default();
+    let third = record.issued.map_or(most, |issued| record.expiry.duration_since(issued) / 3);
+    record.expiry.checked_sub(third.min(most)).unwrap_or(record.expiry)
+}
+
+/// What the certificate of this node's EKMIP server is for.
+fn ekmip_server_names(inner: &Inner) -> Vec<String> {
+    inner.ekmip_names.iter().cloned().chain(inner.ekmip_addresses.iter().map(IpAddr::to_string)).collect()
+}
+
+fn ekmip_revision(inner: &Inner) -> Option<keystead_store::Revision> {
+    inner.view.get::<EkmipCertificateRecord>(inner.node.uuid).ok().flatten().map(|stored| stored.revision)
 }
 
 fn ekmip_key_place(inner: &Inner) -> String {

@@ -80,6 +80,9 @@ codes! {
     CertificateFipsHash = 3735665, "This hash function is not allowed in FIPS mode";
     CertificateKeySize = 3735700, "This key size is not supported";
 
+    // FIPS mode.
+    FipsRefused = 52559974, "FIPS mode cannot be turned on: things exist that it would refuse";
+
     // Key managers.
     OutOfQuorum = 65536600, "The nodes are out of quorum";
     NotAllKeysRestored = 65536082, "Not all keys were restored";

@@ -31,6 +31,10 @@ pub(crate) struct Inner {
     pub polls: Polls,
     pub events: crate::events::queue::EventQueue,
     pub gate: Gate,
+    /// Whether FIPS mode is on.
+    pub fips: crate::fips::FipsMode,
+    /// Says what FIPS mode would refuse of a key, from its attributes.
+    pub fips_check: crate::fips::KeyCheck,
     pub ekmip_probe: Arc<dyn crate::EkmipProbe>,
     /// What the certificate of this node's EKMIP server is for.
     pub ekmip_names: Vec<String>,

@@ -17,6 +17,7 @@ mod endpoints;
 mod error;
 pub mod events;
 mod evidence;
+pub mod fips;
 mod inner;
 mod jobs;
 pub mod keys;
@@ -32,10 +33,13 @@ mod records;
 pub mod revocation;
 mod rotation;
 mod seal;
+pub mod security_certificates;
 pub mod settings;
+pub mod signing_requests;
 pub mod steps;
 mod svms;
 mod view;
+pub mod x509;
 
 pub use accounts::{ADMIN, Login};
 pub use cluster::{AWS_KMS_FEATURE_LEVEL, FEATURE_LEVEL, Founding, ServerIdentity, check as check_settings};
@@ -88,6 +92,8 @@ pub struct Options {
     pub job_concurrency: usize,
     /// Names the terms that keys are found by, from their attributes.
     pub indexer: keys::Indexer,
+    /// Says what FIPS mode would refuse of a key, from its attributes.
+    pub fips_check: fips::KeyCheck,
     /// Speaks KMIP to the EKMIP servers of the cluster.
     pub ekmip_probe: Arc<dyn EkmipProbe>,
 }
@@ -179,6 +185,8 @@ impl Manager {
             polls: Polls::default(),
             events,
             gate: options.gate,
+            fips: fips::FipsMode::default(),
+            fips_check: options.fips_check,
             ekmip_probe: options.ekmip_probe,
             ekmip_names: options.node.ekmip_names,
             ekmip_addresses: options.node.ekmip_addresses,
@@ -197,11 +205,13 @@ impl Manager {
         };
         manager.tasks.spawn(Arc::clone(&inner.view).follow(manager.stop.clone()));
         cluster::register(&inner, &node).await.map_err(text)?;
-        inner.configure_aws();
+        inner.apply_settings();
         manager.writer.spawn(events::writer::run(Arc::clone(&inner), manager.stop_writer.clone()));
         manager.tasks.spawn(runner::run(Arc::clone(&inner), manager.stop.clone()));
         manager.tasks.spawn(poll::run(Arc::clone(&inner), manager.stop.clone()));
-        manager.tasks.spawn(clients::watch_expiry(inner, manager.stop.clone()));
+        manager.tasks.spawn(clients::watch_expiry(Arc::clone(&inner), manager.stop.clone()));
+        manager.tasks.spawn(cluster::renew_ekmip_certificates(Arc::clone(&inner), manager.stop.clone()));
+        manager.tasks.spawn(fips::follow(inner, manager.stop.clone()));
         Ok(manager)
     }
 

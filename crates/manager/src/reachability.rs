@@ -14,11 +14,12 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// Speaks KMIP to a server. The data plane brings it: this room knows no KMIP.
 #[async_trait]
 pub trait EkmipProbe: Send + Sync + 'static {
-    /// One exchange over TLS with the server at `address` (`host:port`), with a certificate that speaks for the SVM; the server's certificate must be one of the cluster's CA (PEM).
+    /// One exchange over TLS with the server at `address` (`host:port`), with a certificate that speaks for the SVM; the server's certificate must be one of the cluster's CA (PEM). `fips`: with the
+    /// TLS of FIPS mode.
     ///
     /// # Errors
     /// Why not, in words.
-    async fn probe(&self, address: &str, client: &Created, ca_certificate: &str) -> std::result::Result<(), String>;
+    async fn probe(&self, address: &str, client: &Created, ca_certificate: &str, fips: bool) -> std::result::Result<(), String>;
 }
 
 impl Manager {
@@ -37,7 +38,7 @@ impl Manager {
             let result = match &node.record.ekmip_address {
                 None => Err("it has no address for EKMIP clients: set [ekmip] address".to_owned()),
                 Some(address) => {
-                    let exchange = inner.ekmip_probe.probe(address, &client, &ca);
+                    let exchange = inner.ekmip_probe.probe(address, &client, &ca, self.fips());
                     tokio::time::timeout(LIMIT, exchange).await.unwrap_or_else(|_| Err(format!("{address} does not answer within {} s", LIMIT.as_secs())))
                 }
             };

@@ -13,6 +13,7 @@
 //! | `/keks/{svm}/{version}` | [`KekRecord`] |
 //! | `/ekmip/certificates/{node}` | [`EkmipCertificateRecord`] |
 //! | `/ekmip/clients/{uuid}`, `/ekmip/client-cas/{uuid}` | [`EkmipClientRecord`], [`EkmipClientCaRecord`] |
+//! | `/certificates/{uuid}`, `/certificate-names/{svm or cluster}/{name}` | [`CertificateRecord`], and its name, which makes it unique |
 //! | `/jobs/{uuid}` | [`JobRecord`] |
 //! | `/job-claims/{uuid}` | [`ClaimRecord`], under a lease |
 //! | `/events/{node}/{index}`, `/event-heads/{node}` | the events of a node, and what it goes on with after a restart: `crate::events::record` |
@@ -23,6 +24,7 @@
 
 use crate::jobs::JobKind;
 use crate::model::{JobState, Role, SvmKind};
+use crate::settings::CertificateTemplate;
 use crate::{Code, Error, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -89,6 +91,7 @@ records! {
     EkmipCertificateRecord => "/ekmip/certificates/";
     EkmipClientRecord => "/ekmip/clients/";
     EkmipClientCaRecord => "/ekmip/client-cas/";
+    CertificateRecord => "/certificates/";
 }
 
 /// The key of a record that has an identifier.
@@ -169,6 +172,12 @@ pub struct EkmipCertificateRecord {
     pub private_key: Base64,
     /// Up to when it is valid.
     pub expiry: Timestamp,
+    /// When it was made.
+    #[serde(default)]
+    pub issued: Option<Timestamp>,
+    /// The template that it was made from.
+    #[serde(default)]
+    pub template: Option<CertificateTemplate>,
     /// The names and addresses that it is for.
     #[serde(default)]
     pub names: Vec<String>,
@@ -208,6 +217,38 @@ pub struct EkmipClientCaRecord {
     pub fingerprint: String,
     /// Up to when it is valid.
     pub expiry: Timestamp,
+}
+
+/// A certificate of `/security/certificates`, made or installed there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateRecord {
+    /// The identifier.
+    pub uuid: Uuid,
+    /// The SVM; none for one of the cluster.
+    pub svm: Option<Uuid>,
+    /// Its name, unique in the SVM.
+    pub name: String,
+    /// `client`, `server`, `client_ca`, `server_ca` or `root_ca`.
+    pub kind: String,
+    /// The certificate, PEM.
+    pub certificate: String,
+    /// Those between it and its root, PEM.
+    #[serde(default)]
+    pub intermediates: Vec<String>,
+    /// Its private key, PEM, sealed for [`certificate_key_place`].
+    #[serde(default)]
+    pub private_key: Option<Base64>,
+}
+
+/// The place that the private key of a certificate is sealed for.
+pub fn certificate_key_place(uuid: Uuid) -> String {
+    format!("{}#private_key", key::<CertificateRecord>(uuid))
+}
+
+/// The key of a certificate's name: names are unique in an SVM, without regard to case.
+pub fn certificate_name_key(svm: Option<Uuid>, name: &str) -> String {
+    let scope = svm.map_or_else(|| "cluster".to_owned(), |svm| svm.to_string());
+    format!("/certificate-names/{scope}/{}", name.to_lowercase())
 }
 
 /// A node.

@@ -98,6 +98,8 @@ pub struct SettingsChange {
     pub cluster_name: Option<String>,
     pub metrocluster: Option<bool>,
     pub fips: Option<bool>,
+    /// Turns FIPS mode on even where things exist that it refuses.
+    pub fips_force: bool,
     pub max_view_age: Option<Option<Duration>>,
     pub aws_kms_enabled: Option<bool>,
     pub access_error_grace: Option<Duration>,

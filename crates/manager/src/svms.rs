@@ -6,8 +6,8 @@ use crate::inner::may_change;
 use crate::jobs::JobKind;
 use crate::model::{Accepted, Principal, Svm, SvmKind};
 use crate::records::{
-    EkmipClientCaRecord, EkmipClientRecord, JobRecord, KeyStoreRecord, KeyStoreState, Record, Stored, SvmNameRecord, SvmRecord, key, onboard_keys_prefix,
-    svm_name_key,
+    CertificateRecord, EkmipClientCaRecord, EkmipClientRecord, JobRecord, KeyStoreRecord, KeyStoreState, Record, Stored, SvmNameRecord, SvmRecord,
+    certificate_name_key, key, onboard_keys_prefix, svm_name_key,
 };
 use crate::{Code, Error, Manager, Result};
 use keystead_store::{Compare, Txn};
@@ -98,7 +98,9 @@ impl Manager {
         // What an SVM leaves behind would speak for nobody; a transaction holds only so much.
         let clients = inner.view.all::<EkmipClientRecord>().into_iter().filter(|client| client.record.svm == uuid).map(|client| client.key);
         let cas = inner.view.all::<EkmipClientCaRecord>().into_iter().filter(|ca| ca.record.svm == uuid).map(|ca| ca.key);
-        for left in clients.chain(cas).take(100) {
+        let certificates = inner.view.all::<CertificateRecord>().into_iter().filter(|certificate| certificate.record.svm == Some(uuid));
+        let certificates = certificates.flat_map(|certificate| [certificate_name_key(Some(uuid), &certificate.record.name), certificate.key]);
+        for left in certificates.chain(clients).chain(cas).take(100) {
             txn = txn.delete(left);
         }
         let job = self.done(who, format!("DELETE /api/svm/svms/{uuid}"), &svm.record);

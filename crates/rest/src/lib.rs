@@ -4,6 +4,7 @@
 //! errors, filters and output follow from the declaration. No storage and no AWS here.
 
 mod aws_kms;
+mod certificates;
 mod cluster;
 mod ekmip_clients;
 mod ems;
@@ -17,11 +18,13 @@ mod query;
 mod request;
 pub mod resource;
 pub mod routes;
+mod security;
 mod select;
 mod server;
 mod settings;
+mod signing_requests;
 mod svms;
 
 pub use login::Access;
 pub use request::{Answer, Request};
-pub use server::serve;
+pub use server::{Tls, serve};

@@ -2,7 +2,7 @@
 
 use crate::login::Access;
 use crate::request::{Answer, Request};
-use crate::{aws_kms, cluster, ekmip_clients, ems, jobs, password, settings, svms};
+use crate::{aws_kms, certificates, cluster, ekmip_clients, ems, jobs, password, security, settings, signing_requests, svms};
 use http::Method;
 use keystead_manager::{Code, Error, Result};
 use percent_encoding::percent_decode_str;
@@ -43,6 +43,8 @@ routes! {
     GET    "/api/svm/svms/{}"                                  Read   svms::show;
     PATCH  "/api/svm/svms/{}"                                  Change svms::modify;
     DELETE "/api/svm/svms/{}"                                  Change svms::delete;
+    GET    "/api/security"                                     Read   security::show;
+    PATCH  "/api/security"                                     Change security::modify;
     GET    "/api/security/aws-kms"                             Read   aws_kms::list;
     POST   "/api/security/aws-kms"                             Change aws_kms::create;
     GET    "/api/security/aws-kms/{}"                          Read   aws_kms::show;
@@ -51,6 +53,12 @@ routes! {
     POST   "/api/security/aws-kms/{}/restore"                  Change aws_kms::restore;
     POST   "/api/security/aws-kms/{}/rekey-internal"           Change aws_kms::rekey_internal;
     POST   "/api/security/aws-kms/{}/rekey-external"           Change aws_kms::rekey_external;
+    GET    "/api/security/certificates"                        Read   certificates::list;
+    POST   "/api/security/certificates"                        Change certificates::create;
+    GET    "/api/security/certificates/{}"                     Read   certificates::show;
+    DELETE "/api/security/certificates/{}"                     Change certificates::delete;
+    POST   "/api/security/certificates/{}/sign"                Change certificates::sign;
+    POST   "/api/security/certificate-signing-request"         Change signing_requests::create;
     GET    "/api/security/ekmip/clients"                       Read   ekmip_clients::list;
     POST   "/api/security/ekmip/clients"                       Change ekmip_clients::create;
     GET    "/api/security/ekmip/clients/{}"                    Read   ekmip_clients::show;

@@ -10,6 +10,7 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use keystead_manager::fips::tls_is_fips;
 use keystead_manager::{Code, Error, Manager, Result};
 use serde_json::{Value as Json, json};
 use std::convert::Infallible;
@@ -38,9 +39,16 @@ const MAX_HEAD: usize = 64 * 1024;
 /// How long a stop waits for running requests.
 const DRAIN: Duration = Duration::from_secs(20);
 
+/// What TLS may agree upon.
+pub struct Tls {
+    /// Out of FIPS mode.
+    pub all: Arc<rustls::ServerConfig>,
+    /// In FIPS mode.
+    pub fips: Arc<rustls::ServerConfig>,
+}
+
 /// Serves the REST API until `stop`, then finishes the requests that are running.
-pub async fn serve(listener: TcpListener, tls: Arc<rustls::ServerConfig>, manager: Manager, stop: CancellationToken) {
-    let acceptor = TlsAcceptor::from(tls);
+pub async fn serve(listener: TcpListener, tls: Tls, manager: Manager, stop: CancellationToken) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let connections = TaskTracker::new();
     loop {
@@ -51,9 +59,12 @@ pub async fn serve(listener: TcpListener, tls: Arc<rustls::ServerConfig>, manage
         };
         match accepted {
             Ok((stream, peer)) => {
-                let (acceptor, manager, stop) = (acceptor.clone(), manager.clone(), stop.clone());
+                // Looked at before the mode, and so never too late for a connection that it would not have agreed upon.
+                let turned_on = manager.fips_turned_on();
+                let acceptor = TlsAcceptor::from(Arc::clone(if manager.fips() { &tls.fips } else { &tls.all }));
+                let (manager, stop) = (manager.clone(), stop.clone());
                 connections.spawn(async move {
-                    connection(stream, peer, acceptor, manager, stop).await;
+                    connection(stream, peer, acceptor, manager, stop, turned_on).await;
                     drop(slot);
                 });
             }
@@ -71,13 +82,15 @@ pub async fn serve(listener: TcpListener, tls: Arc<rustls::ServerConfig>, manage
     }
 }
 
-async fn connection(stream: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor, manager: Manager, stop: CancellationToken) {
+async fn connection(stream: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor, manager: Manager, stop: CancellationToken, turned_on: CancellationToken) {
     let _ = stream.set_nodelay(true);
     let stream = match tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::debug!(%peer, %error, "no TLS handshake"),
         Err(_) => return tracing::debug!(%peer, "the TLS handshake took too long"),
     };
+    let (suite, group) = (stream.get_ref().1.negotiated_cipher_suite(), stream.get_ref().1.negotiated_key_exchange_group());
+    let retired = if tls_is_fips(suite.map(|suite| suite.suite()), group.map(|group| group.name())) { CancellationToken::new() } else { turned_on };
     let service = service_fn(move |request| {
         let manager = manager.clone();
         async move { Ok::<_, Infallible>(answer(request, peer.ip(), manager).await) }
@@ -87,7 +100,7 @@ async fn connection(stream: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor, 
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = stop.cancelled() => {
+        () = async { tokio::select! { () = stop.cancelled() => {} () = retired.cancelled() => {} } } => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

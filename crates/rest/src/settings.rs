@@ -59,6 +59,7 @@ pub async fn modify(request: Request) -> Result<Answer> {
         cluster_name: values.text("cluster.name"),
         metrocluster: values.flag("cluster.metrocluster"),
         fips: values.flag("cluster.fips"),
+        fips_force: false,
         max_view_age: values.clearable("cluster.max_view_age", Values::duration),
         aws_kms_enabled: values.flag("aws_kms.enabled"),
         access_error_grace: values.duration("aws_kms.access_error_grace"),

@@ -101,9 +101,9 @@ impl Probe {
                 let asked = async {
                     let (stream, seen) = match proxy.https {
                         false => (stream, String::new()),
-                        true => {
-                            wire::handshake(&self.verifier, proxy.place.name.clone(), stream, true).await.map(|(stream, seen)| (stream, format!("{seen}; ")))?
-                        }
+                        true => wire::handshake(&self.verifier, proxy.place.name.clone(), stream, true, self.environment.fips())
+                            .await
+                            .map(|(stream, seen)| (stream, format!("{seen}; ")))?,
                     };
                     let (stream, status) = wire::tunnel(stream, &target, proxy.login.as_ref(), tasks).await?;
                     Ok((stream, format!("{seen}{status}")))
@@ -111,7 +111,7 @@ impl Probe {
                 self.step(report, "proxy", until, advice::PROXY_SILENT, asked).await?
             }
         };
-        let shaken = wire::handshake(&self.verifier, self.target.name.clone(), stream, false);
+        let shaken = wire::handshake(&self.verifier, self.target.name.clone(), stream, false, self.environment.fips());
         self.step(report, "tls", until, advice::tls(None, false), shaken).await
     }
 

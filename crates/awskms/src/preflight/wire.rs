@@ -68,9 +68,10 @@ pub(super) async fn handshake(
     name: ServerName<'static>,
     stream: Stream,
     proxy: bool,
+    fips: bool,
 ) -> Result<(Stream, String), Trouble> {
     let watching = Arc::new(Watching { inner: Arc::clone(verifier), leaf: Mutex::default() });
-    let config = tls::config_of(Arc::clone(&watching) as Arc<dyn ServerCertVerifier>).map_err(|text| Trouble::new(text, advice::tls(None, proxy)))?;
+    let config = tls::config_of(Arc::clone(&watching) as Arc<dyn ServerCertVerifier>, fips).map_err(|text| Trouble::new(text, advice::tls(None, proxy)))?;
     match TlsConnector::from(Arc::new(config)).connect(name, stream).await {
         Ok(stream) => {
             let session = stream.get_ref().1;

@@ -105,6 +105,7 @@ pub(super) fn finish(
     object_type: Option<ObjectType>,
 ) -> Result<Response<'static>> {
     let now = context.now;
+    crate::approved::check(context.manager.fips(), &object)?;
     check_dates(&object)?;
     object.set_date(Tag::InitialDate, now);
     object.set_date(Tag::LastChangeDate, now);

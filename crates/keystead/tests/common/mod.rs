@@ -1,6 +1,7 @@
 //! A node inside the test's own process, with the stand-in for AWS KMS, over the wire.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // Each test file uses a part of it.
 
+pub mod blind;
 pub mod faulty;
 pub mod kmip;
 pub mod program;

@@ -156,6 +156,35 @@ pub static THROTTLED: Message = Message {
     corrective_action: "Ask AWS for a higher quota, lower requests_per_second, or make polling_period longer.",
 };
 
+/// The certificate of a node's EKMIP server ends, and there is no new one.
+pub static CERTIFICATE_EXPIRING: Message = Message {
+    name: "keystead.ekmip.certificateExpiring",
+    severity: Severity::Error,
+    summary: "the certificate of the EKMIP server could not be renewed",
+    description: "A node makes the certificate of its EKMIP server anew before it ends, from the template ekmip.certificate of the settings. That has failed; the old one is shown to clients until then. \
+                  Told when it has failed first, and again when 30 days, 7 days, a day, and nothing are left. When it has ended, clients that check it do not connect.",
+    corrective_action: "Look at the parameter reason: most often, the template asks for what is not supported, or is refused in FIPS mode. Correct it with PATCH /security/ekmip/settings; the renewal is tried \
+                        again by itself.",
+};
+
+/// The certificate of a node's EKMIP server is a new one.
+pub static CERTIFICATE_RENEWED: Message = Message {
+    name: "keystead.ekmip.certificateRenewed",
+    severity: Severity::Notice,
+    summary: "the EKMIP server has a new certificate",
+    description: "The certificate of the node's EKMIP server came near its end, or was not for all names of the node, and was made anew. The same CA has signed it; connections that are open stay.",
+    corrective_action: "(NONE).",
+};
+
+/// A certificate of `/security/certificates` ends soon.
+pub static SECURITY_CERTIFICATE_EXPIRING: Message = Message {
+    name: "keystead.security.certificateExpiring",
+    severity: Severity::Error,
+    summary: "a certificate ends soon, or has ended",
+    description: "A certificate of /security/certificates ends within 30 days, within 7 days, within a day, or has ended. Each of the four is told once.",
+    corrective_action: "Make or install a new one with POST /security/certificates, bring it to where it is used, and delete the old one.",
+};
+
 /// A client certificate ends soon.
 pub static CLIENT_EXPIRING: Message = Message {
     name: "keystead.ekmip.clientExpiring",
@@ -176,7 +205,7 @@ pub static EVENTS_LOST: Message = Message {
 };
 
 /// All messages, by name.
-pub static MESSAGES: [&Message; 13] = [
+pub static MESSAGES: [&Message; 16] = [
     &AVAILABLE,
     &KEY_CHANGED,
     &KEY_VERSION_CHANGED,
@@ -188,8 +217,11 @@ pub static MESSAGES: [&Message; 13] = [
     &REVOKING,
     &REWRAP_FAILED,
     &THROTTLED,
+    &CERTIFICATE_EXPIRING,
+    &CERTIFICATE_RENEWED,
     &CLIENT_EXPIRING,
     &EVENTS_LOST,
+    &SECURITY_CERTIFICATE_EXPIRING,
 ];
 
 #[cfg(test)]
