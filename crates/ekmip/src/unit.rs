@@ -268,10 +268,15 @@ pub fn not_found(id: &str) -> Failure {
     Failure::new(ResultReason::ItemNotFound, format!("there is no object {id}"))
 }
 
+/// Object Destroyed; Item Not Found in 1.x.
+pub fn destroyed(id: &str) -> Failure {
+    not_found(id).since_2(ResultReason::ObjectDestroyed)
+}
+
 /// Section 3.2: a name is unique. The reason differs between making an object and changing one (sections 11.1 and 11.14).
 pub fn name_taken(makes: bool) -> Failure {
     let reason = if makes { ResultReason::InvalidField } else { ResultReason::IllegalOperation };
-    Failure::new(reason, "another object of the SVM has this name")
+    Failure::new(reason, "another object of the SVM has this name").since_2(ResultReason::NonUniqueNameAttribute)
 }
 
 fn change(found: Found) -> Option<Change> {
