@@ -332,7 +332,7 @@ pub(crate) async fn note_shown(manager: Manager, mut shown: mpsc::Receiver<Shown
         };
         let keys = manager.keys(svm);
         for _ in 0..5 {
-            let mut unit = Unit::new(&keys);
+            let mut unit = Unit::new(&keys, Version::V1_4);
             let Ok(mut found) = unit.find(id).await else { break };
             if found.is_destroyed() || !turn_off(&mut found.object) || unit.change(found).is_err() {
                 break;

@@ -20,9 +20,6 @@ pub async fn get(context: &mut Context<'_>, unit: &mut Unit<'_>, id: Option<&str
     let seen = unit.look(id).await?;
     context.room.reserve(ANSWER * seen.size()).await?;
     let object = seen.object()?;
-    if !object.exists_in(context.version) {
-        return Err(not_found(&id.to_string()));
-    }
     let found = match wanted {
         None => object.all(context.version, context.now),
         Some(wanted) => {
@@ -43,9 +40,6 @@ pub async fn list(context: &mut Context<'_>, unit: &mut Unit<'_>, id: Option<&st
     let seen = unit.look(id).await?;
     context.room.reserve(ANSWER * seen.size()).await?;
     let object = seen.object()?;
-    if !object.exists_in(context.version) {
-        return Err(not_found(&id.to_string()));
-    }
     let mut identities: Vec<Identity<'static>> = Vec::new();
     for attribute in object.all(context.version, context.now) {
         if !identities.contains(&attribute.identity) {

@@ -62,9 +62,6 @@ pub(super) async fn give_out(
     wrapping: Option<KeyWrappingData>,
 ) -> Result<Object<'static>> {
     let object = &*seen.facts(NEEDED)?;
-    if !object.exists_in(context.version) {
-        return Err(not_found(&object.id.to_string()));
-    }
     let flag = |tag, default| object.boolean(tag).unwrap_or(default);
     if object.has_state() && !flag(Tag::Extractable, true) {
         return Err(Failure::new(ResultReason::NotExtractable, "the object is not extractable"));

@@ -32,7 +32,7 @@ pub async fn locate(context: &mut Context<'_>, unit: &mut Unit<'_>, locate: &Loc
     let mut found: Vec<(i64, Uuid)> = Vec::new();
     let mut visit = |object: &Managed<'_>, destroyed: bool| {
         let bit = if destroyed { DESTROYED } else { ON_LINE };
-        if status & bit != 0 && object.exists_in(context.version) && matches(context, object, locate) {
+        if status & bit != 0 && matches(context, object, locate) {
             found.push((object.date(Tag::InitialDate).unwrap_or_default(), object.id));
         }
     };

@@ -175,7 +175,7 @@ async fn repeat(context: &mut Context<'_>, items: &[RequestItem<'_, '_>]) -> std
     let mut last = Vec::new();
     for _ in 0..REPEATS {
         context.placeholder = placeholder;
-        let mut unit = Unit::new(context.keys);
+        let mut unit = Unit::new(context.keys, context.version);
         let mut responses = Vec::with_capacity(items.len());
         for item in items {
             match execute(context, &mut unit, item).await {
