@@ -17,8 +17,6 @@ pub struct CipherParameters {
     pub algorithm: Option<CryptographicAlgorithm>,
     /// Whether the server makes the IV.
     pub random_iv: Option<bool>,
-    /// Bytes of the IV.
-    pub iv_length: Option<i32>,
     /// Bytes of the authentication tag.
     pub tag_length: Option<i32>,
 }
@@ -32,14 +30,12 @@ impl CipherParameters {
         check(&Identity::Known(Tag::CryptographicParameters), value)?;
         let Value::Structure(items) = value else { return Ok(Self::default()) };
         let find = |tag: Tag| items.iter().find(|item| item.tag == tag).map(|item| &item.value);
-        let integer = |tag| if let Some(Value::Integer(number)) = find(tag) { Some(*number) } else { None };
         Ok(Self {
             mode: member(find(Tag::BlockCipherMode)),
             padding: member(find(Tag::PaddingMethod)),
             algorithm: member(find(Tag::CryptographicAlgorithm)),
             random_iv: if let Some(Value::Boolean(random)) = find(Tag::RandomIV) { Some(*random) } else { None },
-            iv_length: integer(Tag::IVLength),
-            tag_length: integer(Tag::TagLength),
+            tag_length: if let Some(Value::Integer(bytes)) = find(Tag::TagLength) { Some(*bytes) } else { None },
         })
     }
 
