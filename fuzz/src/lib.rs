@@ -6,6 +6,7 @@
 pub mod codec;
 mod examples;
 pub mod frames;
+mod later;
 mod messages;
 pub mod mutate;
 mod scene;

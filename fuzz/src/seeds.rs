@@ -27,7 +27,8 @@ pub struct Seed {
 
 /// All of them.
 pub fn all() -> Vec<Seed> {
-    Version::SUPPORTED.iter().flat_map(|version| at(*version)).collect()
+    let (later, first): (Vec<Version>, Vec<Version>) = Version::SUPPORTED.iter().partition(|version| **version >= Version::V2_0);
+    first.into_iter().flat_map(at).chain(later.into_iter().flat_map(crate::later::at)).collect()
 }
 
 /// What the codec starts from: each message of a session, each payload, attribute and object in it, and a record of the store.
@@ -44,8 +45,18 @@ pub fn parts() -> Vec<(String, Vec<u8>)> {
 
 fn take_apart(node: &Node<'static>, parts: &mut BTreeMap<Vec<u8>, Vec<u8>>) {
     let bytes = join(std::slice::from_ref(node));
-    if matches!(node.tag, Tag::RequestMessage | Tag::RequestPayload | Tag::Attribute | Tag::SymmetricKey | Tag::SecretData | Tag::OpaqueObject | Tag::Template)
-    {
+    let whole = [
+        Tag::RequestMessage,
+        Tag::RequestPayload,
+        Tag::Attribute,
+        Tag::Name,
+        Tag::SymmetricKey,
+        Tag::PublicKey,
+        Tag::SecretData,
+        Tag::OpaqueObject,
+        Tag::Template,
+    ];
+    if whole.contains(&node.tag) {
         // One of a kind is enough: the same tags with other values are what the fuzzer makes by itself.
         parts.entry(shape(node)).or_insert(bytes);
     }

@@ -16,6 +16,10 @@ const MOST_MESSAGES: usize = 32;
 const MOST_OBJECTS: usize = 400;
 /// What stands before the last two digits of an identifier that [`crate::messages::id`] has made.
 const STANDS_FOR: &[u8] = b"00000000-0000-0000-0000-0000000000";
+/// What stands for an object of another SVM, as it is in an input.
+const STANDS_FOR_FOREIGN: &str = "00000000-0000-0000-0000-0000000000ff";
+/// The operation Import, as an item of a message.
+const IMPORT: &[u8] = &[0x42, 0x00, 0x5c, 5, 0, 0, 0, 4, 0, 0, 0, 42];
 
 /// What came of the items of a session.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +77,9 @@ async fn serve(scene: &Scene, input: &[u8]) -> Outcome {
     scene.clock.start_again();
     for frame in split(input).into_iter().take(MOST_MESSAGES) {
         let mut request = frame.to_vec();
-        put_identifiers(&mut request, &prefix, &scene.foreign);
+        // Who imports under another SVM's identifier has an object of its own there, which could not be told from the other's.
+        let foreign = if contains_bytes(&request, IMPORT) { STANDS_FOR_FOREIGN } else { &scene.foreign };
+        put_identifiers(&mut request, &prefix, foreign);
         match decode(&request).ok().as_ref().and_then(waited) {
             Some(seconds) => scene.clock.pass(seconds),
             None => {
@@ -84,6 +90,10 @@ async fn serve(scene: &Scene, input: &[u8]) -> Outcome {
         }
     }
     outcome
+}
+
+fn contains_bytes(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
 }
 
 /// Whether a text stands in bytes. The first byte is looked at first: libFuzzer follows each comparison of texts, which takes time, and learns from it, which is not wanted here.
@@ -169,7 +179,10 @@ fn check_item(item: &Node<'_>, foreign: &str) -> ResultStatus {
     };
     let status = enumeration(Tag::ResultStatus).and_then(ResultStatus::from_number).expect("an item has a status");
     let payload = item.find(Tag::ResponsePayload);
-    assert_eq!(payload.is_some(), status == ResultStatus::Success, "what succeeds has a payload");
+    // What was undone says in 2.x what it would have answered.
+    if status != ResultStatus::OperationUndone {
+        assert_eq!(payload.is_some(), status == ResultStatus::Success, "what succeeds has a payload");
+    }
     if status == ResultStatus::OperationFailed {
         let reason = enumeration(Tag::ResultReason).and_then(ResultReason::from_number).expect("a failure has a reason");
         let message = item.find(Tag::ResultMessage).map(|message| &message.value);
@@ -195,12 +208,18 @@ async fn tidy_up(scene: &Scene, version: Version) -> usize {
 
 async fn tidy_away(scene: &Scene, version: Version, id: Uuid) {
     let id = || Node::text(Tag::UniqueIdentifier, id.to_string());
-    let items = vec![(Operation::GetAttributes, vec![id()]), revoke(id(), RevocationReasonCode::KeyCompromise), (Operation::Destroy, vec![id()])];
-    let request = crate::frames::join(&[batch(version, Some(OnError::Continue), items)]);
-    let answer = keystead_ekmip::answer_bytes(&scene.manager, scene.svm, &request).await;
-    let node = decode(&answer).expect("what is stored can be shown");
-    let success = Value::Enumeration(ResultStatus::Success.number());
-    let done: Vec<bool> = node.items().iter().skip(1).map(|item| item.find(Tag::ResultStatus).is_some_and(|status| status.value == success)).collect();
+    let ask = async |version, items| {
+        let request = crate::frames::join(&[batch(version, Some(OnError::Continue), items)]);
+        let answer = keystead_ekmip::answer_bytes(&scene.manager, scene.svm, &request).await;
+        let node = decode(&answer).expect("what is stored can be shown").into_owned();
+        let success = Value::Enumeration(ResultStatus::Success.number());
+        node.items().iter().skip(1).map(|item| item.find(Tag::ResultStatus).is_some_and(|status| status.value == success)).collect::<Vec<_>>()
+    };
+    // Templates do not exist for 2.x, so that only 1.x can show and end them all.
+    let shown = ask(version, vec![(Operation::GetAttributes, vec![id()])]).await;
+    assert!(shown == [true] || version >= Version::V2_0);
     // Objects without a state, as templates, cannot be revoked.
-    assert!(matches!(done[..], [true, _, true]), "{node:?}");
+    let items = vec![(Operation::GetAttributes, vec![id()]), revoke(id(), RevocationReasonCode::KeyCompromise), (Operation::Destroy, vec![id()])];
+    let done = ask(Version::V1_4, items).await;
+    assert!(matches!(done[..], [true, _, true]), "{done:?}");
 }

@@ -18,6 +18,7 @@ from pymongocrypt.synchronous.state_machine import MongoCryptCallback
 import kmip_client
 
 VERSIONS = [enums.KMIPVersion.KMIP_1_0, enums.KMIPVersion.KMIP_1_1, enums.KMIPVersion.KMIP_1_2, enums.KMIPVersion.KMIP_1_3, enums.KMIPVersion.KMIP_1_4]
+SPOKEN = ["2.1", "2.0", "1.4", "1.3", "1.2", "1.1", "1.0"]
 ENCRYPT = [enums.CryptographicUsageMask.ENCRYPT, enums.CryptographicUsageMask.DECRYPT]
 FACTORY = AttributeFactory()
 
@@ -51,7 +52,7 @@ def test_pykmip_does_all_of_tier_1(node, certificate, version):
     with kmip_client.pykmip(node, certificate, version) as client:
         if version != enums.KMIPVersion.KMIP_1_0:
             spoken = [str(one) for one in client.proxy.discover_versions().protocol_versions]
-            assert spoken == ["1.4", "1.3", "1.2", "1.1", "1.0"]
+            assert spoken == SPOKEN
         answer = client.proxy.query(query_functions=[enums.QueryFunction.QUERY_OPERATIONS, enums.QueryFunction.QUERY_OBJECTS, enums.QueryFunction.QUERY_SERVER_INFORMATION])
         assert enums.Operation.CREATE in answer.operations and "Keystead" in answer.vendor_identification
 
@@ -97,6 +98,49 @@ def test_pykmip_does_all_of_tier_1(node, certificate, version):
         for one in ids + [renewed]:
             client.destroy(one)
         assert client.locate() == []
+
+
+def test_pykmip_at_2_0(node, certificate):
+    """The newest version that PyKMIP speaks; what it makes there is seen at 1.2, and the reverse."""
+    with kmip_client.pykmip(node, certificate, enums.KMIPVersion.KMIP_2_0) as client:
+        assert [str(one) for one in client.proxy.discover_versions().protocol_versions] == SPOKEN
+        answer = client.proxy.query(query_functions=[enums.QueryFunction.QUERY_OPERATIONS, enums.QueryFunction.QUERY_OBJECTS])
+        assert enums.Operation.SET_ATTRIBUTE in answer.operations and enums.ObjectType.TEMPLATE not in answer.object_types
+
+        uid = client.create(enums.CryptographicAlgorithm.AES, 256, name="volume", cryptographic_usage_mask=ENCRYPT)
+        key = client.get(uid)
+        assert (len(key.value), key.cryptographic_algorithm, key.cryptographic_length) == (32, enums.CryptographicAlgorithm.AES, 256)
+        brought = pie.SymmetricKey(enums.CryptographicAlgorithm.AES, 128, b"0123456789abcdef", masks=ENCRYPT, name="brought")
+        secret = pie.SecretData(b"a pass-phrase", enums.SecretDataType.PASSWORD, name="secret")
+        opaque = pie.OpaqueObject(b"\x00anything\xff", enums.OpaqueDataType.NONE, name="opaque")
+        ids = [client.register(one) for one in (brought, secret, opaque)]
+        assert [client.get(one).value for one in ids] == [brought.value, secret.value, opaque.value]
+        assert client.locate(attributes=[name("secret")]) == [ids[1]]
+        assert len(client.locate(maximum_items=2)) == 2
+
+        _, attributes = client.get_attributes(uid, ["State", "Cryptographic Length", "Name"])
+        values = {attribute.attribute_name.value: attribute.attribute_value for attribute in attributes}
+        assert values["State"].value == enums.State.PRE_ACTIVE and values["Name"].name_value.value == "volume" and values["Cryptographic Length"].value == 256
+        client.set_attribute(uid, attribute_name="Sensitive", attribute_value=True)
+        with refused(enums.ResultReason.SENSITIVE):
+            client.get(uid)
+
+        client.activate(uid)
+        cbc = {"block_cipher_mode": enums.BlockCipherMode.CBC, "padding_method": enums.PaddingMethod.PKCS5, "cryptographic_algorithm": enums.CryptographicAlgorithm.AES}
+        iv = bytes(16)
+        encrypted, _ = client.encrypt(b"with a key that never leaves", uid=uid, cryptographic_parameters=cbc, iv_counter_nonce=iv)
+        assert client.decrypt(encrypted, uid=uid, cryptographic_parameters=cbc, iv_counter_nonce=iv) == b"with a key that never leaves"
+
+        with refused(enums.ResultReason.WRONG_KEY_LIFECYCLE_STATE):
+            client.destroy(uid)
+        client.revoke(enums.RevocationReasonCode.CESSATION_OF_OPERATION, uid)
+        client.destroy(uid)
+        with refused(enums.ResultReason.OBJECT_DESTROYED):
+            client.get(uid)
+        with kmip_client.pykmip(node, certificate, enums.KMIPVersion.KMIP_1_2) as older:
+            assert older.get(ids[0]).value == brought.value and older.locate(attributes=[name("secret")]) == [ids[1]]
+            theirs = older.create(enums.CryptographicAlgorithm.AES, 128, name="theirs", operation_policy_name="default", cryptographic_usage_mask=ENCRYPT)
+        assert len(client.get(theirs).value) == 16 and client.locate(attributes=[name("theirs")]) == [theirs]
 
 
 def add_attribute(client, uid, attribute):

@@ -1,4 +1,4 @@
-//! Reading a transcript: the XML encoding of KMIP (KMIP Profiles 1.4, section 5.4) with placeholders.
+//! Reading a transcript: the XML encoding of KMIP (KMIP Profiles 1.4, section 5.4, and 2.1, section 3) with placeholders.
 
 use keystead_kmip::Tag;
 use keystead_kmip::attribute::DEFINITIONS;
@@ -93,12 +93,15 @@ fn value(kind: &str, text: &str, tag: Tag) -> Option<Value<'static>> {
         "BigInteger" => Value::BigInteger(bytes(text)?.into()),
         "Enumeration" => Value::Enumeration(match text.strip_prefix("0x") {
             Some(hex) => u32::from_str_radix(hex, 16).ok()?,
+            // What it refers to is a tag (2.1, section 5.5).
+            None if tag == Tag::AttributeReference => Tag::from_name(text)?.0,
             None => member_number(tag, text)?,
         }),
         "Boolean" => Value::Boolean(text.parse().ok()?),
         "TextString" => Value::TextString(text.to_owned().into()),
         "ByteString" => Value::ByteString(bytes(text)?.into()),
         "DateTime" => Value::DateTime(text.parse::<jiff::Timestamp>().ok()?.as_second()),
+        "DateTimeExtended" => Value::DateTimeExtended(text.parse::<jiff::Timestamp>().ok()?.as_microsecond()),
         "Interval" => Value::Interval(text.parse().ok()?),
         _ => return None,
     })

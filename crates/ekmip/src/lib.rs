@@ -33,6 +33,7 @@ pub fn reads_as_attributes(bytes: &[u8]) -> bool {
 pub async fn answer_bytes(manager: &keystead_manager::Manager, svm: uuid::Uuid, bytes: &[u8]) -> Vec<u8> {
     let mut room = memory::Room::working(&memory::Memory::new().share(), bytes.len()).await;
     let mut out = Vec::new();
-    session::answer(manager, &manager.keys(svm), bytes, manager.now().as_second(), &|_| Ok(()), &mut room, &mut out).await;
+    let served = operations::Served { manager, keys: &manager.keys(svm), interop: true, shown: &[] };
+    session::answer(&served, bytes, manager.now().as_second(), &|_| Ok(()), &mut room, &mut out).await;
     out
 }

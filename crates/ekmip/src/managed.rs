@@ -13,7 +13,10 @@ use std::hash::{Hash as _, Hasher as _};
 use uuid::Uuid;
 
 /// Seconds for which a client may use what it has learned about an object before it asks again (KMIP Specification 1.4, section 3.20).
-const LEASE_TIME: u32 = 3_600;
+pub const LEASE_TIME: u32 = 3_600;
+
+/// Where objects are kept, as a Protection Storage Mask (KMIP Specification 2.1, section 12.2): Software.
+pub const STORAGE: i32 = 1;
 
 /// How many attributes an object may have.
 const MOST_ATTRIBUTES: usize = 500;
@@ -162,6 +165,9 @@ impl<'a> Managed<'a> {
         let one = |value| vec![Attribute::new(*tag, value)];
         match *tag {
             Tag::UniqueIdentifier => one(Value::TextString(Cow::Owned(self.id.to_string()))),
+            // As 2.1, section 4.56 wants it.
+            Tag::ShortUniqueIdentifier => one(Value::ByteString(Cow::Owned(sha256(self.id.to_string().as_bytes())))),
+            Tag::ProtectionStorageMask if self.object_type() != ObjectType::Template => one(Value::Integer(STORAGE)),
             Tag::State => self.state(now).map(|state| one(Value::Enumeration(state.number()))).unwrap_or_default(),
             Tag::LeaseTime if self.has_state() => one(Value::Interval(LEASE_TIME)),
             Tag::Sensitive | Tag::AlwaysSensitive | Tag::Extractable | Tag::NeverExtractable if self.has_state() => {
@@ -171,12 +177,32 @@ impl<'a> Managed<'a> {
         }
     }
 
+    /// The indexes of the instances of an attribute that are stored.
+    pub fn stored(&self, identity: &Identity<'_>) -> Vec<u32> {
+        self.attributes.iter().filter(|attribute| attribute.identity == *identity).map(|attribute| attribute.index).collect()
+    }
+
     /// All attributes that a version has, in the order of the table, then clients' own.
     pub fn all(&self, version: Version, now: i64) -> Vec<Attribute<'_>> {
-        let known = DEFINITIONS.iter().filter(|definition| definition.since <= version);
-        let mut all: Vec<Attribute<'_>> = known.flat_map(|definition| self.instances(&Identity::Known(definition.tag), now)).collect();
-        all.extend(self.attributes.iter().filter(|attribute| matches!(attribute.identity, Identity::Custom(_))).cloned());
+        self.filtered(now, |identity| identity.exists_in(version))
+    }
+
+    /// All attributes of whatever version.
+    pub fn every(&self, now: i64) -> Vec<Attribute<'_>> {
+        self.filtered(now, |_| true)
+    }
+
+    fn filtered(&self, now: i64, wanted: impl Fn(&Identity<'_>) -> bool) -> Vec<Attribute<'_>> {
+        let known = DEFINITIONS.iter().map(|definition| Identity::Known(definition.tag)).filter(|identity| wanted(identity));
+        let mut all: Vec<Attribute<'_>> = known.flat_map(|identity| self.instances(&identity, now)).collect();
+        let own = |attribute: &&Attribute<'_>| matches!(attribute.identity, Identity::Custom(_)) && wanted(&attribute.identity);
+        all.extend(self.attributes.iter().filter(own).cloned());
         all
+    }
+
+    /// Whether a client of that version may know of the object: Templates are gone since 2.0.
+    pub fn exists_in(&self, version: Version) -> bool {
+        version < Version::V2_0 || self.object_type() != ObjectType::Template
     }
 
     /// Puts the one value under a tag.
@@ -209,7 +235,8 @@ impl<'a> Managed<'a> {
     pub fn add(&mut self, attribute: Attribute<'static>) -> Result<u32> {
         let next = self.attributes.iter().filter(|known| known.identity == attribute.identity).map(|known| known.index + 1).max();
         if next.is_some() && !attribute.identity.is_multiple() {
-            return Err(Failure::new(ResultReason::IllegalOperation, format!("the object has the attribute {:?} already", attribute.identity.name())));
+            let message = format!("the object has the attribute {:?} already", attribute.identity.name());
+            return Err(Failure::new(ResultReason::IllegalOperation, message).since_2(ResultReason::AttributeSingleValued));
         }
         let names = self.names().count();
         if self.attributes.len() >= MOST_ATTRIBUTES || (attribute.identity == Identity::Known(Tag::Name) && names >= MOST_NAMES) {
@@ -329,7 +356,8 @@ fn value_size(value: &Value<'_>) -> usize {
 }
 
 fn missing(identity: &Identity<'_>, index: u32) -> Failure {
-    Failure::new(ResultReason::ItemNotFound, format!("the object has no attribute {:?} with the index {index}", identity.name()))
+    let message = format!("the object has no attribute {:?} with the index {index}", identity.name());
+    Failure::new(ResultReason::ItemNotFound, message).since_2(ResultReason::AttributeInstanceNotFound)
 }
 
 #[cfg(test)]

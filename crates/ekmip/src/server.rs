@@ -46,6 +46,8 @@ pub struct Limits {
     pub message_timeout: Duration,
     /// Without a request.
     pub idle_timeout: Duration,
+    /// Whether clients may use Interop and Log, which tests of conformance ask for: no limit, but as the limits it is the same for all clients.
+    pub interop: bool,
 }
 
 impl Default for Limits {
@@ -59,6 +61,7 @@ impl Default for Limits {
             message_timeout: Duration::from_secs(30),
             // Storage keeps its connection open and asks once a day.
             idle_timeout: Duration::from_secs(24 * 60 * 60),
+            interop: false,
         }
     }
 }

@@ -4,7 +4,7 @@ use crate::clients::{ClientSlot, Clients, Full};
 use crate::identity::{Client, Identities, Refusal};
 use crate::managed::Managed;
 use crate::memory::{OWN, Room};
-use crate::operations::{Welcome, run};
+use crate::operations::{Served, Welcome, run};
 use crate::server::{Limits, Shown};
 use crate::unit::{Unit, Unsaved};
 use keystead_kmip::enumeration::{Enumeration as _, Operation, ResultReason};
@@ -31,6 +31,9 @@ use zeroize::Zeroizing;
 /// How much more is read at a time: memory grows with what has come, not with what was announced.
 const STEP: usize = 16 * 1024;
 
+/// How many objects a session remembers to have handed out, until the store says so too.
+const REMEMBERED: usize = 64;
+
 /// What all sessions share.
 pub(crate) struct Shared {
     pub manager: Manager,
@@ -51,6 +54,8 @@ pub(crate) struct Session {
     identities: watch::Receiver<Arc<Identities>>,
     /// Ends the session, between two requests.
     retired: CancellationToken,
+    /// The objects that were handed out last while they were fresh: the client that got them sees that they are not fresh any more, also before that is written.
+    shown: Vec<Uuid>,
     /// What has been read and not been answered; may hold the start of the next message.
     input: Zeroizing<Vec<u8>>,
     output: Zeroizing<Vec<u8>>,
@@ -75,7 +80,8 @@ impl Session {
         })?;
         let keys = shared.manager.keys(client.svm);
         let retired = retired.unwrap_or_default();
-        let mut session = Self { stream, client, slot, keys, identities, retired, shared, input: Zeroizing::default(), output: Zeroizing::default() };
+        let mut session =
+            Self { stream, client, slot, keys, identities, retired, shared, shown: Vec::new(), input: Zeroizing::default(), output: Zeroizing::default() };
         let ended = session.serve().await;
         // Says goodbye where the peer still listens; it is not waited for.
         let _ = timeout(Duration::from_secs(1), session.stream.shutdown()).await;
@@ -196,7 +202,12 @@ impl Session {
             },
             _ => Ok(()),
         };
-        for id in answer(&self.shared.manager, &self.keys, bytes, now, &welcome, room, &mut self.output).await {
+        let served = Served { manager: &self.shared.manager, keys: &self.keys, interop: self.shared.limits.interop, shown: &self.shown };
+        for id in answer(&served, bytes, now, &welcome, room, &mut self.output).await {
+            if self.shown.len() >= REMEMBERED {
+                self.shown.remove(0);
+            }
+            self.shown.push(id);
             // Full: the next Get tries again.
             let _ = self.shared.fresh.try_send((self.client.svm, id));
         }
@@ -242,7 +253,7 @@ impl Session {
 }
 
 /// Answers one message of whatever bytes. Says which objects were handed out while they were fresh.
-pub(crate) async fn answer(manager: &Manager, keys: &Keys, bytes: &[u8], now: i64, welcome: Welcome<'_>, room: &mut Room, out: &mut Vec<u8>) -> Vec<Uuid> {
+pub(crate) async fn answer(served: &Served<'_>, bytes: &[u8], now: i64, welcome: Welcome<'_>, room: &mut Room, out: &mut Vec<u8>) -> Vec<Uuid> {
     let node = match decode(bytes) {
         Ok(node) => node,
         Err(error) => {
@@ -256,7 +267,7 @@ pub(crate) async fn answer(manager: &Manager, keys: &Keys, bytes: &[u8], now: i6
             refusal(&unreadable, now, out);
             Vec::new()
         }
-        Ok(message) => run(manager, keys, &message, now, welcome, room, out).await,
+        Ok(message) => run(served, &message, now, welcome, room, out).await,
     }
 }
 
@@ -326,7 +337,7 @@ pub(crate) async fn note_shown(manager: Manager, mut shown: mpsc::Receiver<Shown
         };
         let keys = manager.keys(svm);
         for _ in 0..5 {
-            let mut unit = Unit::new(&keys);
+            let mut unit = Unit::new(&keys, Version::V1_4);
             let Ok(mut found) = unit.find(id).await else { break };
             if found.is_destroyed() || !turn_off(&mut found.object) || unit.change(found).is_err() {
                 break;

@@ -5,7 +5,7 @@
 use crate::managed::Managed;
 use crate::reason::failure;
 use keystead_kmip::enumeration::{ObjectType, ResultReason};
-use keystead_kmip::{Failure, Result, Tag};
+use keystead_kmip::{Failure, Result, Tag, Version};
 use keystead_manager::keys::{Change, CommitError, KeyObject, Keys};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
@@ -50,6 +50,8 @@ pub enum Seen<'u> {
 /// Work that is not committed yet.
 pub struct Unit<'k> {
     keys: &'k Keys,
+    /// The version of the client: objects that it does not have do not exist for it.
+    version: Version,
     staged: BTreeMap<Uuid, Found>,
 }
 
@@ -129,9 +131,9 @@ impl Found {
 }
 
 impl<'k> Unit<'k> {
-    /// Work on the keys of an SVM.
-    pub fn new(keys: &'k Keys) -> Self {
-        Self { keys, staged: BTreeMap::new() }
+    /// Work on the keys of an SVM, as a client of that version sees them.
+    pub fn new(keys: &'k Keys, version: Version) -> Self {
+        Self { keys, version, staged: BTreeMap::new() }
     }
 
     /// An object to look at, as this unit sees it: without a copy of it.
@@ -175,7 +177,10 @@ impl<'k> Unit<'k> {
                 tokio::task::yield_now().await;
             }
             if !self.staged.contains_key(&stored.id) {
-                visit(&Managed::decode(stored.id, stored.attributes())?, stored.destroyed);
+                let object = Managed::decode(stored.id, stored.attributes())?;
+                if object.exists_in(self.version) {
+                    visit(&object, stored.destroyed);
+                }
             }
         }
         for staged in self.staged.values() {
@@ -200,7 +205,12 @@ impl<'k> Unit<'k> {
     }
 
     async fn stored(&self, id: Uuid) -> Result<Arc<KeyObject>> {
-        self.keys.get(id).await.map_err(|error| failure(&error))?.ok_or_else(|| not_found(&id.to_string()))
+        let stored = self.keys.get(id).await.map_err(|error| failure(&error))?.ok_or_else(|| not_found(&id.to_string()))?;
+        // 1.x has all types of objects, so that only others need a look.
+        if self.version >= Version::V2_0 && !Managed::decode_some(id, stored.attributes(), &[Tag::ObjectType])?.exists_in(self.version) {
+            return Err(not_found(&id.to_string()));
+        }
+        Ok(stored)
     }
 
     /// Makes an object.
@@ -268,10 +278,15 @@ pub fn not_found(id: &str) -> Failure {
     Failure::new(ResultReason::ItemNotFound, format!("there is no object {id}"))
 }
 
+/// Object Destroyed; Item Not Found in 1.x.
+pub fn destroyed(id: &str) -> Failure {
+    not_found(id).since_2(ResultReason::ObjectDestroyed)
+}
+
 /// Section 3.2: a name is unique. The reason differs between making an object and changing one (sections 11.1 and 11.14).
 pub fn name_taken(makes: bool) -> Failure {
     let reason = if makes { ResultReason::InvalidField } else { ResultReason::IllegalOperation };
-    Failure::new(reason, "another object of the SVM has this name")
+    Failure::new(reason, "another object of the SVM has this name").since_2(ResultReason::NonUniqueNameAttribute)
 }
 
 fn change(found: Found) -> Option<Change> {

@@ -13,6 +13,7 @@
 #![deny(unsafe_code)]
 
 mod aead;
+pub mod cipher;
 mod kek;
 mod locked;
 pub mod material;

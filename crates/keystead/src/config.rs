@@ -104,6 +104,8 @@ pub struct Ekmip {
     /// How long a connection may stay without a request; 24 h by default.
     #[serde(deserialize_with = "duration")]
     pub idle_timeout: Option<Duration>,
+    /// Whether clients may use the operations Interop and Log, for tests of conformance; no by default (KMIP 2.1, section 6.1.26: not in production).
+    pub interop: Option<bool>,
     /// `[ekmip.certificate]`: the template.
     pub certificate: Certificate,
 }
@@ -222,6 +224,7 @@ impl Config {
             handshake_timeout: self.ekmip.handshake_timeout.unwrap_or(default.handshake_timeout),
             message_timeout: self.ekmip.message_timeout.unwrap_or(default.message_timeout),
             idle_timeout: self.ekmip.idle_timeout.unwrap_or(default.idle_timeout),
+            interop: self.ekmip.interop.unwrap_or(default.interop),
         };
         let bounds = |holds: bool, what: &str| if holds { Ok(()) } else { Err(format!("[ekmip] {what}")) };
         bounds((1_024..=1024 * 1024).contains(&limits.max_message_size), "max_message_size must be 1024 to 1048576 bytes")?;

@@ -25,7 +25,7 @@ use std::time::Duration;
 fn own_cases() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/kmip-cases");
     let cases = cases_in(&[folder]).unwrap();
-    assert_eq!(cases.len(), 6);
+    assert_eq!(cases.len(), 9);
     cases
 }
 
@@ -77,6 +77,15 @@ async fn mutated_cases_fail() {
         ("query", "Operation type=\"Enumeration\" value=\"ReKey\"", "Operation type=\"Enumeration\" value=\"Sign\""),
         ("query", "ObjectType type=\"Enumeration\" value=\"Template\"", "ObjectType type=\"Enumeration\" value=\"SplitKey\""),
         ("query", "ProtocolVersionMinor type=\"Integer\" value=\"0\"", "ProtocolVersionMinor type=\"Integer\" value=\"5\""),
+        ("life-cycle-2.0", "ResultReason type=\"Enumeration\" value=\"ObjectDestroyed\"", "ResultReason type=\"Enumeration\" value=\"ObjectNotFound\""),
+        ("life-cycle-2.0", "AttributeReference type=\"Enumeration\" value=\"KeyFormatType\"", "AttributeReference type=\"Enumeration\" value=\"ArchiveDate\""),
+        ("life-cycle-2.0", "Fresh type=\"Boolean\" value=\"false\"", "Fresh type=\"Boolean\" value=\"true\""),
+        ("attributes-2.0", "VendorIdentification type=\"TextString\" value=\"acme.com\"", "VendorIdentification type=\"TextString\" value=\"acme.org\""),
+        ("attributes-2.0", "ProtectionPeriod type=\"Interval\" value=\"40\"", "ProtectionPeriod type=\"Interval\" value=\"60\""),
+        ("objects-2.1", "Modulus type=\"BigInteger\" value=\"00000000c0ffee01\"", "Modulus type=\"BigInteger\" value=\"00000000c0ffee03\""),
+        ("objects-2.1", "Data type=\"ByteString\" value=\"69", "Data type=\"ByteString\" value=\"68"),
+        ("objects-2.1", "UsageLimitsCount type=\"LongInteger\" value=\"6\"", "UsageLimitsCount type=\"LongInteger\" value=\"16\""),
+        ("objects-2.1", "ObjectType type=\"Enumeration\" value=\"Certificate\"", "ObjectType type=\"Enumeration\" value=\"SplitKey\""),
     ];
     for (name, from, to) in mutations {
         let text = read(name);

@@ -1,6 +1,6 @@
 //! The enumerations and bit masks, in one table that codec, error texts and conformance runner share.
 //!
-//! Source: KMIP Specification 1.4, section 9.1.3.2 and 9.1.3.3. Names are those of the XML encoding, as in [`crate::Tag`].
+//! Source: KMIP Specification 1.4, section 9.1.3.2 and 9.1.3.3, and 2.1, sections 11 and 12. Names are those of the XML encoding, as in [`crate::Tag`].
 
 #![allow(non_camel_case_types, missing_docs, clippy::upper_case_acronyms)] // The names are the protocol's own, and say what there is to say.
 
@@ -60,6 +60,7 @@ macro_rules! enumerations {
 }
 
 enumerations! {
+    AdjustmentType [AdjustmentType] { Increment = 1 Decrement = 2 Negate = 3 }
     BatchErrorContinuationOption [BatchErrorContinuationOption] { Continue = 1 Stop = 2 Undo = 3 }
     BlockCipherMode [BlockCipherMode] {
         CBC = 1 ECB = 2 PCBC = 3 CFB = 4 OFB = 5 CTR = 6 CMAC = 7 CCM = 8 GCM = 9 CBC_MAC = 10 XTS = 11 AESKeyWrapPadding = 12 NISTKeyWrap = 13 X9_102AESKW = 14 X9_102TDKW = 15
@@ -84,6 +85,7 @@ enumerations! {
         MD2 = 1 MD4 = 2 MD5 = 3 SHA_1 = 4 SHA_224 = 5 SHA_256 = 6 SHA_384 = 7 SHA_512 = 8 RIPEMD_160 = 9 Tiger = 10 Whirlpool = 11 SHA_512_224 = 12 SHA_512_256 = 13 SHA3_224 = 14
         SHA3_256 = 15 SHA3_384 = 16 SHA3_512 = 17
     }
+    InteropFunction [InteropFunction] { Begin = 1 End = 2 Reset = 3 }
     KeyCompressionType [KeyCompressionType] {
         ECPublicKeyTypeUncompressed = 1 ECPublicKeyTypeX9_62CompressedPrime = 2 ECPublicKeyTypeX9_62CompressedChar2 = 3 ECPublicKeyTypeX9_62Hybrid = 4
     }
@@ -91,43 +93,63 @@ enumerations! {
         Raw = 1 Opaque = 2 PKCS_1 = 3 PKCS_8 = 4 X_509 = 5 ECPrivateKey = 6 TransparentSymmetricKey = 7 TransparentDSAPrivateKey = 8 TransparentDSAPublicKey = 9
         TransparentRSAPrivateKey = 10 TransparentRSAPublicKey = 11 TransparentDHPrivateKey = 12 TransparentDHPublicKey = 13 TransparentECDSAPrivateKey = 14
         TransparentECDSAPublicKey = 15 TransparentECDHPrivateKey = 16 TransparentECDHPublicKey = 17 TransparentECMQVPrivateKey = 18 TransparentECMQVPublicKey = 19
-        TransparentECPrivateKey = 20 TransparentECPublicKey = 21 PKCS_12 = 22
+        TransparentECPrivateKey = 20 TransparentECPublicKey = 21 PKCS_12 = 22 PKCS_10 = 23
     }
     KeyRoleType [KeyRoleType] {
         BDK = 1 CVK = 2 DEK = 3 MKAC = 4 MKSMC = 5 MKSMI = 6 MKDAC = 7 MKDN = 8 MKCP = 9 MKOTH = 10 KEK = 11 MAC16609 = 12 MAC97971 = 13 MAC97972 = 14 MAC97973 = 15 MAC97974 = 16
         MAC97975 = 17 ZPK = 18 PVKIBM = 19 PVKPVV = 20 PVKOTH = 21 DUKPT = 22 IV = 23 TRKBK = 24
     }
+    KeyWrapType [KeyWrapType] { NotWrapped = 1 AsRegistered = 2 }
     LinkType [LinkType] {
         CertificateLink = 0x101 PublicKeyLink = 0x102 PrivateKeyLink = 0x103 DerivationBaseObjectLink = 0x104 DerivedKeyLink = 0x105 ReplacementObjectLink = 0x106
         ReplacedObjectLink = 0x107 ParentLink = 0x108 ChildLink = 0x109 PreviousLink = 0x10a NextLink = 0x10b PKCS_12CertificateLink = 0x10c PKCS_12PasswordLink = 0x10d
         WrappingKeyLink = 0x10e
     }
     NameType [NameType] { UninterpretedTextString = 1 URI = 2 }
+    NISTKeyType [NISTKeyType] {
+        PrivateSignatureKey = 1 PublicSignatureVerificationKey = 2 SymmetricAuthenticationKey = 3 PrivateAuthenticationKey = 4 PublicAuthenticationKey = 5
+        SymmetricDataEncryptionKey = 6 SymmetricKeyWrappingKey = 7 SymmetricRandomNumberGenerationKey = 8 SymmetricMasterKey = 9 PrivateKeyTransportKey = 10
+        PublicKeyTransportKey = 11 SymmetricKeyAgreementKey = 12 PrivateStaticKeyAgreementKey = 13 PublicStaticKeyAgreementKey = 14 PrivateEphemeralKeyAgreementKey = 15
+        PublicEphemeralKeyAgreementKey = 16 SymmetricAuthorizationKey = 17 PrivateAuthorizationKey = 18 PublicAuthorizationKey = 19
+    }
     AlternativeNameType [AlternativeNameType] {
         UninterpretedTextString = 1 URI = 2 ObjectSerialNumber = 3 EmailAddress = 4 DNSName = 5 X_500DistinguishedName = 6 IPAddress = 7
     }
     KeyValueLocationType [KeyValueLocationType] { UninterpretedTextString = 1 URI = 2 }
     ObjectGroupMember [ObjectGroupMember] { GroupMemberFresh = 1 GroupMemberDefault = 2 }
     ObjectType [ObjectType] {
-        Certificate = 1 SymmetricKey = 2 PublicKey = 3 PrivateKey = 4 SplitKey = 5 Template = 6 SecretData = 7 OpaqueObject = 8 PGPKey = 9
+        Certificate = 1 SymmetricKey = 2 PublicKey = 3 PrivateKey = 4 SplitKey = 5 Template = 6 SecretData = 7 OpaqueObject = 8 PGPKey = 9 CertificateRequest = 10
     }
     Operation [Operation] {
         Create = 1 CreateKeyPair = 2 Register = 3 ReKey = 4 DeriveKey = 5 Certify = 6 ReCertify = 7 Locate = 8 Check = 9 Get = 10 GetAttributes = 11 GetAttributeList = 12
         AddAttribute = 13 ModifyAttribute = 14 DeleteAttribute = 15 ObtainLease = 16 GetUsageAllocation = 17 Activate = 18 Revoke = 19 Destroy = 20 Archive = 21 Recover = 22
         Validate = 23 Query = 24 Cancel = 25 Poll = 26 Notify = 27 Put = 28 ReKeyKeyPair = 29 DiscoverVersions = 30 Encrypt = 31 Decrypt = 32 Sign = 33 SignatureVerify = 34 MAC = 35
-        MACVerify = 36 RNGRetrieve = 37 RNGSeed = 38 Hash = 39 CreateSplitKey = 40 JoinSplitKey = 41 Import = 42 Export = 43
+        MACVerify = 36 RNGRetrieve = 37 RNGSeed = 38 Hash = 39 CreateSplitKey = 40 JoinSplitKey = 41 Import = 42 Export = 43 Log = 44 Login = 45 Logout = 46 DelegatedLogin = 47
+        AdjustAttribute = 48 SetAttribute = 49 SetEndpointRole = 50 PKCS_11 = 51 Interop = 52 ReProvision = 53 SetDefaults = 54 SetConstraints = 55 GetConstraints = 56
+        QueryAsynchronousRequests = 57 Process = 58 Ping = 59
     }
     PaddingMethod [PaddingMethod] { None = 1 OAEP = 2 PKCS5 = 3 SSL3 = 4 Zeros = 5 ANSIX9_23 = 6 ISO10126 = 7 PKCS1V1_5 = 8 X9_31 = 9 PSS = 10 }
+    ProtectionLevel [ProtectionLevel] { High = 1 Low = 2 }
     QueryFunction [QueryFunction] {
         QueryOperations = 1 QueryObjects = 2 QueryServerInformation = 3 QueryApplicationNamespaces = 4 QueryExtensionList = 5 QueryExtensionMap = 6 QueryAttestationTypes = 7
         QueryRNGs = 8 QueryValidations = 9 QueryProfiles = 10 QueryCapabilities = 11 QueryClientRegistrationMethods = 12
+        QueryDefaultsInformation = 13 QueryStorageProtectionMasks = 14
     }
     RNGAlgorithm [RNGAlgorithm] { Unspecified = 1 FIPS186_2 = 2 DRBG = 3 NRBG = 4 ANSIX9_31 = 5 ANSIX9_62 = 6 }
     ResultReason [ResultReason] {
         ItemNotFound = 0x001 ResponseTooLarge = 0x002 AuthenticationNotSuccessful = 0x003 InvalidMessage = 0x004 OperationNotSupported = 0x005 MissingData = 0x006 InvalidField = 0x007
         FeatureNotSupported = 0x008 OperationCanceledByRequester = 0x009 CryptographicFailure = 0x00a IllegalOperation = 0x00b PermissionDenied = 0x00c ObjectArchived = 0x00d
         IndexOutOfBounds = 0x00e ApplicationNamespaceNotSupported = 0x00f KeyFormatTypeNotSupported = 0x010 KeyCompressionTypeNotSupported = 0x011 EncodingOptionError = 0x012
-        KeyValueNotPresent = 0x013 AttestationRequired = 0x014 AttestationFailed = 0x015 Sensitive = 0x016 NotExtractable = 0x017 ObjectAlreadyExists = 0x018 GeneralFailure = 0x100
+        KeyValueNotPresent = 0x013 AttestationRequired = 0x014 AttestationFailed = 0x015 Sensitive = 0x016 NotExtractable = 0x017 ObjectAlreadyExists = 0x018
+        InvalidTicket = 0x019 UsageLimitExceeded = 0x01a NumericRange = 0x01b InvalidDataType = 0x01c ReadOnlyAttribute = 0x01d MultiValuedAttribute = 0x01e UnsupportedAttribute = 0x01f
+        AttributeInstanceNotFound = 0x020 AttributeNotFound = 0x021 AttributeReadOnly = 0x022 AttributeSingleValued = 0x023 BadCryptographicParameters = 0x024 BadPassword = 0x025
+        CodecError = 0x026 IllegalObjectType = 0x028 IncompatibleCryptographicUsageMask = 0x029 InternalServerError = 0x02a InvalidAsynchronousCorrelationValue = 0x02b
+        InvalidAttribute = 0x02c InvalidAttributeValue = 0x02d InvalidCorrelationValue = 0x02e InvalidCSR = 0x02f InvalidObjectType = 0x030 KeyWrapTypeNotSupported = 0x032
+        MissingInitializationVector = 0x034 NonUniqueNameAttribute = 0x035 ObjectDestroyed = 0x036 ObjectNotFound = 0x037 NotAuthorised = 0x039 ServerLimitExceeded = 0x03a
+        UnknownEnumeration = 0x03b UnknownMessageExtension = 0x03c UnknownTag = 0x03d UnsupportedCryptographicParameters = 0x03e UnsupportedProtocolVersion = 0x03f
+        WrappingObjectArchived = 0x040 WrappingObjectDestroyed = 0x041 WrappingObjectNotFound = 0x042 WrongKeyLifecycleState = 0x043 ProtectionStorageUnavailable = 0x044
+        PKCS_11CodecError = 0x045 PKCS_11InvalidFunction = 0x046 PKCS_11InvalidInterface = 0x047 PrivateProtectionStorageUnavailable = 0x048
+        PublicProtectionStorageUnavailable = 0x049 UnknownObjectGroup = 0x04a ConstraintViolation = 0x04b DuplicateProcessRequest = 0x04c GeneralFailure = 0x100
     }
     ResultStatus [ResultStatus] { Success = 0 OperationFailed = 1 OperationPending = 2 OperationUndone = 3 }
     RevocationReasonCode [RevocationReasonCode] {
@@ -158,13 +180,23 @@ masks! {
     CryptographicUsageMask {
         Sign = 0x1 Verify = 0x2 Encrypt = 0x4 Decrypt = 0x8 WrapKey = 0x10 UnwrapKey = 0x20 Export = 0x40 MACGenerate = 0x80 MACVerify = 0x100 DeriveKey = 0x200 ContentCommitment = 0x400
         KeyAgreement = 0x800 CertificateSign = 0x1000 CRLSign = 0x2000 GenerateCryptogram = 0x4000 ValidateCryptogram = 0x8000 TranslateEncrypt = 0x10000 TranslateDecrypt = 0x20000
-        TranslateWrap = 0x40000 TranslateUnwrap = 0x80000
+        TranslateWrap = 0x40000 TranslateUnwrap = 0x80000 Authenticate = 0x100000 Unrestricted = 0x200000 FPEEncrypt = 0x400000 FPEDecrypt = 0x800000
+    }
+    ProtectionStorageMask {
+        Software = 0x1 Hardware = 0x2 OnProcessor = 0x4 OnSystem = 0x8 OffSystem = 0x10 Hypervisor = 0x20 OperatingSystem = 0x40 Container = 0x80 OnPremises = 0x100
+        OffPremises = 0x200 SelfManaged = 0x400 Outsourced = 0x800 Validated = 0x1000 SameJurisdiction = 0x2000
     }
     StorageStatusMask { OnlineStorage = 0x1 ArchivalStorage = 0x2 DestroyedStorage = 0x4 }
 }
 
 /// The usage mask's bit that lets a key wrap others.
 pub const WRAP_KEY: i32 = 0x10;
+/// The usage mask's bit that lets a key encrypt.
+pub const ENCRYPT: i32 = 0x4;
+/// The usage mask's bit that lets a key decrypt.
+pub const DECRYPT: i32 = 0x8;
+/// The usage mask's bit that lets a key do everything (2.1, section 12.1).
+pub const UNRESTRICTED: i32 = 0x20_0000;
 
 #[cfg(test)]
 mod tests {

@@ -87,6 +87,15 @@ impl<'n, 'a> Fields<'n, 'a> {
         self.optional(tag)?.map(integer).transpose()
     }
 
+    /// A long integer.
+    pub fn long_integer(&mut self, tag: Tag) -> Result<Option<i64>> {
+        let read = |node: &Node<'_>| match &node.value {
+            Value::LongInteger(value) => Ok(*value),
+            other => Err(wrong_type(node.tag, "LongInteger", other)),
+        };
+        self.optional(tag)?.map(read).transpose()
+    }
+
     /// A boolean.
     pub fn boolean(&mut self, tag: Tag) -> Result<Option<bool>> {
         let read = |node: &Node<'_>| match &node.value {
@@ -120,7 +129,7 @@ impl<'n, 'a> Fields<'n, 'a> {
     }
 
     /// Refuses what nobody has asked for (section 4: an unknown field is an error), but for vendors' extensions, which may be ignored.
-    pub fn finish(self) -> Result<()> {
+    pub fn finish(&self) -> Result<()> {
         match self.items.iter().find(|item| !self.known.contains(item.tag) && item.tag.0 >> 16 == 0x42) {
             None => Ok(()),
             Some(unknown) => Err(Failure::new(ResultReason::InvalidField, format!("{} does not belong in {}", unknown.tag, self.holder))),

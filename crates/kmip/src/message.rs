@@ -1,4 +1,4 @@
-//! Messages: a header and a batch of items (KMIP Specification 1.4, sections 6 and 7).
+//! Messages: a header and a batch of items (KMIP Specification 1.4, sections 6 and 7, and 2.1, sections 8 and 9).
 
 use crate::enumeration::{BatchErrorContinuationOption, Enumeration as _, Operation, ResultReason, ResultStatus};
 use crate::failure::{Failure, Result};
@@ -19,7 +19,7 @@ pub struct RequestMessage<'n, 'a> {
     pub version: Version,
     /// At most so many bytes may be answered (6.3).
     pub maximum_response_size: Option<usize>,
-    /// To be sent back (since 1.4, 6.19).
+    /// For the log; the answer does not repeat it (since 1.4, 6.18).
     pub client_correlation_value: Option<&'n str>,
     /// What happens to the rest when an item fails (6.13); Stop by default.
     pub on_error: BatchErrorContinuationOption,
@@ -57,8 +57,8 @@ pub enum Outcome<'a> {
     Success(Response<'a>),
     /// It failed, and changed nothing.
     Failed(Failure),
-    /// It had been done, and was undone since a later one failed.
-    Undone,
+    /// It had been done, and was undone since a later one failed. 2.x answers what it would have answered.
+    Undone(Option<Response<'a>>),
 }
 
 /// A message that cannot be read so far that its items could be answered one by one.
@@ -76,8 +76,7 @@ impl<'n, 'a> RequestMessage<'n, 'a> {
     /// # Errors
     /// [`Unreadable`], which [`refusal`] makes an answer from.
     pub fn from_node(node: &'n Node<'a>) -> std::result::Result<Self, Unreadable> {
-        let newest = Version::V1_4;
-        let unreadable = |failure| Unreadable { version: newest, failure };
+        let unreadable = |failure| Unreadable { version: Version::V1_4, failure };
         if node.tag != Tag::RequestMessage {
             return Err(unreadable(Failure::new(ResultReason::InvalidMessage, format!("the message is a {}, not a RequestMessage", node.tag))));
         }
@@ -85,8 +84,11 @@ impl<'n, 'a> RequestMessage<'n, 'a> {
         let header = fields.required(Tag::RequestHeader).map_err(unreadable)?;
         let (major, minor) = Fields::of(header).and_then(|mut header| numbers(header.required(Tag::ProtocolVersion)?)).map_err(unreadable)?;
         let Some(version) = Version::supported(major, minor) else {
-            let message = format!("KMIP {major}.{minor} is not spoken here; 1.0 to {newest} are");
-            return Err(unreadable(Failure::new(ResultReason::InvalidMessage, message)));
+            let (oldest, newest) = (Version::V1_0, Version::V2_1);
+            let failure = Failure::new(ResultReason::InvalidMessage, format!("KMIP {major}.{minor} is not spoken here; {oldest} to {newest} are"));
+            // A client of a later version can read what came before it, most likely: the newest of its kind.
+            let version = if major >= i32::from(newest.major) { newest } else { Version::V1_4 };
+            return Err(Unreadable { version, failure: failure.since_2(ResultReason::UnsupportedProtocolVersion) });
         };
         Self::read(version, header, &mut fields).and_then(|message| fields.finish().map(|()| message)).map_err(|failure| Unreadable { version, failure })
     }
@@ -132,9 +134,12 @@ impl<'n, 'a> RequestItem<'n, 'a> {
         };
         let id = fields.optional(Tag::UniqueBatchItemID)?.map(batch_id).transpose()?;
         let payload = fields.optional(Tag::RequestPayload)?;
-        let unknown_extension = fields
-            .all(Tag::MessageExtension)
-            .any(|extension| extension.find(Tag::CriticalityIndicator).is_some_and(|critical| critical.value == Value::Boolean(true)));
+        // Nothing here keeps the output of an operation for a later one of the batch (2.1, section 8.3).
+        let ephemeral = fields.boolean(Tag::Ephemeral)?.unwrap_or(false);
+        let unknown_extension = ephemeral
+            | fields
+                .all(Tag::MessageExtension)
+                .any(|extension| extension.find(Tag::CriticalityIndicator).is_some_and(|critical| critical.value == Value::Boolean(true)));
         fields.finish()?;
         Ok(Self { operation, id, payload, unknown_extension })
     }
@@ -147,7 +152,10 @@ impl<'n, 'a> RequestItem<'n, 'a> {
         let operation = Operation::from_number(self.operation)
             .ok_or_else(|| Failure::new(ResultReason::OperationNotSupported, format!("there is no operation 0x{:x}", self.operation)))?;
         if self.unknown_extension {
-            return Err(Failure::new(ResultReason::FeatureNotSupported, "the item has a critical message extension, and none is known here"));
+            return Err(Failure::new(
+                ResultReason::FeatureNotSupported,
+                "the item is ephemeral or has a critical message extension, and neither is known here",
+            ));
         }
         let payload = self.payload.ok_or_else(|| Failure::new(ResultReason::InvalidMessage, "RequestPayload is missing in BatchItem"))?;
         Request::from_node(operation, payload, version)
@@ -155,14 +163,11 @@ impl<'n, 'a> RequestItem<'n, 'a> {
 }
 
 /// Writes a response message. `time`: seconds since 1970.
-pub fn respond(version: Version, time: i64, client_correlation_value: Option<&str>, items: &[ResponseItem<'_>], out: &mut Vec<u8>) {
+pub fn respond(version: Version, time: i64, items: &[ResponseItem<'_>], out: &mut Vec<u8>) {
     Writer::new(out).structure(Tag::ResponseMessage, |out| {
         out.structure(Tag::ResponseHeader, |out| {
             write_version(version, out);
             out.value(Tag::TimeStamp, &Value::DateTime(time));
-            if let Some(value) = client_correlation_value.filter(|_| version >= Version::V1_4) {
-                out.text(Tag::ClientCorrelationValue, value);
-            }
             out.integer(Tag::BatchCount, i32::try_from(items.len()).unwrap_or(i32::MAX));
         });
         items.iter().for_each(|item| item.write(version, out));
@@ -172,7 +177,7 @@ pub fn respond(version: Version, time: i64, client_correlation_value: Option<&st
 /// The answer to a message that cannot be read: one failed item without an operation (section 7.2).
 pub fn refusal(unreadable: &Unreadable, time: i64, out: &mut Vec<u8>) {
     let item = ResponseItem { operation: None, id: None, outcome: Outcome::Failed(unreadable.failure.clone()) };
-    respond(unreadable.version, time, None, &[item], out);
+    respond(unreadable.version, time, &[item], out);
 }
 
 impl ResponseItem<'_> {
@@ -191,21 +196,17 @@ impl ResponseItem<'_> {
                 }
                 Outcome::Failed(failure) => {
                     out.enumeration(Tag::ResultStatus, ResultStatus::OperationFailed);
-                    out.enumeration(Tag::ResultReason, reason_in(version, failure.reason));
+                    out.enumeration(Tag::ResultReason, failure.reason_in(version));
                     out.text(Tag::ResultMessage, &failure.message);
                 }
-                Outcome::Undone => out.enumeration(Tag::ResultStatus, ResultStatus::OperationUndone),
+                Outcome::Undone(response) => {
+                    out.enumeration(Tag::ResultStatus, ResultStatus::OperationUndone);
+                    if let Some(response) = response.as_ref().filter(|_| version >= Version::V2_0) {
+                        response.write(version, out);
+                    }
+                }
             }
         });
-    }
-}
-
-/// Reasons that came with 1.4 say something else to older clients.
-fn reason_in(version: Version, reason: ResultReason) -> ResultReason {
-    match reason {
-        ResultReason::Sensitive | ResultReason::NotExtractable if version < Version::V1_4 => ResultReason::PermissionDenied,
-        ResultReason::ObjectAlreadyExists if version < Version::V1_4 => ResultReason::InvalidField,
-        other => other,
     }
 }
 
@@ -238,7 +239,8 @@ mod tests {
         let wrong = [
             (Node::structure(Tag::ResponseMessage, vec![]), Version::V1_4),
             (Node::structure(Tag::RequestMessage, vec![]), Version::V1_4),
-            (Node::structure(Tag::RequestMessage, vec![header(9, 0, 1), item(10, vec![])]), Version::V1_4),
+            (Node::structure(Tag::RequestMessage, vec![header(9, 0, 1), item(10, vec![])]), Version::V2_1),
+            (Node::structure(Tag::RequestMessage, vec![header(1, 9, 1), item(10, vec![])]), Version::V1_4),
             (Node::structure(Tag::RequestMessage, vec![header(1, 1, 2), item(10, vec![])]), Version::V1_1),
             (Node::structure(Tag::RequestMessage, vec![header(1, 1, 0)]), Version::V1_1),
             (Node::structure(Tag::RequestMessage, vec![header(1, 1, 1), item(10, vec![]), Node::integer(Tag::BatchCount, 1)]), Version::V1_1),
@@ -292,7 +294,10 @@ mod tests {
             let shown = decode(&out).unwrap().items().iter().filter(|item| item.tag == Tag::Attribute).count();
             assert_eq!(shown, count, "{version}");
         }
-        assert_eq!(reason_in(Version::V1_3, ResultReason::Sensitive), ResultReason::PermissionDenied);
-        assert_eq!(reason_in(Version::V1_4, ResultReason::Sensitive), ResultReason::Sensitive);
+        let sensitive = Failure::new(ResultReason::Sensitive, "");
+        assert_eq!(sensitive.reason_in(Version::V1_3), ResultReason::PermissionDenied);
+        assert_eq!(sensitive.reason_in(Version::V1_4), ResultReason::Sensitive);
+        let missing = Failure::new(ResultReason::ItemNotFound, "");
+        assert_eq!((missing.reason_in(Version::V1_4), missing.reason_in(Version::V2_0)), (ResultReason::ItemNotFound, ResultReason::ObjectNotFound));
     }
 }

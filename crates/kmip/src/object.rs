@@ -1,8 +1,9 @@
-//! Managed objects as they stand in messages (KMIP Specification 1.4, section 2.2), with the key block (2.1.3) and key wrapping (2.1.5, 2.1.6).
+//! Managed objects as they stand in messages (KMIP Specification 1.4, section 2.2, and 2.1, section 2), with the key block (2.1.3) and key wrapping (2.1.5, 2.1.6).
 
 use crate::attribute::{Attribute, Identity, check};
 use crate::enumeration::{
-    BlockCipherMode, CryptographicAlgorithm, EncodingOption, Enumeration as _, KeyFormatType, ObjectType, ResultReason, SecretDataType, WrappingMethod,
+    BlockCipherMode, CertificateType, CryptographicAlgorithm, EncodingOption, Enumeration as _, KeyFormatType, ObjectType, ResultReason, SecretDataType,
+    WrappingMethod,
 };
 use crate::failure::{Failure, Result};
 use crate::fields::{Fields, bytes, enumeration, integer, text};
@@ -11,16 +12,26 @@ use crate::ttlv::{Node, Value, Writer};
 use crate::version::Version;
 use std::borrow::Cow;
 
+mod material;
+
+pub use material::KeyMaterial;
+
 /// An object with its secret, borrowed from the message that it came in or from where it was unwrapped to.
 #[derive(Debug)]
 pub enum Object<'a> {
+    /// Section 2.2.1: the type and the certificate.
+    Certificate(CertificateType, Cow<'a, [u8]>),
     /// Section 2.2.2.
     SymmetricKey(KeyBlock<'a>),
+    /// Section 2.2.3.
+    PublicKey(KeyBlock<'a>),
+    /// Section 2.2.4.
+    PrivateKey(KeyBlock<'a>),
     /// Section 2.2.7.
     SecretData(SecretDataType, KeyBlock<'a>),
     /// Section 2.2.8: the type, as a number since vendors have their own, and the data.
     OpaqueObject(u32, Cow<'a, [u8]>),
-    /// Section 2.2.6: attributes to make objects from. Deprecated since 1.3.
+    /// Section 2.2.6: attributes to make objects from. Deprecated since 1.3, and gone since 2.0.
     Template(Vec<Attribute<'static>>),
 }
 
@@ -41,7 +52,7 @@ pub struct KeyBlock<'a> {
 #[derive(Debug)]
 pub enum KeyValue<'a> {
     /// The material itself.
-    Plain(Cow<'a, [u8]>),
+    Plain(KeyMaterial<'a>),
     /// The material wrapped, with how.
     Wrapped(Cow<'a, [u8]>, KeyWrappingData),
 }
@@ -61,7 +72,10 @@ impl Object<'_> {
     /// The type of the object.
     pub fn object_type(&self) -> ObjectType {
         match self {
+            Object::Certificate(..) => ObjectType::Certificate,
             Object::SymmetricKey(_) => ObjectType::SymmetricKey,
+            Object::PublicKey(_) => ObjectType::PublicKey,
+            Object::PrivateKey(_) => ObjectType::PrivateKey,
             Object::SecretData(..) => ObjectType::SecretData,
             Object::OpaqueObject(..) => ObjectType::OpaqueObject,
             Object::Template(_) => ObjectType::Template,
@@ -71,7 +85,13 @@ impl Object<'_> {
     /// Writes the item of a message. Attributes that the version does not have are left out.
     pub fn write(&self, version: Version, out: &mut Writer<'_>) {
         match self {
+            Object::Certificate(kind, value) => out.structure(Tag::Certificate, |out| {
+                out.enumeration(Tag::CertificateType, *kind);
+                out.bytes(Tag::CertificateValue, value);
+            }),
             Object::SymmetricKey(block) => out.structure(Tag::SymmetricKey, |out| block.write(out)),
+            Object::PublicKey(block) => out.structure(Tag::PublicKey, |out| block.write(out)),
+            Object::PrivateKey(block) => out.structure(Tag::PrivateKey, |out| block.write(out)),
             Object::SecretData(kind, block) => out.structure(Tag::SecretData, |out| {
                 out.enumeration(Tag::SecretDataType, *kind);
                 block.write(out);
@@ -89,13 +109,16 @@ impl Object<'_> {
 }
 
 impl<'n> Object<'n> {
-    /// The tag that an object of a type stands under; `None` for a type that is not served.
-    pub fn tag(object_type: ObjectType) -> Option<Tag> {
+    /// The tag that an object of a type stands under; `None` for a type that is not served to that version.
+    pub fn tag(object_type: ObjectType, version: Version) -> Option<Tag> {
         match object_type {
+            ObjectType::Certificate => Some(Tag::Certificate),
+            ObjectType::PublicKey => Some(Tag::PublicKey),
+            ObjectType::PrivateKey => Some(Tag::PrivateKey),
             ObjectType::SymmetricKey => Some(Tag::SymmetricKey),
             ObjectType::SecretData => Some(Tag::SecretData),
             ObjectType::OpaqueObject => Some(Tag::OpaqueObject),
-            ObjectType::Template => Some(Tag::Template),
+            ObjectType::Template if version < Version::V2_0 => Some(Tag::Template),
             _ => None,
         }
     }
@@ -107,7 +130,13 @@ impl<'n> Object<'n> {
     pub fn from_node(node: &'n Node<'_>, version: Version) -> Result<Self> {
         let mut fields = Fields::of(node)?;
         let object = match node.tag {
+            Tag::Certificate => {
+                let kind = enumeration(fields.required(Tag::CertificateType)?)?;
+                Object::Certificate(kind, Cow::Borrowed(bytes(fields.required(Tag::CertificateValue)?)?))
+            }
             Tag::SymmetricKey => Object::SymmetricKey(KeyBlock::from_node(fields.required(Tag::KeyBlock)?)?),
+            Tag::PublicKey => Object::PublicKey(KeyBlock::from_node(fields.required(Tag::KeyBlock)?)?),
+            Tag::PrivateKey => Object::PrivateKey(KeyBlock::from_node(fields.required(Tag::KeyBlock)?)?),
             Tag::SecretData => {
                 let kind = enumeration(fields.required(Tag::SecretDataType)?)?;
                 Object::SecretData(kind, KeyBlock::from_node(fields.required(Tag::KeyBlock)?)?)
@@ -132,7 +161,7 @@ impl KeyBlock<'_> {
         out.structure(Tag::KeyBlock, |out| {
             out.enumeration(Tag::KeyFormatType, self.format);
             match &self.value {
-                KeyValue::Plain(material) => out.structure(Tag::KeyValue, |out| out.bytes(Tag::KeyMaterial, material)),
+                KeyValue::Plain(material) => out.structure(Tag::KeyValue, |out| material.write(out)),
                 KeyValue::Wrapped(wrapped, _) => out.bytes(Tag::KeyValue, wrapped),
             }
             if let Some(algorithm) = self.algorithm {
@@ -160,20 +189,15 @@ impl<'n> KeyBlock<'n> {
         }
         let value = fields.required(Tag::KeyValue)?;
         let mut inner = Fields::of(value)?;
-        let material = match &inner.required(Tag::KeyMaterial)?.value {
-            Value::ByteString(material) => material.as_ref(),
-            _ => {
-                let message = format!("key material in the format {} is not supported; register it as Raw or Opaque bytes", format.name());
-                return Err(Failure::new(ResultReason::KeyFormatTypeNotSupported, message));
-            }
-        };
+        let material = KeyMaterial::from_node(format, inner.required(Tag::KeyMaterial)?)?;
         // The attributes inside a key value only repeat what the request says beside it (section 2.1.4).
         inner.all(Tag::Attribute).for_each(drop);
+        inner.optional(Tag::Attributes)?;
         inner.finish()?;
         let algorithm = fields.enumeration(Tag::CryptographicAlgorithm)?;
         let length = fields.optional(Tag::CryptographicLength)?.map(integer).transpose()?;
         fields.finish()?;
-        Ok(Self { format, value: KeyValue::Plain(Cow::Borrowed(material)), algorithm, length })
+        Ok(Self { format, value: KeyValue::Plain(material), algorithm, length })
     }
 }
 
@@ -200,7 +224,7 @@ impl KeyWrappingData {
         if fields.optional(Tag::MACSignatureKeyInformation)?.is_some() {
             return Err(not_supported("a MAC or a signature"));
         }
-        if fields.all(Tag::AttributeName).next().is_some() {
+        if fields.all(Tag::AttributeName).next().is_some() || fields.all(Tag::AttributeReference).next().is_some() {
             return Err(not_supported("attributes inside the key value"));
         }
         let encoding = fields.enumeration(Tag::EncodingOption)?;

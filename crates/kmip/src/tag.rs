@@ -385,6 +385,23 @@ tags! {
     0x0163 CommonProtectionStorageMasks;
     0x0164 PrivateProtectionStorageMasks;
     0x0165 PublicProtectionStorageMasks;
+    0x0166 ObjectGroups;
+    0x0167 ObjectTypes;
+    0x0168 Constraints;
+    0x0169 Constraint;
+    0x016a RotateInterval;
+    0x016b RotateAutomatic;
+    0x016c RotateOffset;
+    0x016d RotateDate;
+    0x016e RotateGeneration;
+    0x016f RotateName;
+    0x0170 RotateNameValue;
+    0x0171 RotateNameType;
+    0x0172 RotateLatest;
+    0x0173 AsynchronousRequest;
+    0x0174 SubmissionDate;
+    0x0175 ProcessingStage;
+    0x0176 AsynchronousCorrelationValues;
 }
 
 impl fmt::Display for Tag {

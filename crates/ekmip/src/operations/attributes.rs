@@ -1,11 +1,12 @@
-//! Get Attributes, Get Attribute List, Add, Modify and Delete Attribute (KMIP Specification 1.4, sections 4.12 to 4.16).
+//! Get Attributes, Get Attribute List, Add, Modify and Delete Attribute (KMIP Specification 1.4, sections 4.12 to 4.16), Set and Adjust Attribute (2.1, sections 6.1.51 and 6.1.3).
 
 use super::Context;
 use super::create::check_dates;
 use crate::managed::Managed;
-use crate::unit::{Found, Unit};
-use keystead_kmip::attribute::{Attribute, Change, Identity, name_value};
-use keystead_kmip::enumeration::{ResultReason, State};
+use crate::unit::{Found, Unit, not_found};
+use keystead_kmip::attribute::{Attribute, Change, Identity, Shape, check, definition, name_value};
+use keystead_kmip::enumeration::{AdjustmentType, ResultReason, State};
+use keystead_kmip::request::Instance;
 use keystead_kmip::response::Response;
 use keystead_kmip::ttlv::Value;
 use keystead_kmip::{Failure, Result, Tag};
@@ -14,25 +15,23 @@ use std::collections::HashSet;
 /// What the answer takes, as a multiple of the record: the attributes as they are read, as they are answered, and encoded.
 const ANSWER: usize = 4;
 
-pub async fn get(context: &mut Context<'_>, unit: &mut Unit<'_>, id: Option<&str>, names: &[&str]) -> Result<Response<'static>> {
+pub async fn get(context: &mut Context<'_>, unit: &mut Unit<'_>, id: Option<&str>, wanted: Option<&[Identity<'_>]>) -> Result<Response<'static>> {
     let id = context.id(id)?;
     let seen = unit.look(id).await?;
     context.room.reserve(ANSWER * seen.size()).await?;
     let object = seen.object()?;
-    let found = if names.is_empty() {
-        object.all(context.version, context.now)
-    } else {
-        let mut found = Vec::new();
-        let mut seen: HashSet<&str> = HashSet::new();
-        for name in names {
-            // A name that is unknown, or of a later version, has no instances: that is no error (section 4.12).
-            if let (true, Ok(identity)) = (seen.insert(name), Identity::from_name(name, context.version)) {
-                found.extend(object.instances(&identity, context.now));
-            }
+    let found = match wanted {
+        None => object.all(context.version, context.now),
+        Some(wanted) => {
+            let mut seen: HashSet<&Identity<'_>> = HashSet::new();
+            wanted.iter().filter(|identity| seen.insert(identity)).flat_map(|identity| object.instances(identity, context.now)).collect()
         }
-        found
     };
-    let attributes = found.into_iter().map(owned).collect();
+    let mut attributes: Vec<_> = found.into_iter().map(owned).collect();
+    if context.was_shown(id) {
+        let fresh = attributes.iter_mut().filter(|attribute| attribute.identity == Identity::Known(Tag::Fresh));
+        fresh.for_each(|attribute| attribute.value = Value::Boolean(false));
+    }
     Ok(Response::Attributes { id: id.to_string(), attributes })
 }
 
@@ -69,7 +68,7 @@ pub async fn modify(
     unit: &mut Unit<'_>,
     id: Option<&str>,
     attribute: Attribute<'static>,
-    index: Option<u32>,
+    which: Instance,
 ) -> Result<Response<'static>> {
     let id = context.id(id)?;
     let mut found = unit.find(id).await?;
@@ -78,35 +77,161 @@ pub async fn modify(
     }
     check_state(context, &found, &attribute.identity)?;
     check_name(&found.object, &attribute)?;
-    // Without an index, the one with the index 0 is meant (section 4.15).
-    let index = index.unwrap_or(0);
     if found.object.instances(&attribute.identity, context.now).is_empty() {
-        return Err(Failure::new(ResultReason::InvalidField, format!("the object has no attribute {:?}; add it", attribute.identity.name())));
+        let message = format!("the object has no attribute {:?}; add it", attribute.identity.name());
+        return Err(Failure::new(ResultReason::InvalidField, message).since_2(ResultReason::AttributeNotFound));
     }
-    note_flags(&mut found.object, &attribute);
-    found.object.modify(&attribute.identity, index, attribute.value.clone())?;
-    changed(context, &mut found, &attribute.identity)?;
+    let index = instance(&found, &attribute.identity, which, context.now)?;
+    replace(context, &mut found, &attribute, index)?;
     unit.change(found)?;
     Ok(Response::Attribute { id: id.to_string(), attribute: Attribute { index, ..attribute } })
 }
 
-pub async fn delete(
+/// Adds the attribute, or modifies the one that is there.
+pub async fn set(context: &mut Context<'_>, unit: &mut Unit<'_>, id: Option<&str>, attribute: Attribute<'static>) -> Result<Response<'static>> {
+    let uuid = context.id(id)?;
+    let mut found = unit.find(uuid).await?;
+    if matches!(attribute.identity.change(), Change::Never | Change::Add) {
+        return Err(read_only(&attribute.identity).since_2(ResultReason::ReadOnlyAttribute));
+    }
+    let stored = found.object.stored(&attribute.identity);
+    let defaults = found.object.instances(&attribute.identity, context.now);
+    match (stored.as_slice(), defaults.is_empty()) {
+        ([], true) => return add(context, unit, id, attribute).await,
+        ([], false) => replace(context, &mut found, &attribute, 0)?,
+        ([only], _) => {
+            let index = *only;
+            replace(context, &mut found, &attribute, index)?;
+        }
+        (several, _) => return Err(ambiguous(&attribute.identity, several.len())),
+    }
+    unit.change(found)?;
+    Ok(Response::Attribute { id: uuid.to_string(), attribute })
+}
+
+pub async fn adjust(
     context: &mut Context<'_>,
     unit: &mut Unit<'_>,
     id: Option<&str>,
-    identity: &Identity<'_>,
-    index: Option<u32>,
+    identity: Identity<'_>,
+    adjustment: AdjustmentType,
+    by: Option<Value<'static>>,
 ) -> Result<Response<'static>> {
+    let found = unit.find(context.id(id)?).await?;
+    let identity = identity.into_owned();
+    let now = match found.object.instances(&identity, context.now).as_slice() {
+        [] => nothing(&identity),
+        [only] => Some(only.value.clone().into_owned()),
+        several => return Err(ambiguous(&identity, several.len())),
+    };
+    let wrong = |reason, what: &str| Failure::new(ResultReason::InvalidField, format!("the attribute {:?} {what}", identity.name())).since_2(reason);
+    let now = now.ok_or_else(|| wrong(ResultReason::InvalidDataType, "has no number to start from"))?;
+    let adjusted = adjusted(&now, adjustment, by.as_ref()).map_err(|reason| wrong(reason, "cannot be adjusted so"))?;
+    check(&identity, &adjusted)?;
+    set(context, unit, id, Attribute { identity, index: 0, value: adjusted }).await
+}
+
+pub async fn delete(context: &mut Context<'_>, unit: &mut Unit<'_>, id: Option<&str>, identity: &Identity<'_>, which: Instance) -> Result<Response<'static>> {
     let id = context.id(id)?;
     let mut found = unit.find(id).await?;
     context.room.reserve(ANSWER * found.size()).await?;
     if identity.change() != Change::Free {
-        return Err(Failure::new(ResultReason::PermissionDenied, format!("the attribute {:?} cannot be deleted", identity.name())));
+        let message = format!("the attribute {:?} cannot be deleted", identity.name());
+        return Err(Failure::new(ResultReason::PermissionDenied, message).since_2(ResultReason::AttributeReadOnly));
     }
-    let attribute = owned(found.object.delete(identity, index.unwrap_or(0))?);
+    if found.object.stored(identity).is_empty() {
+        let message = format!("the object has no attribute {:?}", identity.name());
+        return Err(Failure::new(ResultReason::ItemNotFound, message).since_2(ResultReason::AttributeNotFound));
+    }
+    let attribute = match which {
+        Instance::All => {
+            let mut last = None;
+            for index in found.object.stored(identity) {
+                last = Some(found.object.delete(identity, index)?);
+            }
+            last.ok_or_else(|| not_found(&id.to_string()))?
+        }
+        which => {
+            let index = instance(&found, identity, which, context.now)?;
+            found.object.delete(identity, index)?
+        }
+    };
+    let attribute = owned(attribute);
     changed(context, &mut found, identity)?;
     unit.change(found)?;
     Ok(Response::Attribute { id: id.to_string(), attribute })
+}
+
+/// The index of the instance that is meant. Without an index, the one with the index 0 is (section 4.15); in 2.x, the only one there is (2.1, section 6.1.34).
+fn instance(found: &Found, identity: &Identity<'_>, which: Instance, now: i64) -> Result<u32> {
+    match which {
+        Instance::Index(index) => Ok(index.unwrap_or(0)),
+        Instance::Value(value) => {
+            let known = found.object.instances(identity, now).iter().find(|known| known.value == value).map(|known| known.index);
+            let message = || format!("the attribute {:?} does not have the CurrentAttribute's value", identity.name());
+            known.ok_or_else(|| Failure::new(ResultReason::ItemNotFound, message()).since_2(ResultReason::AttributeInstanceNotFound))
+        }
+        Instance::All => match found.object.instances(identity, now).as_slice() {
+            [] => Ok(0),
+            [only] => Ok(only.index),
+            several => Err(ambiguous(identity, several.len())),
+        },
+    }
+}
+
+/// Replaces the value of an instance.
+fn replace(context: &Context<'_>, found: &mut Found, attribute: &Attribute<'static>, index: u32) -> Result<()> {
+    check_state(context, found, &attribute.identity)?;
+    check_name(&found.object, attribute)?;
+    note_flags(&mut found.object, attribute);
+    found.object.modify(&attribute.identity, index, attribute.value.clone())?;
+    changed(context, found, &attribute.identity)
+}
+
+/// What an attribute that is not there is adjusted from: 0 or false (2.1, section 6.1.3). `None`: it is nothing that can be adjusted.
+fn nothing(identity: &Identity<'_>) -> Option<Value<'static>> {
+    let Identity::Known(tag) = identity else { return None };
+    match definition(*tag)?.shape {
+        Shape::Integer => Some(Value::Integer(0)),
+        Shape::LongInteger => Some(Value::LongInteger(0)),
+        Shape::Interval => Some(Value::Interval(0)),
+        Shape::Boolean => Some(Value::Boolean(false)),
+        _ => None,
+    }
+}
+
+/// A value with an adjustment (2.1, section 11.1). Without an Adjustment Value, a number goes up or down by one.
+fn adjusted(now: &Value<'_>, adjustment: AdjustmentType, by: Option<&Value<'_>>) -> std::result::Result<Value<'static>, ResultReason> {
+    use AdjustmentType as A;
+    let wrong = Err(ResultReason::InvalidDataType);
+    let step = match (now, by) {
+        (_, None) => 1,
+        (Value::Integer(_), Some(Value::Integer(by))) => i64::from(*by),
+        (Value::LongInteger(_), Some(Value::LongInteger(by))) => *by,
+        (Value::Interval(_) | Value::DateTime(_) | Value::DateTimeExtended(_), Some(Value::Interval(by))) => i64::from(*by),
+        _ => return wrong,
+    };
+    let moved = |number: i64| match adjustment {
+        A::Increment => number.checked_add(step),
+        A::Decrement => number.checked_sub(step),
+        A::Negate => number.checked_neg(),
+    };
+    let range = ResultReason::NumericRange;
+    match now {
+        Value::Boolean(value) if adjustment == A::Negate => Ok(Value::Boolean(!value)),
+        Value::Integer(number) => moved(i64::from(*number)).and_then(|number| i32::try_from(number).ok()).map(Value::Integer).ok_or(range),
+        Value::LongInteger(number) => moved(*number).map(Value::LongInteger).ok_or(range),
+        Value::Interval(number) if adjustment != A::Negate => {
+            moved(i64::from(*number)).and_then(|number| u32::try_from(number).ok()).map(Value::Interval).ok_or(range)
+        }
+        Value::DateTime(date) if adjustment != A::Negate => moved(*date).map(Value::DateTime).ok_or(range),
+        _ => wrong,
+    }
+}
+
+fn ambiguous(identity: &Identity<'_>, count: usize) -> Failure {
+    let message = format!("the object has {count} of the attribute {:?}, and nothing says which is meant", identity.name());
+    Failure::new(ResultReason::InvalidField, message).since_2(ResultReason::MultiValuedAttribute)
 }
 
 fn owned(attribute: Attribute<'_>) -> Attribute<'static> {
@@ -114,7 +239,8 @@ fn owned(attribute: Attribute<'_>) -> Attribute<'static> {
 }
 
 fn read_only(identity: &Identity<'_>) -> Failure {
-    Failure::new(ResultReason::PermissionDenied, format!("the attribute {:?} cannot be set by a client", identity.name()))
+    let message = format!("the attribute {:?} cannot be set by a client", identity.name());
+    Failure::new(ResultReason::PermissionDenied, message).since_2(ResultReason::AttributeReadOnly)
 }
 
 /// What changes with every change. Dates are looked at where one was set: those that stand may have come out of order by themselves, as when a key is revoked before its Protect Stop Date.
@@ -129,7 +255,10 @@ fn changed(context: &Context<'_>, found: &mut Found, identity: &Identity<'_>) ->
 /// Dates can be set until they have come: the Activation Date before activation, the others while the object is neither deactivated nor compromised, and the date still ahead (sections 3.24 to 3.27).
 fn check_state(context: &Context<'_>, found: &Found, identity: &Identity<'_>) -> Result<()> {
     let Identity::Known(tag) = identity else { return Ok(()) };
-    let denied = |why: &str| Err(Failure::new(ResultReason::PermissionDenied, format!("{} cannot be set any more: {why}", identity.name())));
+    let denied = |why: &str| {
+        let message = format!("{} cannot be set any more: {why}", identity.name());
+        Err(Failure::new(ResultReason::PermissionDenied, message).since_2(ResultReason::WrongKeyLifecycleState))
+    };
     let state = found.object.state(context.now);
     match *tag {
         Tag::ActivationDate if state != Some(State::PreActive) => denied("the object is not pre-active"),
@@ -152,8 +281,10 @@ fn check_name(object: &Managed<'_>, attribute: &Attribute<'_>) -> Result<()> {
         return Ok(());
     }
     match name_value(&attribute.value) {
-        None | Some("") => Err(Failure::new(ResultReason::InvalidField, "a Name must not be empty")),
-        Some(name) if object.names().any(|known| known == name) => Err(Failure::new(ResultReason::IllegalOperation, "the object has this Name already")),
+        None | Some("") => Err(Failure::new(ResultReason::InvalidField, "a Name must not be empty").since_2(ResultReason::InvalidAttributeValue)),
+        Some(name) if object.names().any(|known| known == name) => {
+            Err(Failure::new(ResultReason::IllegalOperation, "the object has this Name already").since_2(ResultReason::NonUniqueNameAttribute))
+        }
         Some(_) => Ok(()),
     }
 }

@@ -1,7 +1,7 @@
 //! Create and Register (KMIP Specification 1.4, sections 4.1 and 4.3).
 
 use super::Context;
-use crate::managed::{Managed, may_create, term};
+use crate::managed::{Managed, STORAGE, may_create, term};
 use crate::reason::failure;
 use crate::unit::{Unit, name_taken, not_found};
 use keystead_keyring::material;
@@ -21,11 +21,12 @@ const MOST_SECRET: usize = 256 * 1024;
 
 pub async fn create(context: &mut Context<'_>, unit: &mut Unit<'_>, object_type: ObjectType, template: Template<'_>) -> Result<Response<'static>> {
     if object_type != ObjectType::SymmetricKey {
-        return Err(invalid(format!("{} cannot be created, only SymmetricKey; register it", object_type.name())));
+        let message = format!("{} cannot be created, only SymmetricKey; register it", object_type.name());
+        return Err(invalid(message).since_2(ResultReason::InvalidObjectType));
     }
     context.keys.usable().map_err(|error| failure(&error))?;
     let mut object = start(context, unit, object_type, template).await?;
-    let missing = |what: &str| invalid(format!("the attribute {what:?} is needed to create a key"));
+    let missing = |what: &str| invalid(format!("the attribute {what:?} is needed to create a key")).since_2(ResultReason::InvalidAttribute);
     let algorithm = object.enumeration(Tag::CryptographicAlgorithm).ok_or_else(|| missing("Cryptographic Algorithm"))?;
     if object.value(Tag::CryptographicUsageMask).is_none() {
         return Err(missing("Cryptographic Usage Mask"));
@@ -33,7 +34,11 @@ pub async fn create(context: &mut Context<'_>, unit: &mut Unit<'_>, object_type:
     let bits = object.integer(Tag::CryptographicLength).or_else(|| default_length(algorithm)).ok_or_else(|| missing("Cryptographic Length"))?;
     let secret = make_key(algorithm, bits)?;
     object.set(Tag::CryptographicLength, Value::Integer(bits));
-    object.describe_secret(&secret, KeyFormatType::Raw, true, context.now);
+    let format = object.enumeration(Tag::KeyFormatType).unwrap_or(KeyFormatType::Raw);
+    if !matches!(format, KeyFormatType::Raw | KeyFormatType::TransparentSymmetricKey) {
+        return Err(no_format(format, "a key that is made here is Raw or a TransparentSymmetricKey"));
+    }
+    object.describe_secret(&secret, format, true, context.now);
     finish(context, unit, object, Some(secret), Some(object_type))
 }
 
@@ -46,11 +51,24 @@ pub async fn register(
 ) -> Result<Response<'static>> {
     context.keys.usable().map_err(|error| failure(&error))?;
     let mut new = start(context, unit, object_type, template).await?;
+    let secret = take(&mut new, object)?.map(|(secret, format)| {
+        new.describe_secret(&secret, format, false, context.now);
+        secret
+    });
+    finish(context, unit, new, secret, None)
+}
+
+/// Takes an object over that a client has sent: its secret with its format, and what it says of itself.
+pub(super) fn take(new: &mut Managed<'static>, object: Object<'_>) -> Result<Option<(Zeroizing<Vec<u8>>, KeyFormatType)>> {
     let secret = match object {
-        Object::SymmetricKey(block) => Some(take_key(&mut new, &block, true)?),
+        Object::Certificate(kind, value) => {
+            super::certificate::describe(new, kind, &value)?;
+            Some((Zeroizing::new(value.into_owned()), KeyFormatType::X_509))
+        }
+        Object::SymmetricKey(block) | Object::PublicKey(block) | Object::PrivateKey(block) => Some(take_key(new, &block)?),
         Object::SecretData(kind, block) => {
             new.set(Tag::SecretDataType, Value::Enumeration(kind.number()));
-            Some(take_key(&mut new, &block, false)?)
+            Some(take_key(new, &block)?)
         }
         Object::OpaqueObject(kind, data) => {
             new.set(Tag::OpaqueDataType, Value::Enumeration(kind));
@@ -58,27 +76,34 @@ pub async fn register(
         }
         Object::Template(attributes) => {
             for attribute in attributes {
-                if attribute.identity == Identity::Known(Tag::Name) {
+                // Its own name may stand inside, as storage arrays of KMIP 1.0 have it; what it names twice would be a name for others, and there is none.
+                if attribute.identity == Identity::Known(Tag::Name) && new.names().next().is_some() {
                     return Err(invalid("a Template names no Name for others; its own stands in the TemplateAttribute".to_owned()));
                 }
-                give(&mut new, attribute)?;
+                give(new, attribute)?;
             }
             None
         }
     };
     if secret.as_ref().is_some_and(|(secret, _)| secret.len() > MOST_SECRET) {
-        return Err(invalid(format!("the object is too large: at most {MOST_SECRET} bytes are kept")));
+        return Err(invalid(format!("the object is too large: at most {MOST_SECRET} bytes are kept")).since_2(ResultReason::ServerLimitExceeded));
     }
-    let secret = secret.map(|(secret, format)| {
-        new.describe_secret(&secret, format, false, context.now);
-        secret
-    });
-    finish(context, unit, new, secret, None)
+    if let (Some((_, format)), Some(given)) = (&secret, new.enumeration::<KeyFormatType>(Tag::KeyFormatType))
+        && given != *format
+    {
+        let message = format!("the object is {}, and the attribute Key Format Type says {}", format.name(), given.name());
+        return Err(invalid(message).since_2(ResultReason::InvalidAttributeValue));
+    }
+    Ok(secret)
 }
 
 /// A new object with the attributes that the client and the templates it names give.
 pub(super) async fn start(context: &Context<'_>, unit: &Unit<'_>, object_type: ObjectType, template: Template<'_>) -> Result<Managed<'static>> {
     let mut object = Managed::new(context.manager.new_uuid(), object_type);
+    if !template.storage.is_empty() && !template.storage.contains(&STORAGE) {
+        let failure = invalid("objects are kept in Software; ProtectionStorageMasks does not permit that".to_owned());
+        return Err(failure.since_2(ResultReason::ProtectionStorageUnavailable));
+    }
     for attribute in template.attributes {
         give(&mut object, attribute)?;
     }
@@ -132,13 +157,14 @@ pub(super) fn finish(
 /// Gives a new object an attribute of the client's.
 fn give(object: &mut Managed<'static>, attribute: Attribute<'static>) -> Result<()> {
     if !may_create(&attribute.identity) {
-        return Err(invalid(format!("the attribute {:?} is the server's to set", attribute.identity.name())));
+        let message = format!("the attribute {:?} is the server's to set", attribute.identity.name());
+        return Err(invalid(message).since_2(ResultReason::AttributeReadOnly));
     }
     if attribute.identity == Identity::Known(Tag::Name) && name_value(&attribute.value).is_none_or(str::is_empty) {
-        return Err(invalid("a Name must not be empty".to_owned()));
+        return Err(invalid("a Name must not be empty".to_owned()).since_2(ResultReason::InvalidAttributeValue));
     }
     object.add(attribute).map(|_| ()).map_err(|failure| match failure.reason {
-        ResultReason::IllegalOperation => invalid(failure.message),
+        ResultReason::IllegalOperation => invalid(failure.message).since_2(ResultReason::AttributeSingleValued),
         _ => failure,
     })
 }
@@ -160,35 +186,82 @@ async fn template_attributes(unit: &Unit<'_>, name: &str, version: keystead_kmip
 }
 
 /// Takes the material of a key block over, and checks that algorithm and length belong together.
-fn take_key(object: &mut Managed<'static>, block: &KeyBlock<'_>, is_key: bool) -> Result<(Zeroizing<Vec<u8>>, KeyFormatType)> {
+fn take_key(object: &mut Managed<'static>, block: &KeyBlock<'_>) -> Result<(Zeroizing<Vec<u8>>, KeyFormatType)> {
     let KeyValue::Plain(material) = &block.value else {
         return Err(Failure::new(ResultReason::FeatureNotSupported, "keys that come wrapped cannot be registered"));
     };
-    if !matches!(block.format, KeyFormatType::Raw | KeyFormatType::Opaque) {
-        let message = format!("the format {} is not supported; register Raw or Opaque bytes", block.format.name());
-        return Err(Failure::new(ResultReason::KeyFormatTypeNotSupported, message));
+    let kind = object.object_type();
+    if !is_format_of(block.format, kind) {
+        return Err(no_format(block.format, &format!("that is no format of an object of the type {}", kind.name())));
     }
-    if material.is_empty() {
+    let stored = material.stored();
+    if stored.is_empty() {
         return Err(invalid("KeyMaterial is empty".to_owned()));
     }
     let algorithm = same(object.enumeration(Tag::CryptographicAlgorithm), block.algorithm, "CryptographicAlgorithm")?;
     let length = same(object.integer(Tag::CryptographicLength), block.length, "CryptographicLength")?;
-    if is_key {
-        let algorithm = algorithm.ok_or_else(|| invalid("CryptographicAlgorithm is missing in KeyBlock".to_owned()))?;
-        let actual = i32::try_from(material.len() * 8).unwrap_or(i32::MAX);
-        let bits = length.unwrap_or(actual);
-        let expected = key_bytes(algorithm, bits)?;
-        if block.format == KeyFormatType::Raw && expected != material.len() {
-            return Err(invalid(format!("a {} key of {bits} bits has {expected} bytes of material, not {}", algorithm.name(), material.len())));
+    let missing = |what: &str| invalid(format!("{what} is missing in KeyBlock"));
+    let length = match kind {
+        ObjectType::SymmetricKey => {
+            let algorithm = algorithm.ok_or_else(|| missing("CryptographicAlgorithm"))?;
+            let bits = length.unwrap_or(i32::try_from(stored.len() * 8).unwrap_or(i32::MAX));
+            let expected = key_bytes(algorithm, bits)?;
+            if block.format != KeyFormatType::Opaque && expected != stored.len() {
+                return Err(invalid(format!("a {} key of {bits} bits has {expected} bytes of material, not {}", algorithm.name(), stored.len())));
+            }
+            Some(bits)
         }
-        object.set(Tag::CryptographicLength, Value::Integer(bits));
-    } else if let Some(length) = length {
+        // What stands in the encoding of an asymmetric key is the client's: it says itself what it is.
+        ObjectType::PublicKey | ObjectType::PrivateKey => {
+            algorithm.ok_or_else(|| missing("CryptographicAlgorithm"))?;
+            Some(length.filter(|bits| *bits > 0).ok_or_else(|| missing("CryptographicLength"))?)
+        }
+        _ => length,
+    };
+    if let Some(length) = length {
         object.set(Tag::CryptographicLength, Value::Integer(length));
     }
     if let Some(algorithm) = algorithm {
         object.set(Tag::CryptographicAlgorithm, Value::Enumeration(algorithm.number()));
     }
-    Ok((Zeroizing::new(material.to_vec()), block.format))
+    Ok((Zeroizing::new(stored.into_owned()), block.format))
+}
+
+/// Whether keys of a type come in a format (section 2.1.3).
+fn is_format_of(format: KeyFormatType, kind: ObjectType) -> bool {
+    use KeyFormatType as F;
+    let own: &[F] = match kind {
+        ObjectType::SymmetricKey => &[F::TransparentSymmetricKey],
+        ObjectType::PublicKey => &[
+            F::PKCS_1,
+            F::X_509,
+            F::TransparentDSAPublicKey,
+            F::TransparentRSAPublicKey,
+            F::TransparentDHPublicKey,
+            F::TransparentECDSAPublicKey,
+            F::TransparentECDHPublicKey,
+            F::TransparentECMQVPublicKey,
+            F::TransparentECPublicKey,
+        ],
+        ObjectType::PrivateKey => &[
+            F::PKCS_1,
+            F::PKCS_8,
+            F::ECPrivateKey,
+            F::TransparentDSAPrivateKey,
+            F::TransparentRSAPrivateKey,
+            F::TransparentDHPrivateKey,
+            F::TransparentECDSAPrivateKey,
+            F::TransparentECDHPrivateKey,
+            F::TransparentECMQVPrivateKey,
+            F::TransparentECPrivateKey,
+        ],
+        _ => &[],
+    };
+    matches!(format, F::Raw | F::Opaque) || own.contains(&format)
+}
+
+fn no_format(format: KeyFormatType, why: &str) -> Failure {
+    Failure::new(ResultReason::KeyFormatTypeNotSupported, format!("the format {} is not supported: {why}", format.name()))
 }
 
 /// Two places may say the same thing, but not two things.

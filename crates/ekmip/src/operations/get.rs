@@ -2,13 +2,14 @@
 
 use super::Context;
 use crate::managed::Managed;
-use crate::unit::{Unit, not_found};
+use crate::unit::{Seen, Unit, destroyed, not_found};
 use keystead_keyring::material::aes_key_wrap;
 use keystead_kmip::enumeration::{
-    BlockCipherMode, CryptographicAlgorithm, EncodingOption, Enumeration as _, KeyFormatType, ObjectType, ResultReason, SecretDataType, State, WRAP_KEY,
+    BlockCipherMode, CertificateType, CryptographicAlgorithm, EncodingOption, Enumeration as _, KeyFormatType, ObjectType, ResultReason, SecretDataType, State,
+    UNRESTRICTED, WRAP_KEY,
 };
 use keystead_kmip::fields::enumeration;
-use keystead_kmip::object::{KeyBlock, KeyValue, KeyWrappingData, Object};
+use keystead_kmip::object::{KeyBlock, KeyMaterial, KeyValue, KeyWrappingData, Object};
 use keystead_kmip::response::Response;
 use keystead_kmip::ttlv::{Node, Value, encode};
 use keystead_kmip::{Failure, Result, Tag, Version};
@@ -29,6 +30,7 @@ const NEEDED: &[Tag] = &[
     Tag::CryptographicLength,
     Tag::SecretDataType,
     Tag::OpaqueDataType,
+    Tag::CertificateType,
 ];
 
 pub async fn get(
@@ -41,9 +43,24 @@ pub async fn get(
     let id = context.id(id)?;
     let seen = unit.look(id).await?;
     if seen.is_destroyed() {
-        return Err(not_found(&id.to_string()));
+        return Err(destroyed(&id.to_string()));
     }
     context.room.reserve(ANSWER * seen.size()).await?;
+    let object = give_out(context, unit, &seen, format, wrapping).await?;
+    if seen.facts(NEEDED)?.boolean(Tag::Fresh).unwrap_or(false) {
+        context.fresh.push(id);
+    }
+    Ok(Response::Object { id: id.to_string(), object })
+}
+
+/// An object as it may be given out: what Get and Export have in common.
+pub(super) async fn give_out(
+    context: &Context<'_>,
+    unit: &Unit<'_>,
+    seen: &Seen<'_>,
+    format: Option<KeyFormatType>,
+    wrapping: Option<KeyWrappingData>,
+) -> Result<Object<'static>> {
     let object = &*seen.facts(NEEDED)?;
     let flag = |tag, default| object.boolean(tag).unwrap_or(default);
     if object.has_state() && !flag(Tag::Extractable, true) {
@@ -52,15 +69,10 @@ pub async fn get(
     if object.has_state() && flag(Tag::Sensitive, false) && wrapping.is_none() {
         return Err(Failure::new(ResultReason::Sensitive, "the object is sensitive: it is given out wrapped by another key only"));
     }
-    let secret = unit.secret(&seen)?;
-    let response = match secret {
-        None => template(&*seen.object()?, context),
-        Some(secret) => with_secret(context, unit, object, secret, format, wrapping).await?,
-    };
-    if flag(Tag::Fresh, false) {
-        context.fresh.push(id);
+    match unit.secret(seen)? {
+        None => Ok(template(&*seen.object()?, context)),
+        Some(secret) => with_secret(context, unit, object, secret, format, wrapping).await,
     }
-    Ok(Response::Object { id: id.to_string(), object: response })
 }
 
 async fn with_secret(
@@ -73,44 +85,64 @@ async fn with_secret(
 ) -> Result<Object<'static>> {
     if object.object_type() == ObjectType::OpaqueObject {
         if wrapping.is_some() || format.is_some() {
-            return Err(Failure::new(ResultReason::IllegalOperation, "an opaque object has neither a key format nor a way to be wrapped"));
+            let failure = Failure::new(ResultReason::IllegalOperation, "an opaque object has neither a key format nor a way to be wrapped");
+            return Err(failure.since_2(ResultReason::InvalidObjectType));
         }
         let kind = if let Some(Value::Enumeration(kind)) = object.value(Tag::OpaqueDataType) { *kind } else { 0x8000_0000 };
         return Ok(Object::OpaqueObject(kind, Cow::Owned(std::mem::take(&mut *secret))));
     }
     let stored = object.enumeration(Tag::KeyFormatType).unwrap_or(KeyFormatType::Raw);
-    if let Some(wanted) = format.filter(|wanted| *wanted != stored) {
-        let message = format!("the key is stored as {}, and cannot be given out as {}", stored.name(), wanted.name());
+    let given = format.unwrap_or(stored);
+    // A symmetric key's bytes are the same in both.
+    let same_bytes = |format| matches!(format, KeyFormatType::Raw | KeyFormatType::TransparentSymmetricKey);
+    if given != stored && !(object.object_type() == ObjectType::SymmetricKey && same_bytes(given) && same_bytes(stored)) {
+        let message = format!("the object is stored as {}, and cannot be given out as {}", stored.name(), given.name());
         return Err(Failure::new(ResultReason::KeyFormatTypeNotSupported, message));
     }
+    if object.object_type() == ObjectType::Certificate {
+        if wrapping.is_some() {
+            let failure = Failure::new(ResultReason::IllegalOperation, "a certificate is not wrapped: it is no secret");
+            return Err(failure.since_2(ResultReason::InvalidObjectType));
+        }
+        let kind = object.enumeration(Tag::CertificateType).unwrap_or(CertificateType::X_509);
+        return Ok(Object::Certificate(kind, Cow::Owned(std::mem::take(&mut *secret))));
+    }
+    let material = KeyMaterial::from_stored(given, std::mem::take(&mut *secret));
+    let material = material.ok_or_else(|| Failure::new(ResultReason::GeneralFailure, format!("the key {} is damaged", object.id)))?;
     let value = match wrapping {
-        None => KeyValue::Plain(Cow::Owned(std::mem::take(&mut *secret))),
-        Some(wrapping) => wrapped(context, unit, &secret, wrapping).await?,
+        None => KeyValue::Plain(material),
+        Some(wrapping) => wrapped(context, unit, &material, wrapping).await?,
     };
-    let block =
-        KeyBlock { format: stored, value, algorithm: object.enumeration(Tag::CryptographicAlgorithm), length: object.integer(Tag::CryptographicLength) };
+    let block = KeyBlock { format: given, value, algorithm: object.enumeration(Tag::CryptographicAlgorithm), length: object.integer(Tag::CryptographicLength) };
     Ok(match object.object_type() {
         ObjectType::SecretData => Object::SecretData(object.enumeration(Tag::SecretDataType).unwrap_or(SecretDataType::Password), block),
+        ObjectType::PublicKey => Object::PublicKey(block),
+        ObjectType::PrivateKey => Object::PrivateKey(block),
         _ => Object::SymmetricKey(block),
     })
 }
 
-async fn wrapped(context: &Context<'_>, unit: &Unit<'_>, secret: &[u8], wrapping: KeyWrappingData) -> Result<KeyValue<'static>> {
-    let refuse = |reason, message: &str| Failure::new(reason, format!("the wrapping key {message}"));
-    let id = wrapping.key_id.parse().map_err(|_| not_found(&wrapping.key_id))?;
-    let seen = unit.look(id).await?;
+async fn wrapped(context: &Context<'_>, unit: &Unit<'_>, material: &KeyMaterial<'_>, wrapping: KeyWrappingData) -> Result<KeyValue<'static>> {
+    let refuse = |reason, later, message: &str| Failure::new(reason, format!("the wrapping key {message}")).since_2(later);
+    let missing = || not_found(&wrapping.key_id).since_2(ResultReason::WrappingObjectNotFound);
+    let id = wrapping.key_id.parse().map_err(|_| missing())?;
+    let seen = match unit.look(id).await {
+        Err(failure) if failure.reason == ResultReason::ItemNotFound => return Err(missing()),
+        other => other?,
+    };
     if seen.is_destroyed() {
-        return Err(not_found(&wrapping.key_id));
+        return Err(not_found(&wrapping.key_id).since_2(ResultReason::WrappingObjectDestroyed));
     }
     let key = &*seen.object()?;
     if key.object_type() != ObjectType::SymmetricKey || key.enumeration(Tag::CryptographicAlgorithm) != Some(CryptographicAlgorithm::AES) {
-        return Err(refuse(ResultReason::IllegalOperation, "is no AES key"));
+        return Err(refuse(ResultReason::IllegalOperation, ResultReason::InvalidObjectType, "is no AES key"));
     }
     if key.state(context.now) != Some(State::Active) {
-        return Err(refuse(ResultReason::PermissionDenied, "is not active"));
+        return Err(refuse(ResultReason::PermissionDenied, ResultReason::WrongKeyLifecycleState, "is not active"));
     }
-    if key.integer(Tag::CryptographicUsageMask).unwrap_or(0) & WRAP_KEY == 0 {
-        return Err(refuse(ResultReason::PermissionDenied, "may not wrap: its Cryptographic Usage Mask lacks Wrap Key"));
+    if key.integer(Tag::CryptographicUsageMask).unwrap_or(0) & (WRAP_KEY | UNRESTRICTED) == 0 {
+        let reason = ResultReason::IncompatibleCryptographicUsageMask;
+        return Err(refuse(ResultReason::PermissionDenied, reason, "may not wrap: its Cryptographic Usage Mask lacks Wrap Key"));
     }
     let mode = wrapping.mode.or_else(|| mode_of(key)).unwrap_or(BlockCipherMode::NISTKeyWrap);
     let padding = match mode {
@@ -123,13 +155,18 @@ async fn wrapped(context: &Context<'_>, unit: &Unit<'_>, secret: &[u8], wrapping
             ));
         }
     };
-    let wrapping_secret = unit.secret(&seen)?.ok_or_else(|| refuse(ResultReason::IllegalOperation, "has no key material"))?;
+    let wrapping_secret = unit.secret(&seen)?.ok_or_else(|| refuse(ResultReason::IllegalOperation, ResultReason::KeyValueNotPresent, "has no key material"))?;
     // Without an Encoding Option the whole Key Value is wrapped, as TTLV (section 9.1.3.2.32).
     let plain = match wrapping.encoding {
-        Some(EncodingOption::NoEncoding) => Zeroizing::new(secret.to_vec()),
+        Some(EncodingOption::NoEncoding) => match material {
+            KeyMaterial::Bytes(bytes) | KeyMaterial::Symmetric(bytes) => Zeroizing::new(bytes.to_vec()),
+            KeyMaterial::Numbers(_) => {
+                return Err(Failure::new(ResultReason::EncodingOptionError, "a key of several numbers is wrapped as TTLV only"));
+            }
+        },
         Some(EncodingOption::TTLVEncoding) | None => {
-            let mut bytes = Zeroizing::new(Vec::with_capacity(secret.len() + 32));
-            encode(&Node::structure(Tag::KeyValue, vec![Node::bytes(Tag::KeyMaterial, secret)]), &mut bytes);
+            let mut bytes = Zeroizing::new(Vec::with_capacity(material.stored().len() + 64));
+            encode(&Node::structure(Tag::KeyValue, vec![material.to_node()]), &mut bytes);
             bytes
         }
     };

@@ -11,7 +11,10 @@ pub async fn activate(context: &mut Context<'_>, unit: &mut Unit<'_>, id: Option
     let mut found = with_state(context, unit, id).await?;
     match found.object.state(context.now) {
         Some(State::PreActive) => {}
-        state => return Err(Failure::new(ResultReason::PermissionDenied, format!("the object is {}, not PreActive", words(state)))),
+        state => {
+            let message = format!("the object is {}, not PreActive", words(state));
+            return Err(Failure::new(ResultReason::PermissionDenied, message).since_2(ResultReason::WrongKeyLifecycleState));
+        }
     }
     found.object.set_state(State::Active);
     found.object.set_date(Tag::ActivationDate, context.now);
@@ -39,7 +42,7 @@ pub async fn revoke(
         (Some(State::Active), false) => State::Deactivated,
         (state, _) => {
             let message = format!("the object is {}: only an active one can be revoked for {}", words(state), code.name());
-            return Err(Failure::new(ResultReason::IllegalOperation, message));
+            return Err(Failure::new(ResultReason::IllegalOperation, message).since_2(ResultReason::WrongKeyLifecycleState));
         }
     };
     let object = &mut found.object;
@@ -63,10 +66,13 @@ pub async fn destroy(context: &mut Context<'_>, unit: &mut Unit<'_>, id: Option<
     let id = context.id(id)?;
     let mut found = unit.find(id).await?;
     if found.is_destroyed() {
-        return Err(Failure::new(ResultReason::PermissionDenied, "the object is destroyed already"));
+        return Err(Failure::new(ResultReason::PermissionDenied, "the object is destroyed already").since_2(ResultReason::ObjectDestroyed));
     }
     match found.object.state(context.now) {
-        Some(State::Active) => return Err(Failure::new(ResultReason::PermissionDenied, "an active object cannot be destroyed; revoke it first")),
+        Some(State::Active) => {
+            let failure = Failure::new(ResultReason::PermissionDenied, "an active object cannot be destroyed; revoke it first");
+            return Err(failure.since_2(ResultReason::WrongKeyLifecycleState));
+        }
         Some(State::Compromised) => found.object.set_state(State::DestroyedCompromised),
         Some(_) => found.object.set_state(State::Destroyed),
         None => {}
@@ -82,7 +88,8 @@ async fn with_state(context: &Context<'_>, unit: &Unit<'_>, id: Option<&str>) ->
     if found.object.has_state() {
         return Ok(found);
     }
-    Err(Failure::new(ResultReason::IllegalOperation, format!("an object of the type {} has no state", found.object.object_type().name())))
+    let message = format!("an object of the type {} has no state", found.object.object_type().name());
+    Err(Failure::new(ResultReason::IllegalOperation, message).since_2(ResultReason::InvalidObjectType))
 }
 
 fn done(context: &mut Context<'_>, unit: &mut Unit<'_>, mut found: Found) -> Result<Response<'static>> {

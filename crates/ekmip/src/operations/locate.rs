@@ -69,7 +69,7 @@ fn identifier(locate: &Locate) -> Option<Option<Uuid>> {
 }
 
 fn matches(context: &Context<'_>, object: &Managed<'_>, locate: &Locate) -> bool {
-    let fresh = object.boolean(Tag::Fresh).unwrap_or(false);
+    let fresh = object.boolean(Tag::Fresh).unwrap_or(false) && !context.was_shown(object.id);
     if locate.group_member == Some(ObjectGroupMember::GroupMemberFresh) && !fresh {
         return false;
     }

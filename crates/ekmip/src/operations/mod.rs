@@ -1,12 +1,16 @@
 //! The operations, a file a kind; and the batch that they run in.
 
 mod attributes;
+mod certificate;
+mod cipher;
 mod create;
 mod get;
 mod lifecycle;
 mod locate;
 mod query;
 mod rekey;
+mod transfer;
+mod usage;
 
 use crate::memory::Room;
 use crate::unit::{Unit, Unsaved, not_found};
@@ -29,12 +33,28 @@ const PLAIN_ANSWER: usize = 384;
 /// Says why the client may not ask for an operation, of that number, or not any more.
 pub type Welcome<'c> = &'c (dyn Fn(u32) -> Result<()> + Send + Sync);
 
+/// What a client is served from.
+pub struct Served<'s> {
+    /// The key manager.
+    pub manager: &'s Manager,
+    /// The keys of the client's SVM.
+    pub keys: &'s Keys,
+    /// Whether Interop and Log are served.
+    pub interop: bool,
+    /// Objects that this client was given while they were fresh, which the store may not say yet.
+    pub shown: &'s [Uuid],
+}
+
 /// What an operation runs with.
 pub struct Context<'c> {
     /// The key manager.
     pub manager: &'c Manager,
     /// The keys of the client's SVM.
     pub keys: &'c Keys,
+    /// Whether Interop and Log are served.
+    pub interop: bool,
+    /// As in [`Served`].
+    pub shown: &'c [Uuid],
     /// The client's version.
     pub version: Version,
     /// Seconds since 1970.
@@ -63,19 +83,17 @@ impl Context<'_> {
             }
         }
     }
+
+    /// Whether this client was given the object while it was fresh: then it is not any more, whatever the store still says.
+    fn was_shown(&self, id: Uuid) -> bool {
+        self.shown.contains(&id) || self.fresh.contains(&id)
+    }
 }
 
 /// Runs a message and writes the answer. Answers which objects were handed out while they were fresh.
-pub async fn run(
-    manager: &Manager,
-    keys: &Keys,
-    message: &RequestMessage<'_, '_>,
-    now: i64,
-    welcome: Welcome<'_>,
-    room: &mut Room,
-    out: &mut Vec<u8>,
-) -> Vec<Uuid> {
-    let mut context = Context { manager, keys, version: message.version, now, placeholder: None, fresh: Vec::new(), welcome, room };
+pub async fn run(served: &Served<'_>, message: &RequestMessage<'_, '_>, now: i64, welcome: Welcome<'_>, room: &mut Room, out: &mut Vec<u8>) -> Vec<Uuid> {
+    let Served { manager, keys, interop, shown } = *served;
+    let mut context = Context { manager, keys, interop, shown, version: message.version, now, placeholder: None, fresh: Vec::new(), welcome, room };
     let limit = message.maximum_response_size.unwrap_or(usize::MAX);
     // Where not even identifiers fit, nothing is done: what changes something must be answered.
     let fits =
@@ -86,7 +104,7 @@ pub async fn run(
         (Ok(()), other) => one_by_one(&mut context, &message.items, other == BatchErrorContinuationOption::Continue).await,
     };
     let start = out.len();
-    respond(message.version, now, message.client_correlation_value, &items, out);
+    respond(message.version, now, &items, out);
     if out.len() - start > limit {
         out.truncate(start);
         for item in &mut items {
@@ -94,7 +112,7 @@ pub async fn run(
                 item.outcome = Outcome::Failed(too_large(limit));
             }
         }
-        respond(message.version, now, message.client_correlation_value, &items, out);
+        respond(message.version, now, &items, out);
     }
     context.fresh
 }
@@ -110,8 +128,8 @@ async fn one_by_one<'n>(context: &mut Context<'_>, items: &'n [RequestItem<'n, '
         let result = repeat(context, std::slice::from_ref(item)).await;
         let failed = result.is_err();
         let outcome = match result {
-            Ok(mut responses) => responses.pop().map_or(Outcome::Undone, Outcome::Success),
-            Err((_, failure)) => Outcome::Failed(failure),
+            Ok(mut responses) => responses.pop().map_or(Outcome::Undone(None), Outcome::Success),
+            Err(stopped) => Outcome::Failed(stopped.failure),
         };
         answers.push(answer(item, outcome));
         if failed && !go_on {
@@ -125,8 +143,9 @@ async fn one_by_one<'n>(context: &mut Context<'_>, items: &'n [RequestItem<'n, '
 async fn undoable<'n>(context: &mut Context<'_>, items: &'n [RequestItem<'n, '_>]) -> Vec<ResponseItem<'n>> {
     match repeat(context, items).await {
         Ok(responses) => items.iter().zip(responses).map(|(item, response)| answer(item, Outcome::Success(response))).collect(),
-        Err((at, failure)) => {
-            let mut answers: Vec<_> = items.iter().take(at).map(|item| answer(item, Outcome::Undone)).collect();
+        Err(Stopped { done, failure }) => {
+            let at = done.len();
+            let mut answers: Vec<_> = items.iter().zip(done).map(|(item, response)| answer(item, Outcome::Undone(Some(response)))).collect();
             answers.extend(items.get(at).map(|item| answer(item, Outcome::Failed(failure))));
             answers
         }
@@ -137,23 +156,40 @@ fn answer<'n>(item: &RequestItem<'n, '_>, outcome: Outcome<'static>) -> Response
     ResponseItem { operation: Some(item.operation), id: item.id, outcome }
 }
 
-/// Runs items as one unit of work until it is committed. On failure: which item, and why.
-async fn repeat(context: &mut Context<'_>, items: &[RequestItem<'_, '_>]) -> std::result::Result<Vec<Response<'static>>, (usize, Failure)> {
+/// A unit of work that was not committed.
+struct Stopped {
+    /// What the items before the one that failed would have answered.
+    done: Vec<Response<'static>>,
+    /// Why.
+    failure: Failure,
+}
+
+/// Runs items as one unit of work until it is committed.
+async fn repeat(context: &mut Context<'_>, items: &[RequestItem<'_, '_>]) -> std::result::Result<Vec<Response<'static>>, Stopped> {
     let placeholder = context.placeholder;
+    // What only the commit finds out is the last item's to say.
+    let at_the_end = |mut done: Vec<_>, failure| {
+        done.pop();
+        Stopped { done, failure }
+    };
+    let mut last = Vec::new();
     for _ in 0..REPEATS {
         context.placeholder = placeholder;
-        let mut unit = Unit::new(context.keys);
+        let mut unit = Unit::new(context.keys, context.version);
         let mut responses = Vec::with_capacity(items.len());
-        for (at, item) in items.iter().enumerate() {
-            responses.push(execute(context, &mut unit, item).await.map_err(|failure| (at, failure))?);
+        for item in items {
+            match execute(context, &mut unit, item).await {
+                Ok(response) => responses.push(response),
+                Err(failure) => return Err(Stopped { done: responses, failure }),
+            }
         }
         match unit.commit().await {
             Ok(()) => return Ok(responses),
-            Err(Unsaved::Repeat) => {}
-            Err(Unsaved::Failed(failure)) => return Err((items.len().saturating_sub(1), failure)),
+            Err(Unsaved::Repeat) => last = responses,
+            Err(Unsaved::Failed(failure)) => return Err(at_the_end(responses, failure)),
         }
     }
-    Err((items.len().saturating_sub(1), Failure::new(ResultReason::GeneralFailure, "the object kept changing while this operation ran; try again")))
+    Err(at_the_end(last, Failure::new(ResultReason::GeneralFailure, "the object kept changing while this operation ran; try again")))
 }
 
 async fn execute(context: &mut Context<'_>, unit: &mut Unit<'_>, item: &RequestItem<'_, '_>) -> Result<Response<'static>> {
@@ -165,15 +201,31 @@ async fn execute(context: &mut Context<'_>, unit: &mut Unit<'_>, item: &RequestI
         Request::ReKey { id, offset, template } => rekey::rekey(context, unit, id, offset, template).await,
         Request::Locate(locate) => locate::locate(context, unit, &locate).await,
         Request::Get { id, format, wrapping } => get::get(context, unit, id, format, wrapping).await,
-        Request::GetAttributes { id, names } => attributes::get(context, unit, id, &names).await,
+        Request::GetAttributes { id, wanted } => attributes::get(context, unit, id, wanted.as_deref()).await,
         Request::GetAttributeList { id } => attributes::list(context, unit, id).await,
         Request::AddAttribute { id, attribute } => attributes::add(context, unit, id, attribute).await,
-        Request::ModifyAttribute { id, attribute, index } => attributes::modify(context, unit, id, attribute, index).await,
-        Request::DeleteAttribute { id, identity, index } => attributes::delete(context, unit, id, &identity, index).await,
+        Request::ModifyAttribute { id, attribute, which } => attributes::modify(context, unit, id, attribute, which).await,
+        Request::DeleteAttribute { id, identity, which } => attributes::delete(context, unit, id, &identity, which).await,
+        Request::SetAttribute { id, attribute } => attributes::set(context, unit, id, attribute).await,
+        Request::AdjustAttribute { id, identity, adjustment, by } => attributes::adjust(context, unit, id, identity, adjustment, by).await,
+        Request::Check { id, usage_limits_count, usage_mask, lease_time } => {
+            usage::check(context, unit, id, &usage::Wish { count: usage_limits_count, mask: usage_mask, lease: lease_time }).await
+        }
+        Request::ObtainLease { id } => usage::obtain_lease(context, unit, id).await,
+        Request::GetUsageAllocation { id, count } => usage::allocate(context, unit, id, count).await,
+        Request::Encrypt(request) => cipher::encrypt(context, unit, &request).await,
+        Request::Decrypt(request) => cipher::decrypt(context, unit, &request).await,
+        Request::RngRetrieve { length } => cipher::random(context, length).await,
+        Request::Import { id, object_type, replace, attributes, object } => {
+            transfer::import(context, unit, transfer::Import { id, object_type, replace, attributes, object }).await
+        }
+        Request::Export { id, format, wrapping } => transfer::export(context, unit, id, format, wrapping).await,
+        Request::Interop { function, identifier } => query::interop(context, function, identifier),
+        Request::Log { message } => query::log(context, message),
         Request::Activate { id } => lifecycle::activate(context, unit, id).await,
         Request::Revoke { id, code, message, occurrence } => lifecycle::revoke(context, unit, id, code, message, occurrence).await,
         Request::Destroy { id } => lifecycle::destroy(context, unit, id).await,
-        Request::Query(functions) => Ok(query::query(context.version, &functions)),
+        Request::Query(functions) => Ok(query::query(context, &functions)),
         Request::DiscoverVersions(versions) => Ok(query::discover(&versions)),
     }
 }

@@ -3,7 +3,7 @@
 use super::Context;
 use super::create::{finish, make_key};
 use crate::reason::failure;
-use crate::unit::{Unit, not_found};
+use crate::unit::{Unit, destroyed};
 use keystead_kmip::attribute::{Attribute, Identity};
 use keystead_kmip::enumeration::{KeyFormatType, LinkType, ObjectType, ResultReason};
 use keystead_kmip::request::Template;
@@ -37,17 +37,16 @@ pub async fn rekey(context: &mut Context<'_>, unit: &mut Unit<'_>, id: Option<&s
     let id = context.id(id)?;
     let mut old = unit.find(id).await?;
     if old.is_destroyed() {
-        return Err(not_found(&id.to_string()));
+        return Err(destroyed(&id.to_string()));
     }
     if old.object.object_type() != ObjectType::SymmetricKey {
-        return Err(Failure::new(ResultReason::PermissionDenied, "only a SymmetricKey can be re-keyed"));
+        return Err(Failure::new(ResultReason::PermissionDenied, "only a SymmetricKey can be re-keyed").since_2(ResultReason::InvalidObjectType));
     }
     if link(&old.object, LinkType::ReplacementObjectLink) {
         return Err(Failure::new(ResultReason::PermissionDenied, "the key has been replaced already; re-key its replacement"));
     }
     let mut new = super::create::start(context, unit, ObjectType::SymmetricKey, template).await?;
-    let given: Vec<Identity<'static>> =
-        new.all(keystead_kmip::Version::V1_4, context.now).into_iter().map(|attribute| attribute.identity.into_owned()).collect();
+    let given: Vec<Identity<'static>> = new.every(context.now).into_iter().map(|attribute| attribute.identity.into_owned()).collect();
     if offset.is_some() {
         if DATES.iter().any(|tag| given.contains(&Identity::Known(*tag))) {
             return Err(Failure::new(ResultReason::InvalidMessage, "an Offset and dates cannot both be given"));
@@ -57,7 +56,7 @@ pub async fn rekey(context: &mut Context<'_>, unit: &mut Unit<'_>, id: Option<&s
             return Err(Failure::new(ResultReason::IllegalOperation, "the key has dates but no Activation Date that they could move with"));
         }
     }
-    for attribute in old.object.all(keystead_kmip::Version::V1_4, context.now) {
+    for attribute in old.object.every(context.now) {
         let keeps = match &attribute.identity {
             Identity::Known(tag) => !NOT_TAKEN_OVER.contains(tag) && old.object.value(*tag).is_some(),
             Identity::Custom(_) => true,

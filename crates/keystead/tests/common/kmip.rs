@@ -2,10 +2,10 @@
 
 use super::Node as Keystead;
 use keystead_conformance::client::{Client, Endpoint};
-use keystead_kmip::Tag;
-use keystead_kmip::attribute::Attribute;
+use keystead_kmip::attribute::{Attribute, DEFINITIONS, Identity, reference_to_node};
 use keystead_kmip::enumeration::{CryptographicAlgorithm, Enumeration, ObjectType, Operation, ResultReason, SecretDataType};
 use keystead_kmip::ttlv::{Node, Value};
+use keystead_kmip::{Tag, Version};
 use serde_json::{Value as Json, json};
 
 /// The credentials of a client, as the REST API gives them.
@@ -53,7 +53,9 @@ impl Credentials {
 /// A connection.
 pub struct Kmip {
     client: Client,
-    /// The minor version of 1.x that it speaks.
+    /// The major version that it speaks.
+    pub major: i32,
+    /// The minor version.
     pub minor: i32,
 }
 
@@ -62,7 +64,7 @@ pub struct Answer(pub Node<'static>);
 
 impl Kmip {
     pub fn connect(endpoint: &Endpoint) -> Self {
-        Self { client: Client::connect(endpoint).unwrap(), minor: 4 }
+        Self { client: Client::connect(endpoint).unwrap(), major: 1, minor: 4 }
     }
 
     pub fn handshake_kind(&self) -> Option<rustls::HandshakeKind> {
@@ -82,7 +84,7 @@ impl Kmip {
 
     /// A batch, with further items of the header.
     pub fn try_batch(&mut self, items: Vec<(Operation, Vec<Node<'static>>)>, header: &[Node<'static>]) -> Result<Vec<Answer>, String> {
-        let answer = tokio::task::block_in_place(|| self.client.call(&message(self.minor, items, header)))?;
+        let answer = tokio::task::block_in_place(|| self.client.call(&message_at(self.major, self.minor, items, header)))?;
         Ok(answer.items().iter().filter(|item| item.tag == Tag::BatchItem).map(|item| Answer(item.clone())).collect())
     }
 
@@ -100,7 +102,7 @@ impl Kmip {
             Attribute::new(Tag::CryptographicUsageMask, Value::Integer(12)),
         ];
         all.extend(attributes);
-        self.call(Operation::Create, vec![Node::enumeration(Tag::ObjectType, ObjectType::SymmetricKey), template(&all)])
+        self.call(Operation::Create, vec![Node::enumeration(Tag::ObjectType, ObjectType::SymmetricKey), self.given(&all)])
     }
 
     pub fn created(&mut self, attributes: Vec<Attribute<'static>>) -> String {
@@ -112,7 +114,12 @@ impl Kmip {
         let value = Node::structure(Tag::KeyValue, vec![Node::bytes(Tag::KeyMaterial, secret.to_vec())]);
         let block = Node::structure(Tag::KeyBlock, vec![Node::enumeration(Tag::KeyFormatType, keystead_kmip::enumeration::KeyFormatType::Opaque), value]);
         let data = Node::structure(Tag::SecretData, vec![Node::enumeration(Tag::SecretDataType, SecretDataType::Password), block]);
-        self.call(Operation::Register, vec![Node::enumeration(Tag::ObjectType, ObjectType::SecretData), template(attributes), data])
+        self.call(Operation::Register, vec![Node::enumeration(Tag::ObjectType, ObjectType::SecretData), self.given(attributes), data])
+    }
+
+    /// Attributes for a new object, as the version writes them.
+    pub fn given(&self, attributes: &[Attribute<'static>]) -> Node<'static> {
+        if self.major < 2 { template(attributes) } else { held(Tag::Attributes, attributes) }
     }
 
     pub fn get(&mut self, id: &str) -> Answer {
@@ -123,21 +130,36 @@ impl Kmip {
         self.call(operation, vec![uid(id)])
     }
 
-    /// The names of the attributes of an object.
+    /// The names of the attributes of an object, as 1.x has them.
     pub fn attribute_list(&mut self, id: &str) -> Vec<String> {
         let answer = self.with_id(Operation::GetAttributeList, id);
+        if self.major >= 2 {
+            let references = answer.payload().items().iter().filter(|item| item.tag == Tag::AttributeReference);
+            return references.map(|reference| Identity::from_reference(reference, Version::V2_1).unwrap().name().to_owned()).collect();
+        }
         answer.payload().items().iter().filter(|item| item.tag == Tag::AttributeName).map(|item| text(&item.value)).collect()
     }
 
     /// The value of an attribute.
     pub fn attribute(&mut self, id: &str, name: &'static str) -> Option<Value<'static>> {
+        if self.major >= 2 {
+            let tag = DEFINITIONS.iter().find(|definition| definition.name == name).map(|definition| definition.tag);
+            let identity = tag.map_or(Identity::Custom(name.into()), Identity::Known);
+            let answer = self.call(Operation::GetAttributes, vec![uid(id), own(reference_to_node(&identity))]);
+            let found = Attribute::all_from_node(answer.payload().find(Tag::Attributes).unwrap(), Version::V2_1).unwrap();
+            return found.into_iter().next().map(|attribute| attribute.value);
+        }
         let answer = self.call(Operation::GetAttributes, vec![uid(id), Node::text(Tag::AttributeName, name)]);
         answer.payload().find(Tag::Attribute).and_then(|attribute| attribute.find(Tag::AttributeValue)).map(|value| value.value.clone())
     }
 
     /// The identifiers of objects with these attributes.
     pub fn locate(&mut self, attributes: &[Attribute<'static>]) -> Vec<String> {
-        let answer = self.call(Operation::Locate, attributes.iter().map(|attribute| own(attribute.to_node())).collect());
+        let wanted = match self.major {
+            1 => attributes.iter().map(|attribute| own(attribute.to_node())).collect(),
+            _ => vec![held(Tag::Attributes, attributes)],
+        };
+        let answer = self.call(Operation::Locate, wanted);
         answer.payload().items().iter().map(|item| text(&item.value)).collect()
     }
 }
@@ -181,7 +203,12 @@ pub fn without_certificate(of: &Credentials, address: std::net::SocketAddr) -> R
 
 /// A request message of KMIP 1.x.
 pub fn message(minor: i32, items: Vec<(Operation, Vec<Node<'static>>)>, header: &[Node<'static>]) -> Node<'static> {
-    let version = Node::structure(Tag::ProtocolVersion, vec![Node::integer(Tag::ProtocolVersionMajor, 1), Node::integer(Tag::ProtocolVersionMinor, minor)]);
+    message_at(1, minor, items, header)
+}
+
+/// A request message.
+pub fn message_at(major: i32, minor: i32, items: Vec<(Operation, Vec<Node<'static>>)>, header: &[Node<'static>]) -> Node<'static> {
+    let version = Node::structure(Tag::ProtocolVersion, vec![Node::integer(Tag::ProtocolVersionMajor, major), Node::integer(Tag::ProtocolVersionMinor, minor)]);
     let mut head = vec![version];
     head.extend_from_slice(header);
     head.push(Node::integer(Tag::BatchCount, items.len() as i32));
@@ -205,6 +232,11 @@ pub fn uid(id: &str) -> Node<'static> {
 
 pub fn template(attributes: &[Attribute<'static>]) -> Node<'static> {
     Node::structure(Tag::TemplateAttribute, attributes.iter().map(|attribute| own(attribute.to_node())).collect())
+}
+
+/// Attributes as 2.x has them, in a structure.
+pub fn held(tag: Tag, attributes: &[Attribute<'static>]) -> Node<'static> {
+    Node::structure(tag, attributes.iter().map(|attribute| own(attribute.to_node_at(Version::V2_1))).collect())
 }
 
 pub fn own(node: Node<'_>) -> Node<'static> {

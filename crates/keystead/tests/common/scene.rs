@@ -51,8 +51,13 @@ impl Scene {
     }
 
     pub fn at(&self, minor: i32) -> Kmip {
+        self.speaking(1, minor)
+    }
+
+    /// A client of any version.
+    pub fn speaking(&self, major: i32, minor: i32) -> Kmip {
         let mut kmip = self.connect();
-        kmip.minor = minor;
+        (kmip.major, kmip.minor) = (major, minor);
         kmip
     }
 
