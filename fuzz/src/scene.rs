@@ -166,6 +166,7 @@ impl Scene {
             settings,
             job_concurrency: 1,
             indexer: Arc::new(keystead_ekmip::index),
+            algorithm: Arc::new(keystead_ekmip::algorithm),
             ekmip_probe: Arc::new(keystead_ekmip::Probe),
         };
         // Nobody logs in.

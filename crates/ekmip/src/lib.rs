@@ -16,7 +16,7 @@ mod session;
 mod stored;
 mod unit;
 
-pub use managed::index;
+pub use managed::{algorithm, index};
 pub use probe::Probe;
 pub use server::{Limits, serve};
 

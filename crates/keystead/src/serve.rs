@@ -141,6 +141,7 @@ pub async fn node(config: Config, hooks: Hooks, stop: CancellationToken, ready: 
         settings,
         job_concurrency: config.jobs.concurrency.unwrap_or(JOBS),
         indexer: Arc::new(keystead_ekmip::index),
+        algorithm: Arc::new(keystead_ekmip::algorithm),
         ekmip_probe: Arc::new(keystead_ekmip::Probe),
     };
     let given = config.admin_password.clone();

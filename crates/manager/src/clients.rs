@@ -357,8 +357,8 @@ fn issue(inner: &Inner, common_name: &str, uri: String, csr: Option<String>, exp
 fn data_svm(inner: &Inner, who: &Principal, svm: &SvmSelector) -> Result<Stored<SvmRecord>> {
     let svm = select_svm(inner, svm)?;
     may_change(who, Some(svm.record.uuid))?;
-    if svm.record.kind == SvmKind::Admin {
-        return Err(Error::with(Code::AdminSvm, "EKMIP clients belong to data SVMs").target("svm"));
+    if svm.record.kind == SvmKind::Admin && inner.onboard()?.is_none() {
+        return Err(Error::with(Code::AdminSvm, "its keys are kept by the onboard key manager, which the cluster does not have").target("svm"));
     }
     Ok(svm)
 }

@@ -18,9 +18,11 @@ use std::time::Duration;
 use uuid::Uuid;
 
 /// What this version can do; a node publishes it. A cluster has a feature when all of its nodes have it.
-pub const FEATURE_LEVEL: u32 = 1;
+pub const FEATURE_LEVEL: u32 = 2;
 /// The feature level that AWS KMS needs (65537901).
 pub const AWS_KMS_FEATURE_LEVEL: u32 = 1;
+/// The feature level that the onboard key manager, and moving keys, needs (65536968).
+pub const ONBOARD_FEATURE_LEVEL: u32 = 2;
 
 /// A known text, sealed when the cluster is made.
 const SEAL_CHECK: &[u8] = b"this store was sealed with this key";

@@ -18,9 +18,11 @@ pub mod events;
 mod evidence;
 mod inner;
 mod jobs;
+mod key_managers;
 pub mod keys;
 mod looks;
 pub mod model;
+pub mod onboard;
 pub mod passwords;
 mod poll;
 mod preflight;
@@ -36,7 +38,7 @@ mod svms;
 mod view;
 
 pub use accounts::{ADMIN, Login};
-pub use cluster::{AWS_KMS_FEATURE_LEVEL, FEATURE_LEVEL, Founding, ServerIdentity, check as check_settings};
+pub use cluster::{AWS_KMS_FEATURE_LEVEL, FEATURE_LEVEL, Founding, ONBOARD_FEATURE_LEVEL, ServerIdentity, check as check_settings};
 pub use error::{Code, Error, Result};
 pub use jobs::table::JobAction;
 pub use reachability::EkmipProbe;
@@ -86,6 +88,8 @@ pub struct Options {
     pub job_concurrency: usize,
     /// Names the terms that keys are found by, from their attributes.
     pub indexer: keys::Indexer,
+    /// Says which algorithm a key is for, from its attributes.
+    pub algorithm: keys::Describer,
     /// Speaks KMIP to the EKMIP servers of the cluster.
     pub ekmip_probe: Arc<dyn EkmipProbe>,
 }
@@ -184,6 +188,8 @@ impl Manager {
             check_looks: Default::default(),
             misses: tokio::sync::Semaphore::new(keys::MISSES_AT_A_TIME),
             scans: tokio::sync::Semaphore::new(keys::SCANS_AT_A_TIME),
+            passphrases: tokio::sync::Semaphore::new(1),
+            algorithm: options.algorithm,
             admin_password_changed: tokio::sync::Notify::new(),
         });
         let manager = Self {
@@ -211,8 +217,8 @@ impl Manager {
         self.stop_writer.cancel();
         self.writer.close();
         self.writer.wait().await;
-        for svm in self.svms() {
-            self.inner.keyring.forget(svm.uuid);
+        for owner in self.inner.keyring.svms() {
+            self.inner.keyring.forget(owner);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::login::Access;
 use crate::request::{Answer, Request};
-use crate::{aws_kms, cluster, ekmip_clients, ems, jobs, password, settings, svms};
+use crate::{aws_kms, cluster, ekmip_clients, ems, jobs, key_managers, key_stores, password, settings, svms};
 use http::Method;
 use keystead_manager::{Code, Error, Result};
 use percent_encoding::percent_decode_str;
@@ -51,6 +51,15 @@ routes! {
     POST   "/api/security/aws-kms/{}/restore"                  Change aws_kms::restore;
     POST   "/api/security/aws-kms/{}/rekey-internal"           Change aws_kms::rekey_internal;
     POST   "/api/security/aws-kms/{}/rekey-external"           Change aws_kms::rekey_external;
+    GET    "/api/security/key-managers"                        Read   key_managers::list;
+    POST   "/api/security/key-managers"                        Change key_managers::create;
+    GET    "/api/security/key-managers/{}"                     Read   key_managers::show;
+    PATCH  "/api/security/key-managers/{}"                     Change key_managers::modify;
+    DELETE "/api/security/key-managers/{}"                     Change key_managers::delete;
+    POST   "/api/security/key-managers/{}/migrate"             Change key_managers::migrate;
+    GET    "/api/security/key-managers/{}/keys/{}/key-ids"     Read   key_stores::key_ids;
+    GET    "/api/security/key-stores"                          Read   key_stores::list;
+    GET    "/api/security/key-stores/{}"                       Read   key_stores::show;
     GET    "/api/security/ekmip/clients"                       Read   ekmip_clients::list;
     POST   "/api/security/ekmip/clients"                       Change ekmip_clients::create;
     GET    "/api/security/ekmip/clients/{}"                    Read   ekmip_clients::show;

@@ -4,7 +4,7 @@ use super::context::JobContext;
 use super::{Afterwards, JobKind, Plan};
 use crate::inner::Inner;
 use crate::model::{JobState, SvmRef};
-use crate::records::{ClaimRecord, JobRecord, KeyStoreRecord, KeyStoreState, Record, Stored, StoredError, key};
+use crate::records::{ClaimRecord, JobRecord, KeyStoreRecord, Record, Stored, StoredError, key};
 use crate::{Code, Error, Result};
 use keystead_store::{Compare, Error as StoreError, LeaseId, Txn};
 use std::collections::{HashMap, HashSet};
@@ -190,7 +190,7 @@ async fn vanished(context: &JobContext, kind: &JobKind) -> Error {
 fn is_gone(context: &JobContext, kind: &JobKind) -> bool {
     let JobKind::Enable { config, svm, .. } = kind else { return false };
     let store = context.manager.view.get::<KeyStoreRecord>(svm).ok().flatten();
-    !store.is_some_and(|store| store.record.manager == *config && store.record.state == KeyStoreState::Initializing)
+    !store.is_some_and(|store| store.record.is_for(*config))
 }
 
 enum Committed {
