@@ -58,21 +58,12 @@ impl Manager {
         if cluster.metrocluster {
             return Err(Error::new(Code::MetroCluster));
         }
-        let taken = inner.fresh::<KeyStoreRecord>(svm.record.uuid).await?;
+        // Read before the feature levels are looked at: without quorum, that is what is said.
+        inner.fresh::<KeyStoreRecord>(svm.record.uuid).await?;
         feature_levels(inner)?;
         let migrate = request.migrate_keys || cluster.migrate_on_enable;
-        match &taken {
-            None => crate::jobs::enable::refuse_onboard_keys(inner, svm.record.uuid).await?,
-            // The onboard key manager is nobody's own. Its keys move with this enable, or they are in its way.
-            Some(store) if store.record.onboard && store.record.state == KeyStoreState::Active && inner.configuration_of(svm.record.uuid).is_none() => {
-                if !migrate {
-                    crate::jobs::enable::refuse_live_keys(inner, svm.record.uuid).await?;
-                }
-            }
-            Some(_) => return Err(already(&svm.record.name)),
-        }
-
         let config = inner.random.uuid();
+        let mut reserved = reserve(inner, &svm, config, migrate).await?;
         let kind = JobKind::Enable {
             config,
             svm: svm.record.uuid,
@@ -83,23 +74,9 @@ impl Manager {
             migrate,
         };
         let reservation_key = key::<KeyStoreRecord>(svm.record.uuid);
-        let txn = Txn::new().when(Compare::Unchanged(svm.key.clone(), svm.revision));
-        let (txn, reservation) = match taken {
-            None => (
-                txn.when(Compare::Absent(reservation_key.clone())).when(Compare::EmptyPrefix(onboard_keys_prefix(svm.record.uuid))),
-                KeyStoreRecord { svm: svm.record.uuid, manager: config, onboard: false, state: KeyStoreState::Initializing, kek_version: 0, other: None },
-            ),
-            Some(store) => {
-                let txn = txn.when(Compare::Unchanged(reservation_key.clone(), store.revision));
-                // A key that is made at this moment was there before nobody has asked for a move.
-                let txn = if migrate { txn } else { txn.when(Compare::EmptyPrefix(keys_prefix(svm.record.uuid))) };
-                (txn, KeyStoreRecord { state: KeyStoreState::Switching, other: Some(config), ..store.record })
-            }
-        };
-        let txn = txn.put(reservation_key.clone(), reservation.encode()?);
         let job = inner.new_job(who, "POST /api/security/aws-kms", kind, Some((svm.record.uuid, svm.record.name.clone())));
-        inner
-            .accept(job, config, txn, |failed| {
+        loop {
+            let accepted = inner.accept(job.clone(), config, reserved, |failed| {
                 if failed == reservation_key {
                     already(&svm.record.name)
                 } else if failed == svm.key {
@@ -107,8 +84,13 @@ impl Manager {
                 } else {
                     Error::new(Code::KeysOnAdminSvm)
                 }
-            })
-            .await
+            });
+            match accepted.await {
+                // Another POST, or the first key of the SVM, was faster: what is there now says which. It ends when nobody changes the key store at the same moment.
+                Err(error) if error.code == Code::AlreadyConfigured => reserved = reserve(inner, &svm, config, migrate).await?,
+                answer => return answer,
+            }
+        }
     }
 
     /// Starts to change a configuration.
@@ -315,6 +297,34 @@ pub(crate) fn select_svm(inner: &Inner, selector: &SvmSelector) -> Result<Stored
 
 fn stored(inner: &Inner, uuid: Uuid) -> Result<Stored<AwsKmsRecord>> {
     inner.view.get::<AwsKmsRecord>(uuid)?.ok_or_else(|| Error::new(Code::NotFound).target("uuid"))
+}
+
+/// The transaction that reserves an SVM for a configuration.
+///
+/// # Errors
+/// 65537910; 65537551; 65537912.
+async fn reserve(inner: &Inner, svm: &Stored<SvmRecord>, config: Uuid, migrate: bool) -> Result<Txn> {
+    let uuid = svm.record.uuid;
+    let store_key = key::<KeyStoreRecord>(uuid);
+    let txn = Txn::new().when(Compare::Unchanged(svm.key.clone(), svm.revision));
+    let Some(store) = inner.fresh::<KeyStoreRecord>(uuid).await? else {
+        crate::jobs::enable::refuse_onboard_keys(inner, uuid).await?;
+        let reservation = KeyStoreRecord { svm: uuid, manager: config, onboard: false, state: KeyStoreState::Initializing, kek_version: 0, other: None };
+        let txn = txn.when(Compare::Absent(store_key.clone())).when(Compare::EmptyPrefix(onboard_keys_prefix(uuid)));
+        return Ok(txn.put(store_key, reservation.encode()?));
+    };
+    // The onboard key manager is nobody's own. Its keys move with this enable, or they are in its way.
+    if !store.record.onboard || store.record.state != KeyStoreState::Active || inner.configuration_of(uuid).is_some() {
+        return Err(already(&svm.record.name));
+    }
+    inner.onboard_key_for_moving()?;
+    let mut txn = txn.when(Compare::Unchanged(store_key.clone(), store.revision));
+    if !migrate {
+        crate::jobs::enable::refuse_live_keys(inner, uuid).await?;
+        txn = txn.when(Compare::EmptyPrefix(keys_prefix(uuid)));
+    }
+    let reservation = KeyStoreRecord { state: KeyStoreState::Switching, other: Some(config), ..store.record };
+    Ok(txn.put(store_key, reservation.encode()?))
 }
 
 /// The reservation for a configuration that is not stored yet.

@@ -243,7 +243,7 @@ impl Manager {
         for ca in inner.view.all::<EkmipClientCaRecord>().into_iter().filter(|ca| ca.record.expiry > now) {
             table.cas.push((ca.record.svm, der(&ca.record.certificate)?));
         }
-        table.svms = self.svms().into_iter().filter(|svm| svm.kind == SvmKind::Data).map(|svm| (svm.uuid, svm.name)).collect();
+        table.svms = self.svms().into_iter().map(|svm| (svm.uuid, svm.name)).collect();
         Ok(table)
     }
 

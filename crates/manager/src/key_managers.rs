@@ -48,7 +48,7 @@ impl Manager {
             KeyStoreState::Mixed | KeyStoreState::Switching | KeyStoreState::SvmKekRekey => return Err(moving()),
         };
         inner.every_node_can_move_keys()?;
-        inner.onboard_key().map_err(|error| Error::with(Code::KeyProtectionUnavailable, error.message))?;
+        inner.onboard_key_for_moving()?;
         let state = inner.polls.state(svm.uuid);
         if inner.has_aws_kek(svm.uuid) && !state.serves() {
             return Err(Error::with(Code::Blocked, format!("SVM {} on node {}: {}", svm.name, inner.node.name, state.describe())));

@@ -188,6 +188,14 @@ impl Inner {
         })
     }
 
+    /// The onboard key must be there before keys move from or to it.
+    ///
+    /// # Errors
+    /// 65537551.
+    pub(crate) fn onboard_key_for_moving(&self) -> Result<()> {
+        self.onboard_key().map(drop).map_err(|error| Error::with(Code::KeyProtectionUnavailable, error.message))
+    }
+
     /// A version of an SVM's KEK: from memory, or from the onboard key manager where that wraps it. While the SVM has an AWS KMS configuration that holds a KEK, that one's state counts for all
     /// versions: who revokes it does so for keys that are on their way from or to it, too.
     pub(crate) fn kek(&self, svm: Uuid, version: u32) -> Option<Arc<Kek>> {

@@ -101,6 +101,10 @@ pub(super) async fn turn_to_aws(
 ) -> Result<Stored<KeyStoreRecord>> {
     let manager = &job.manager;
     let (svm, before) = (config.svm, store.record.kek_version);
+    // What does not open now would not open after the turn either, and new keys would be elsewhere.
+    if manager.kek(svm, before).is_none() {
+        manager.onboard_key_for_moving()?;
+    }
     let next = KeyStoreRecord {
         svm,
         manager: config.uuid,
