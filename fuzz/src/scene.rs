@@ -149,6 +149,7 @@ impl Scene {
         let options = Options {
             store: store.clone(),
             seal: Arc::new(SealKey),
+            adopt_seal: None,
             aws: Environment::new(environment).unwrap(),
             clock: clock.clone(),
             random: random.clone(),

@@ -124,6 +124,7 @@ pub async fn node(config: Config, hooks: Hooks, stop: CancellationToken, ready: 
     let options = Options {
         store,
         seal,
+        adopt_seal: config.seal.adopt.clone(),
         aws,
         clock: hooks.clock,
         random: hooks.random,

@@ -511,9 +511,9 @@ async fn a_create_that_races_the_enable() {
         let uuid = scene.node.svm(&svm).await;
         let client = Credentials::issue(&scene.node, &svm).await.endpoint(scene.node.ekmip);
         let mut kmip = Kmip::connect_new(&client).await;
-        let creates = tokio::task::spawn_blocking(move || {
+        let creates = tokio::spawn(async move {
             // Sooner and later than the enable, and at any moment of it.
-            std::thread::sleep(Duration::from_micros(700 * round * (round % 4)));
+            tokio::time::sleep(Duration::from_micros(700 * round * (round % 4))).await;
             let made: Vec<_> = (0..8).map(|_| kmip.create(vec![])).filter(|answer| answer.reason().is_none()).map(|answer| answer.id()).collect();
             (kmip, made)
         });
@@ -666,6 +666,67 @@ async fn the_passphrase_is_changed_and_brings_the_onboard_key_back() {
     assert_eq!(patch(&scene.node, json!({ "synchronize": true, "existing_passphrase": NEXT_PASSPHRASE })).await.0, 200);
     scene.check(&keys);
     assert_eq!(scene.node.get(&format!("{path}?fields=status")).await["status"]["code"], "0");
+}
+
+/// The seal key is lost for good. What the passphrase opens comes back, byte for byte; what only the seal key could open is given anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_seal_key_is_lost_and_the_passphrase_brings_the_keys_back() {
+    let scene = scene().await;
+    let keys = scene.make(3);
+    scene.node.svm("svm2").await;
+    let (status, body) = scene.node.enable(enable_body("svm2", &scene.kms, &scene.key)).await;
+    assert_eq!(status, 201, "{body}");
+    let config = format!("/security/aws-kms/{}", body["records"][0]["uuid"].as_str().unwrap());
+    let other = Credentials::issue(&scene.node, "svm2").await;
+    let mut kmip = Kmip::connect_new(&other.endpoint(scene.node.ekmip)).await;
+    let id = kmip.created(vec![]);
+    let material = kmip.get(&id).material();
+    let Scene { kms, node, onboard, client, .. } = scene;
+    let folder = node.stop().await;
+    let toml = toml_for(&kms, folder.path());
+    std::fs::write(folder.path().join("data/seal.key"), "5a".repeat(32)).unwrap();
+    // A start that has failed closes the store a moment later.
+    let start = async |more: &str| {
+        eventually("the store must be free", async || match Node::start_in(folder.clone(), &format!("{toml}{more}"), Hooks::default()).await {
+            Err(why) if why.contains("in use") => None,
+            started => Some(started),
+        })
+        .await
+    };
+    let why = start("").await.err().unwrap();
+    let code = why.split("adopt = \"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    let wrong = start("[seal]\nadopt = \"000000000000\"\n").await.err().unwrap();
+    assert!(wrong.contains(&code), "{wrong}");
+    let node = start(&format!("[seal]\nadopt = \"{code}\"\n")).await.unwrap();
+
+    // Old certificates are of a CA that is no more.
+    assert!(Kmip::connect(&client.endpoint(node.ekmip)).try_call(Operation::Locate, vec![]).is_err());
+    let client = Credentials::issue(&node, "svm1").await;
+    let mut kmip = Kmip::connect_new(&client.endpoint(node.ekmip)).await;
+    assert_eq!(kmip.get(keys.keys().next().unwrap()).reason(), Some(ResultReason::PermissionDenied));
+    let change = json!({ "onboard": { "synchronize": true, "existing_passphrase": PASSPHRASE } });
+    assert_eq!(node.ask("PATCH", &format!("/security/key-managers/{onboard}?return_timeout=30"), Some(change)).await.0, 200);
+    for (id, material) in &keys {
+        assert_eq!(kmip.get(id).material(), *material);
+    }
+    // AWS's secret is given anew, and proven.
+    let state = node.get(&format!("{config}?fields=state")).await;
+    assert_eq!(state["state"]["cluster_state"], false, "{state}");
+    let again = json!({ "access_key_id": common::ACCESS_KEY_ID, "secret_access_key": common::SECRET });
+    let answer = node.ask("PATCH", &format!("{config}?return_timeout=30"), Some(again)).await;
+    assert_eq!(answer.0, 200, "{answer:?}");
+    let other = Credentials::issue(&node, "svm2").await;
+    assert_eq!(Kmip::connect_new(&other.endpoint(node.ekmip)).await.get(&id).material(), material);
+
+    // The code was good once, and the next start needs none.
+    node.stop().await;
+    let node = start("").await.unwrap();
+    for (id, material) in &keys {
+        assert_eq!(Kmip::connect(&client.endpoint(node.ekmip)).get(id).material(), *material);
+    }
+    node.stop().await;
+    std::fs::write(folder.path().join("data/seal.key"), "a5".repeat(32)).unwrap();
+    assert!(start(&format!("[seal]\nadopt = \"{code}\"\n")).await.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

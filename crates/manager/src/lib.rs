@@ -70,6 +70,8 @@ pub struct Options {
     pub store: Arc<dyn Store>,
     /// Where the seal key comes from.
     pub seal: Arc<dyn SealSource>,
+    /// The operator's word that the seal key of the store is lost: the code that the start has given.
+    pub adopt_seal: Option<String>,
     /// The way to AWS.
     pub aws: Environment,
     /// Time.
@@ -143,9 +145,9 @@ impl Manager {
             Ok(Founding { settings: options.settings.clone(), admin_password_hash })
         };
         let made = cluster::found(&*options.store, &seal, options.clock.utc(), founding).await.map_err(text)?;
+        cluster::check_seal(&*options.store, &seal, options.clock.utc(), options.adopt_seal.as_deref()).await?;
         let view = View::load(Arc::clone(&options.store), options.indexer).await.map_err(text)?;
         let cluster = view.only::<ClusterRecord>().map_err(text)?;
-        cluster::check_seal(&cluster.record, &seal)?;
         let stored = view.only::<Settings>().map_err(text)?.record;
         for name in stored.differences(&options.settings) {
             tracing::warn!(
