@@ -615,6 +615,10 @@ async fn no_get_fails_while_keys_move() {
 async fn the_passphrase_is_changed_and_brings_the_onboard_key_back() {
     let scene = scene().await;
     let keys = scene.make(3);
+    scene.node.svm("svm2").await;
+    let (status, body) = scene.node.enable(enable_body("svm2", &scene.kms, &scene.key)).await;
+    assert_eq!(status, 201, "{body}");
+    let other = body["records"][0]["uuid"].as_str().unwrap().to_owned();
     let path = format!("/security/key-managers/{}", scene.onboard);
     let patch = async |node: &Node, onboard: Value| node.ask("PATCH", &format!("{path}?return_timeout=30"), Some(json!({ "onboard": onboard }))).await;
     for (change, expected) in [
@@ -662,6 +666,7 @@ async fn the_passphrase_is_changed_and_brings_the_onboard_key_back() {
     assert_eq!(scene.state_of(&scene.onboard).await, "blocked");
     assert!(scene.key_ids(&scene.onboard).await.iter().all(|id| id["restored"] == false));
     assert_eq!(code(&scene.node.enable(scene.body(true)).await), "65537551", "keys that do not open cannot be moved");
+    assert_eq!(code(&scene.migrate(&other, &scene.onboard).await), "65537551", "nor can others come");
     assert_eq!(code(&patch(&scene.node, json!({ "synchronize": true, "existing_passphrase": PASSPHRASE })).await), "65536139", "the old one is gone");
     assert_eq!(patch(&scene.node, json!({ "synchronize": true, "existing_passphrase": NEXT_PASSPHRASE })).await.0, 200);
     scene.check(&keys);
