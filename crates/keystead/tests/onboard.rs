@@ -766,4 +766,13 @@ async fn the_admin_svm_keeps_its_keys_onboard_and_nothing_goes_while_keys_are_th
     assert_eq!(node.get("/security/key-managers").await["num_records"], 0);
     assert_eq!(code(&delete(&path).await), "4");
     assert_eq!(admin.create(vec![]).reason(), Some(ResultReason::PermissionDenied));
+
+    // A new one has nothing of the old one, though it begins with the same versions.
+    let next = self::onboard(&node).await;
+    assert_ne!(next, onboard);
+    let again = admin.created(vec![Attribute::name("same")]);
+    let material = admin.get(&again).material();
+    let toml = toml_for(&kms, node.folder.path());
+    let node = Node::start_in(node.stop().await, &toml, Hooks::default()).await.unwrap();
+    assert_eq!(Kmip::connect(&client.endpoint(node.ekmip)).get(&again).material(), material);
 }

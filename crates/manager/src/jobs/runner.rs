@@ -228,6 +228,10 @@ async fn transact(context: &JobContext, kind: &JobKind, plan: Plan) -> Committed
         match context.manager.store.transact(txn.clone()).await {
             Ok(revision) => {
                 context.step("commit", "after");
+                if matches!(plan.afterwards, Afterwards::Retire(..)) {
+                    // What the view still shows of the onboard key manager's could be opened into memory again.
+                    context.manager.view.reached(revision).await;
+                }
                 after(context, plan.afterwards);
                 context.manager.view.reached(revision).await;
                 return Committed::Done;
