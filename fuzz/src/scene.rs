@@ -215,6 +215,7 @@ async fn enabled(manager: &Manager, aws: &Aws, name: &str) -> Uuid {
         secret_access_key: Some(SECRET.to_owned().into()),
         proxy_password: None,
         skip_verify: false,
+        migrate_keys: false,
     };
     let accepted = manager.enable_aws_kms(&admin, request).await.unwrap();
     let job = manager.wait_job(accepted.job, Duration::from_secs(60)).await.unwrap();

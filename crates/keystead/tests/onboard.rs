@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::faulty::Faulty;
+use common::faulty::{Faulty, Mood};
 use common::kmip::{Credentials, Kmip, uid};
 use common::{ManualClock, Node, code, enable_body, eventually, stand_in, toml_for};
 use keystead::serve::Hooks;
@@ -368,6 +368,45 @@ async fn an_enable_without_a_move_where_no_key_is_left() {
         2,
         "what is known of destroyed keys stays"
     );
+}
+
+/// The store goes away in the middle of a move, and AWS after a turn: keys are served meanwhile, and the move goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn outages_in_the_middle_of_a_move() {
+    let scene = scene().await;
+    let keys = scene.make(250);
+    scene.stop.at("enable.batch.before");
+    let (status, headers, body) = scene.node.call("POST", "/security/aws-kms", Some(scene.body(true))).await;
+    assert_eq!(status, 202, "{body}");
+    let config = headers["location"].to_str().unwrap().rsplit('/').next().unwrap().to_owned();
+    scene.stop.held().await;
+    scene.store.set(Mood::Unavailable);
+    scene.stop.go_on();
+    scene.check(&keys);
+    assert_eq!(scene.state_of(&config).await, "mixed");
+    scene.store.set(Mood::Good);
+    eventually("the move must end", async || (scene.state_of(&config).await == "active").then_some(())).await;
+    scene.check(&keys);
+    assert_eq!(scene.versions().await, [[2].into(), [2].into(), [].into()]);
+
+    // Away: AWS is only needed at the beginning.
+    scene.stop.at("migrate.batch.before");
+    let away = scene.node.ask("POST", &format!("/security/key-managers/{config}/migrate"), Some(json!({ "uuid": scene.onboard }))).await;
+    assert_eq!(away.0, 202, "{away:?}");
+    scene.stop.held().await;
+    scene.kms.add_fault(FaultRule::always(Fault::CaptivePortal));
+    scene.stop.go_on();
+    eventually("the move must end", async || (scene.versions().await == [[3].into(), [].into(), [3].into()]).then_some(())).await;
+    scene.check(&keys);
+
+    // And one that cannot begin leaves all as it is.
+    let answer = scene.migrate(&scene.onboard, &config).await;
+    assert_eq!(code(&answer), "65537915", "{answer:?}");
+    assert_eq!(scene.versions().await, [[3].into(), [].into(), [3].into()]);
+    scene.check(&keys);
+    scene.kms.clear_faults();
+    assert_eq!(scene.migrate(&scene.onboard, &config).await.0, 201);
+    scene.check(&keys);
 }
 
 /// The enabling is deleted while AWS hangs: keys stay where they are, and go on being made there.

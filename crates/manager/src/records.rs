@@ -576,3 +576,26 @@ pub struct ClaimRecord {
     /// The node.
     pub node: Uuid,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_store_of_an_older_version_still_reads() {
+        let old = format!("{{\"svm\":\"{0}\",\"manager\":\"{0}\",\"state\":\"svm_kek_rekey\",\"kek_version\":3}}", Uuid::nil());
+        let read: KeyStoreRecord = serde_json::from_str(&old).unwrap();
+        assert_eq!((read.onboard, read.other, read.state), (false, None, KeyStoreState::SvmKekRekey));
+    }
+
+    #[test]
+    fn a_reservation_names_its_configuration_until_it_is_stored() {
+        let (own, next) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let store = |state, other| KeyStoreRecord { svm: Uuid::nil(), manager: own, onboard: true, state, kek_version: 1, other };
+        assert_eq!(store(KeyStoreState::Initializing, None).reserved_for(), Some(own));
+        assert_eq!(store(KeyStoreState::Switching, Some(next)).reserved_for(), Some(next));
+        assert_eq!(store(KeyStoreState::Mixed, Some(next)).reserved_for(), None);
+        assert!(store(KeyStoreState::Switching, Some(next)).is_for(next) && !store(KeyStoreState::Mixed, Some(next)).is_for(next));
+        assert_eq!(store(KeyStoreState::Switching, Some(next)).without_move(), store(KeyStoreState::Active, None));
+    }
+}
