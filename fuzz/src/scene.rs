@@ -149,6 +149,7 @@ impl Scene {
         let options = Options {
             store: store.clone(),
             seal: Arc::new(SealKey),
+            adopt_seal: None,
             aws: Environment::new(environment).unwrap(),
             clock: clock.clone(),
             random: random.clone(),
@@ -167,6 +168,7 @@ impl Scene {
             job_concurrency: 1,
             indexer: Arc::new(keystead_ekmip::index),
             fips_check: Arc::new(keystead_ekmip::fips_refusal),
+            algorithm: Arc::new(keystead_ekmip::algorithm),
             ekmip_probe: Arc::new(keystead_ekmip::Probe),
         };
         // Nobody logs in.
@@ -214,6 +216,7 @@ async fn enabled(manager: &Manager, aws: &Aws, name: &str) -> Uuid {
         secret_access_key: Some(SECRET.to_owned().into()),
         proxy_password: None,
         skip_verify: false,
+        migrate_keys: false,
     };
     let accepted = manager.enable_aws_kms(&admin, request).await.unwrap();
     let job = manager.wait_job(accepted.job, Duration::from_secs(60)).await.unwrap();

@@ -18,7 +18,7 @@ mod stored;
 mod unit;
 
 pub use approved::fips_refusal;
-pub use managed::index;
+pub use managed::{algorithm, index};
 pub use probe::Probe;
 pub use server::{Limits, serve};
 

@@ -338,6 +338,16 @@ pub fn index(attributes: &[u8]) -> Vec<u64> {
     Managed::decode(Uuid::nil(), attributes).map(|managed| managed.terms()).unwrap_or_default()
 }
 
+/// Which algorithm a stored object is for, and how long its key is: `AES-256`. `None` for one that says nothing of it.
+pub fn algorithm(attributes: &[u8]) -> Option<String> {
+    let object = Managed::decode_some(Uuid::nil(), attributes, &[Tag::CryptographicAlgorithm, Tag::CryptographicLength]).ok()?;
+    let name = format!("{:?}", object.enumeration::<CryptographicAlgorithm>(Tag::CryptographicAlgorithm)?);
+    Some(match object.integer(Tag::CryptographicLength) {
+        Some(bits) => format!("{name}-{bits}"),
+        None => name,
+    })
+}
+
 /// Whether a client may give an attribute when it makes an object.
 pub fn may_create(identity: &Identity<'_>) -> bool {
     match identity {

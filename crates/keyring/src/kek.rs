@@ -1,4 +1,4 @@
-//! The key encryption key of an SVM, in one version.
+//! The key encryption key of an SVM, in one version. The onboard key is of the same kind: its owner is the onboard key manager, and what it wraps are KEKs.
 
 use crate::aead::{AeadError, Cipher, aad};
 use crate::locked::{KEY_BYTES, LockedKey};
@@ -7,7 +7,7 @@ use subtle::ConstantTimeEq;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-/// One version of an SVM's KEK. It never leaves the process but inside AWS's Encrypt.
+/// One version of an SVM's KEK. It never leaves the process but inside AWS's Encrypt, or wrapped by the onboard key; that one leaves it sealed.
 pub struct Kek {
     svm: Uuid,
     version: u32,
@@ -59,7 +59,7 @@ impl Kek {
         self.version
     }
 
-    /// The key bytes, for AWS's Encrypt alone.
+    /// The key bytes: for AWS's Encrypt, and for wrapping by the onboard key manager, alone.
     pub fn expose(&self) -> &[u8; KEY_BYTES] {
         self.key.expose()
     }

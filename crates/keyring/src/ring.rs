@@ -52,6 +52,13 @@ impl Keyring {
         self.read().range((svm, 0)..=(svm, u32::MAX)).map(|((_, version), _)| *version).collect()
     }
 
+    /// The SVMs with a KEK in memory.
+    pub fn svms(&self) -> Vec<Uuid> {
+        let mut svms: Vec<Uuid> = self.read().keys().map(|(svm, _)| *svm).collect();
+        svms.dedup();
+        svms
+    }
+
     /// Drops, and so wipes, every version of the SVM's KEK. Returns how many there were.
     pub fn forget(&self, svm: Uuid) -> usize {
         let mut keks = self.write();
@@ -98,7 +105,7 @@ mod tests {
         ring.insert(Kek::generate(a, 1));
         ring.insert(Kek::generate(a, 2));
         ring.insert(Kek::generate(b, 1));
-        assert_eq!(ring.versions(a), [1, 2]);
+        assert_eq!((ring.versions(a), ring.svms()), (vec![1, 2], vec![a, b]));
         assert_eq!(ring.forget(a), 2);
         assert!(ring.get(a, 1).is_none());
         assert!(ring.get(b, 1).is_some());

@@ -143,6 +143,8 @@ pub struct SealSection {
     pub credential: Option<String>,
     /// A command, run by `/bin/sh -c`, that prints 64 hexadecimal digits.
     pub command: Option<String>,
+    /// Where the seal key is lost for good: the code that a start with another one gives. It is good once.
+    pub adopt: Option<String>,
 }
 
 /// `[jobs]`.

@@ -183,7 +183,7 @@ mod tests {
     fn one_source_at_a_time() {
         let temporary = tempfile::tempdir().unwrap();
         let folder = Folder::open(temporary.path()).unwrap();
-        let both = SealSection { file: Some("x".into()), command: Some("y".into()), credential: None };
+        let both = SealSection { file: Some("x".into()), command: Some("y".into()), ..SealSection::default() };
         assert!(open(&both, &folder, false).is_err());
     }
 }

@@ -122,6 +122,7 @@ pub async fn node(config: Config, hooks: Hooks, stop: CancellationToken, ready: 
     let options = Options {
         store,
         seal,
+        adopt_seal: config.seal.adopt.clone(),
         aws,
         clock: hooks.clock,
         random: hooks.random,
@@ -140,6 +141,7 @@ pub async fn node(config: Config, hooks: Hooks, stop: CancellationToken, ready: 
         job_concurrency: config.jobs.concurrency.unwrap_or(JOBS),
         indexer: Arc::new(keystead_ekmip::index),
         fips_check: Arc::new(keystead_ekmip::fips_refusal),
+        algorithm: Arc::new(keystead_ekmip::algorithm),
         ekmip_probe: Arc::new(keystead_ekmip::Probe),
     };
     let given = config.admin_password.clone();

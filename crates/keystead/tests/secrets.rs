@@ -25,7 +25,12 @@ const REKEY_SECRET: &str = "rek/Jy5+Dv\"4iOz6Mh2wTl";
 const PROXY_PASSWORD: &str = "prx/Fa8:Nc\"1eKs5Rg7xUb";
 const NEXT_PASSWORD: &str = "nxt-Sv4\"c/9+Lt&bM2ü";
 
-const PLANTED: &[&str] = &[ADMIN_PASSWORD, AWS_SECRET, WRONG_SECRET, NEW_SECRET, REKEY_SECRET, PROXY_PASSWORD, NEXT_PASSWORD];
+const PASSPHRASE: &str = "pas/Mk2+Hx\"6yTq9Wd4rLs-8Jn&ü/cluster";
+const WRONG_PASSPHRASE: &str = "wpp/Tg5+Cz\"3eBn7Vk1sQy-2Fm&ö/cluster";
+const NEXT_PASSPHRASE: &str = "npp/Rw8+Jd\"1uXh4Zb6kPa-5Ls&ä/cluster";
+
+const PLANTED: &[&str] =
+    &[ADMIN_PASSWORD, AWS_SECRET, WRONG_SECRET, NEW_SECRET, REKEY_SECRET, PROXY_PASSWORD, NEXT_PASSWORD, PASSPHRASE, WRONG_PASSPHRASE, NEXT_PASSPHRASE];
 
 /// Every form of a secret that is looked for.
 fn forms(secret: &[u8]) -> Vec<(String, Vec<u8>)> {
@@ -171,6 +176,25 @@ async fn no_output_holds_a_planted_secret() {
         let (status, _) = out.call_raw("POST", post, Some(broken.into_bytes())).await;
         assert_eq!(status, 400);
     }
+
+    // The cluster passphrase: refused, taken, wrong, changed, used.
+    let managers = "/security/key-managers?return_timeout=60&return_records=true";
+    assert_eq!(out.call("POST", managers, Some(json!({ "onboard": { "passphrase": PASSPHRASE, "existing_passphrase": WRONG_PASSPHRASE } }))).await.0, 400);
+    assert_eq!(out.call("POST", managers, Some(json!({ "onboard": { "passphrase": format!("{PASSPHRASE}{}", "x".repeat(300)) } }))).await.0, 400);
+    let (status, made) = out.call("POST", managers, Some(json!({ "onboard": { "passphrase": PASSPHRASE } }))).await;
+    assert_eq!(status, 201, "{made}");
+    let onboard = format!("/security/key-managers/{}?return_timeout=60", made["records"][0]["uuid"].as_str().unwrap());
+    for (change, status) in [
+        (json!({ "passphrase": NEXT_PASSPHRASE, "existing_passphrase": WRONG_PASSPHRASE }), 400),
+        (json!({ "passphrase": NEXT_PASSPHRASE, "existing_passphrase": PASSPHRASE }), 200),
+        (json!({ "synchronize": true, "existing_passphrase": NEXT_PASSPHRASE }), 200),
+        (json!({ "passphrase": { "x": PASSPHRASE } }), 400),
+    ] {
+        assert_eq!(out.call("PATCH", &onboard, Some(json!({ "onboard": change }))).await.0, status);
+    }
+    out.call("GET", "/security/key-managers?fields=**", None).await;
+    out.call("GET", "/security/key-managers?fields=onboard.passphrase", None).await;
+    out.call("GET", "/security/key-stores?fields=**", None).await;
 
     // What succeeds.
     let (status, enabled) = out.call("POST", post, body(json!({}))).await;

@@ -59,14 +59,12 @@ impl Manager {
         if cluster.metrocluster {
             return Err(Error::new(Code::MetroCluster));
         }
-        let taken = inner.fresh::<KeyStoreRecord>(svm.record.uuid).await?;
+        // Read before the feature levels are looked at: without quorum, that is what is said.
+        inner.fresh::<KeyStoreRecord>(svm.record.uuid).await?;
         feature_levels(inner)?;
-        if taken.is_some() {
-            return Err(already(&svm.record.name));
-        }
-        crate::jobs::enable::refuse_onboard_keys(inner, svm.record.uuid).await?;
-
+        let migrate = request.migrate_keys || cluster.migrate_on_enable;
         let config = inner.random.uuid();
+        let mut reserved = reserve(inner, &svm, config, migrate).await?;
         let kind = JobKind::Enable {
             config,
             svm: svm.record.uuid,
@@ -74,17 +72,12 @@ impl Manager {
             secret_access_key: request.secret_access_key.as_ref().map(|secret| seal(inner, &secret_place(config), secret)),
             proxy_password: request.proxy_password.as_ref().map(|password| seal(inner, &proxy_password_place(config), password)),
             skip_verify: request.skip_verify,
+            migrate,
         };
-        let reservation = KeyStoreRecord { svm: svm.record.uuid, manager: config, state: KeyStoreState::Initializing, kek_version: 0 };
         let reservation_key = key::<KeyStoreRecord>(svm.record.uuid);
-        let txn = Txn::new()
-            .when(Compare::Absent(reservation_key.clone()))
-            .when(Compare::Unchanged(svm.key.clone(), svm.revision))
-            .when(Compare::EmptyPrefix(onboard_keys_prefix(svm.record.uuid)))
-            .put(reservation_key.clone(), reservation.encode()?);
         let job = inner.new_job(who, "POST /api/security/aws-kms", kind, Some((svm.record.uuid, svm.record.name.clone())));
-        inner
-            .accept(job, config, txn, |failed| {
+        loop {
+            let accepted = inner.accept(job.clone(), config, reserved, |failed| {
                 if failed == reservation_key {
                     already(&svm.record.name)
                 } else if failed == svm.key {
@@ -92,8 +85,13 @@ impl Manager {
                 } else {
                     Error::new(Code::KeysOnAdminSvm)
                 }
-            })
-            .await
+            });
+            match accepted.await {
+                // Another POST, or the first key of the SVM, was faster: what is there now says which. It ends when nobody changes the key store at the same moment.
+                Err(error) if error.code == Code::AlreadyConfigured => reserved = reserve(inner, &svm, config, migrate).await?,
+                answer => return answer,
+            }
+        }
     }
 
     /// Starts to change a configuration.
@@ -128,7 +126,7 @@ impl Manager {
             return self.delete_reservation(who, uuid, description).await;
         };
         may_change(who, Some(config.record.svm))?;
-        crate::jobs::delete::refuse_live_keys(inner, config.record.svm).await?;
+        crate::jobs::delete::refuse_live_keys_of(inner, &config.record).await?;
         self.start_job(who, &config, description, JobKind::Delete { config: uuid }).await
     }
 
@@ -144,10 +142,11 @@ impl Manager {
     /// Starts to replace the SVM's KEK by a new version, and to wrap every key again.
     ///
     /// # Errors
-    /// 4; 65539436; 65537556 while blocked or unavailable; 65537559 where the SVM has no keys, since then there is nothing that the KEK protects.
+    /// 4; 65539436; 65539437; 65537547; 65537610; 65537556 while blocked or unavailable; 65537559 where the SVM has no keys, since then there is nothing that the KEK protects.
     pub async fn rekey_internal(&self, who: &Principal, uuid: Uuid) -> Result<Accepted> {
         let inner = self.inner();
         let config = self.ready(who, uuid)?;
+        crate::jobs::restore::has_the_keys(inner, &config.record).await?;
         let state = inner.polls.state(config.record.svm);
         if !state.serves() {
             return Err(Error::with(Code::Blocked, state.describe()));
@@ -165,10 +164,11 @@ impl Manager {
     /// Starts to wrap the KEK under another customer key.
     ///
     /// # Errors
-    /// 4; 65539436; 6, 262186, 262212, 262245 and 262247 for the new endpoint and credentials, as in PATCH.
+    /// 4; 65539436; 65539437; 65537547; 65537610; 6, 262186, 262212, 262245 and 262247 for the new endpoint and credentials, as in PATCH.
     pub async fn rekey_external(&self, who: &Principal, uuid: Uuid, request: RekeyExternalRequest) -> Result<Accepted> {
         let inner = self.inner();
         let config = self.ready(who, uuid)?;
+        crate::jobs::restore::has_the_keys(inner, &config.record).await?;
         let mut change = StoredChange { by_admin: is_admin(who), ..stored_change(inner, &config.record, request.new) };
         if change.credentials_source.is_none() && config.record.settings.credentials_source.is_some() && change.access_key_id.is_some() {
             // An access key for the new customer key takes the place of the source.
@@ -187,11 +187,15 @@ impl Manager {
     pub async fn state(&self, uuid: Uuid) -> Result<Health> {
         let inner = self.inner();
         let config = stored(inner, uuid)?;
+        if !inner.has_aws_kek(config.record.svm) {
+            // Its keys are with the onboard key manager: nothing here depends on AWS.
+            return Ok(Health { good: true, code: None, message: String::new() });
+        }
         let state = inner.polls.state(config.record.svm);
         if state.is_available() {
             return Ok(Health { good: true, code: None, message: String::new() });
         }
-        let what = if state.serves() { "AWS KMS key protection is at risk" } else { Code::KeyProtectionUnavailable.text() };
+        let what = if state.serves() { "AWS KMS key protection is at risk" } else { "AWS KMS key protection is unavailable" };
         let message = format!("{what} on the following nodes: {} - {}", inner.node.name, state.describe());
         Ok(Health { good: state.serves(), code: Some(Code::KeyProtectionUnavailable), message })
     }
@@ -242,7 +246,7 @@ impl Manager {
         may_change(who, Some(store.record.svm))?;
         let svm = inner.svm_ref(store.record.svm);
         let job = inner.new_job(who, description, JobKind::Done, Some((svm.uuid, svm.name)));
-        let txn = Txn::new().when(Compare::Unchanged(store.key.clone(), store.revision)).delete(store.key);
+        let txn = crate::jobs::enable::unreserve(store, uuid);
         inner.accept(job, uuid, txn, |_| Error::with(Code::InUse, "the enabling has just ended; look again")).await
     }
 }
@@ -309,8 +313,37 @@ fn stored(inner: &Inner, uuid: Uuid) -> Result<Stored<AwsKmsRecord>> {
     inner.view.get::<AwsKmsRecord>(uuid)?.ok_or_else(|| Error::new(Code::NotFound).target("uuid"))
 }
 
-fn reservation(inner: &Inner, config: Uuid) -> Option<Stored<KeyStoreRecord>> {
-    inner.view.all::<KeyStoreRecord>().into_iter().find(|store| store.record.manager == config && store.record.state == KeyStoreState::Initializing)
+/// The transaction that reserves an SVM for a configuration.
+///
+/// # Errors
+/// 65537910; 65537551; 65537912.
+async fn reserve(inner: &Inner, svm: &Stored<SvmRecord>, config: Uuid, migrate: bool) -> Result<Txn> {
+    let uuid = svm.record.uuid;
+    let store_key = key::<KeyStoreRecord>(uuid);
+    let txn = Txn::new().when(Compare::Unchanged(svm.key.clone(), svm.revision));
+    let Some(store) = inner.fresh::<KeyStoreRecord>(uuid).await? else {
+        crate::jobs::enable::refuse_onboard_keys(inner, uuid).await?;
+        let reservation = KeyStoreRecord { svm: uuid, manager: config, onboard: false, state: KeyStoreState::Initializing, kek_version: 0, other: None };
+        let txn = txn.when(Compare::Absent(store_key.clone())).when(Compare::EmptyPrefix(onboard_keys_prefix(uuid)));
+        return Ok(txn.put(store_key, reservation.encode()?));
+    };
+    // The onboard key manager is nobody's own. Its keys move with this enable, or they are in its way.
+    if !store.record.onboard || store.record.state != KeyStoreState::Active || inner.configuration_of(uuid).is_some() {
+        return Err(already(&svm.record.name));
+    }
+    inner.onboard_key_for_moving()?;
+    let mut txn = txn.when(Compare::Unchanged(store_key.clone(), store.revision));
+    if !migrate {
+        crate::jobs::enable::refuse_live_keys(inner, uuid).await?;
+        txn = txn.when(Compare::EmptyPrefix(keys_prefix(uuid)));
+    }
+    let reservation = KeyStoreRecord { state: KeyStoreState::Switching, other: Some(config), ..store.record };
+    Ok(txn.put(store_key, reservation.encode()?))
+}
+
+/// The reservation for a configuration that is not stored yet.
+pub(crate) fn reservation(inner: &Inner, config: Uuid) -> Option<Stored<KeyStoreRecord>> {
+    inner.view.all::<KeyStoreRecord>().into_iter().find(|store| store.record.reserved_for() == Some(config))
 }
 
 fn already(svm: &str) -> Error {

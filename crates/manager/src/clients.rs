@@ -247,7 +247,7 @@ impl Manager {
         for ca in inner.view.all::<EkmipClientCaRecord>().into_iter().filter(|ca| ca.record.expiry > now) {
             table.cas.push((ca.record.svm, der(&ca.record.certificate)?));
         }
-        table.svms = self.svms().into_iter().filter(|svm| svm.kind == SvmKind::Data).map(|svm| (svm.uuid, svm.name)).collect();
+        table.svms = self.svms().into_iter().map(|svm| (svm.uuid, svm.name)).collect();
         Ok(table)
     }
 
@@ -363,8 +363,8 @@ fn issue(inner: &Inner, common_name: &str, uri: String, csr: Option<String>, exp
 fn data_svm(inner: &Inner, who: &Principal, svm: &SvmSelector) -> Result<Stored<SvmRecord>> {
     let svm = select_svm(inner, svm)?;
     may_change(who, Some(svm.record.uuid))?;
-    if svm.record.kind == SvmKind::Admin {
-        return Err(Error::with(Code::AdminSvm, "EKMIP clients belong to data SVMs").target("svm"));
+    if svm.record.kind == SvmKind::Admin && inner.onboard()?.is_none() {
+        return Err(Error::with(Code::AdminSvm, "its keys are kept by the onboard key manager, which the cluster does not have").target("svm"));
     }
     Ok(svm)
 }

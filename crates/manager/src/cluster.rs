@@ -11,9 +11,10 @@ use crate::records::{
 use crate::seal::Seal;
 use crate::settings::{Settings, SettingsChange};
 use crate::{Code, Error, Manager, Result};
+use aws_lc_rs::digest;
 use jiff::{SignedDuration, Timestamp};
 use keystead_awskms::Egress;
-use keystead_store::{Compare, Store, Txn};
+use keystead_store::{Compare, Range, Store, Txn};
 use secrecy::{ExposeSecret, SecretString};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -22,14 +23,18 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// What this version can do; a node publishes it. A cluster has a feature when all of its nodes have it.
-pub const FEATURE_LEVEL: u32 = 1;
+pub const FEATURE_LEVEL: u32 = 2;
 /// The feature level that AWS KMS needs (65537901).
 pub const AWS_KMS_FEATURE_LEVEL: u32 = 1;
+/// The feature level that the onboard key manager, and moving keys, needs (65536968).
+pub const ONBOARD_FEATURE_LEVEL: u32 = 2;
 
 /// A known text, sealed when the cluster is made.
 const SEAL_CHECK: &[u8] = b"this store was sealed with this key";
 const SEAL_CHECK_PLACE: &str = "/cluster#seal_check";
 const AUTHORITY_PLACE: &str = "/certificate-authority#private_key";
+/// More nodes than a cluster has.
+const MOST_NODES: usize = 100;
 /// How long before its end an EKMIP server's certificate is made anew; where it lives for a short time, when a third of that is left.
 const RENEW_BEFORE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// How often it is looked at, at the least.
@@ -57,12 +62,7 @@ pub async fn found(store: &dyn Store, seal: &Seal, now: Timestamp, founding: imp
     let founding = founding().await?;
     let admin_svm = SvmRecord { uuid: Uuid::new_v4(), name: founding.settings.cluster_name.clone(), comment: String::new(), kind: SvmKind::Admin };
     let cluster = ClusterRecord { uuid: Uuid::new_v4(), admin_svm: admin_svm.uuid, seal_check: seal.seal(SEAL_CHECK_PLACE, SEAL_CHECK), created: now };
-    let authority = CertificateAuthority::generate(&format!("{} Keystead CA", founding.settings.cluster_name), now).map_err(Error::unexpected)?;
-    let private_key = authority.private_key_pem();
-    let authority = AuthorityRecord {
-        certificate: authority.certificate_pem().to_owned(),
-        private_key: seal.seal(AUTHORITY_PLACE, private_key.expose_secret().as_bytes()),
-    };
+    let authority = new_authority(&founding.settings, seal, now)?;
     let account = AccountRecord { name: crate::accounts::ADMIN.to_owned(), role: StoredRole::Admin, password_hash: founding.admin_password_hash };
     let txn = Txn::new()
         .when(Compare::Absent(cluster_key.clone()))
@@ -183,18 +183,48 @@ impl Manager {
     }
 }
 
-/// Checks that the store was sealed with this seal key.
+/// Checks that the store was sealed with this seal key. Where the right one is lost for good, and the operator says so with the code that this gives, the store is given to this one: the
+/// cluster gets a new CA, and what can be brought back is (`docs/decisions/0019-onboard.md`). The code is good for one change.
 ///
 /// # Errors
 /// A text for the operator.
-pub(crate) fn check_seal(cluster: &ClusterRecord, seal: &Seal) -> std::result::Result<(), String> {
-    match seal.open_bytes(SEAL_CHECK_PLACE, &cluster.seal_check) {
-        Ok(text) if text.as_slice() == SEAL_CHECK => Ok(()),
-        _ => {
-            Err("the seal key is not the one that this store was sealed with; put the right one back: without it, the AWS secrets in the store cannot be read"
-                .to_owned())
-        }
+pub(crate) async fn check_seal(store: &dyn Store, seal: &Seal, now: Timestamp, adopt: Option<&str>) -> std::result::Result<(), String> {
+    let text = |error: Error| error.detail.unwrap_or(error.message);
+    let read =
+        async |key: String| store.get(&key).await.map_err(|error| error.to_string())?.ok_or_else(|| format!("the record {key} is missing from the store"));
+    let cluster = Stored::<ClusterRecord>::decode(&read(key::<ClusterRecord>("")).await?).map_err(text)?;
+    if seal.open_bytes(SEAL_CHECK_PLACE, &cluster.record.seal_check).is_ok_and(|text| text.as_slice() == SEAL_CHECK) {
+        return Ok(());
     }
+    let code: String = digest::digest(&digest::SHA256, &cluster.record.seal_check.0).as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    if adopt != Some(code.as_str()) {
+        return Err(format!(
+            "the seal key is not the one that this store was sealed with; put the right one back: without it, the AWS secrets in the store cannot be read. \
+             Only if it is lost for good: [seal] adopt = \"{code}\" gives the store to this one; the AWS secrets and the cluster's CA are lost then"
+        ));
+    }
+    let settings = Stored::<Settings>::decode(&read(key::<Settings>("")).await?).map_err(text)?;
+    let certificates = store.range(Range::prefix(EkmipCertificateRecord::PREFIX, MOST_NODES)).await.map_err(|error| error.to_string())?;
+    let authority = new_authority(&settings.record, seal, now).map_err(text)?;
+    let adopted = ClusterRecord { seal_check: seal.seal(SEAL_CHECK_PLACE, SEAL_CHECK), ..cluster.record };
+    let txn = Txn::new()
+        .when(Compare::Unchanged(cluster.key.clone(), cluster.revision))
+        .put(cluster.key, adopted.encode().map_err(text)?)
+        .put(key::<AuthorityRecord>(""), authority.encode().map_err(text)?);
+    let txn = certificates.entries.into_iter().fold(txn, |txn, certificate| txn.delete(certificate.key));
+    store.transact(txn).await.map_err(|error| error.to_string())?;
+    tracing::warn!(
+        "the store is sealed with another seal key from now on: give each AWS KMS configuration its secrets anew, issue EKMIP clients new certificates, and bring the onboard key back with the \
+         cluster passphrase"
+    );
+    Ok(())
+}
+
+fn new_authority(settings: &Settings, seal: &Seal, now: Timestamp) -> Result<AuthorityRecord> {
+    let authority = CertificateAuthority::generate(&format!("{} Keystead CA", settings.cluster_name), now).map_err(Error::unexpected)?;
+    let private_key = authority.private_key_pem();
+    let private_key = seal.seal(AUTHORITY_PLACE, private_key.expose_secret().as_bytes());
+    Ok(AuthorityRecord { certificate: authority.certificate_pem().to_owned(), private_key })
 }
 
 /// Writes this node's own record.

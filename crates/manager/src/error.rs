@@ -84,6 +84,13 @@ codes! {
     FipsRefused = 52559974, "FIPS mode cannot be turned on: things exist that it would refuse";
 
     // Key managers.
+    WrongPassphrase = 65536139, "The existing passphrase is not the cluster's";
+    SamePassphrase = 65536150, "The new passphrase is the same as the old one";
+    PassphraseLength = 65536404, "The passphrase does not have the length that is allowed";
+    PassphraseNeeded = 65536917, "The existing passphrase is needed";
+    SameKeyManager = 65536959, "The source and the destination are the same key manager";
+    NodesUnhealthy = 65536968, "Keys cannot be moved: not all nodes of the cluster are healthy";
+    KeyManagerNotFound = 65537117, "The key manager does not exist";
     OutOfQuorum = 65536600, "The nodes are out of quorum";
     NotAllKeysRestored = 65536082, "Not all keys were restored";
     DeleteViewNotLoaded = 65536817, "The keys of the SVM could not be counted since this node has not loaded them yet";
@@ -97,12 +104,14 @@ codes! {
     NoInput = 65537541, "No field to change is given";
     KekMissingOnNode = 65537543, "The KEK of the SVM is missing on a node";
     KekMissing = 65537544, "The wrapped KEK of the SVM is missing";
-    KeyProtectionUnavailable = 65537551, "AWS KMS key protection is unavailable";
+    KeysAreOnboard = 65537547, "Keys of the SVM are stored on the admin SVM";
+    KeyProtectionUnavailable = 65537551, "Key protection is unavailable";
     EkmipUnreachable = 65537552, "The EKMIP servers cannot be reached";
     Blocked = 65537556, "The key manager of the SVM is blocked";
     NoKeys = 65537559, "The SVM has no keys yet";
     NotAllNodesOnline = 65537566, "Not all nodes of the cluster are online";
     KeystoreSwitching = 65537610, "The key store of the SVM is being switched";
+    MigrateSwitching = 65537611, "Keys cannot be moved: the key store of the SVM is being switched";
     EnableCredentials = 65537900, "AWS KMS was not enabled for the SVM: AWS refuses the access key or its secret";
     FeatureLevel = 65537901, "AWS KMS cannot be enabled: not all nodes run a version that supports it";
     StoreSecretFailed = 65537906, "The secret access key could not be stored";
@@ -117,6 +126,8 @@ codes! {
     CannotConnect = 65537921, "AWS KMS cannot be used with these credentials";
     EmptyAccessKeyId = 65537924, "The access key ID must not be empty";
     NotConfigured = 65537926, "AWS KMS is not configured for the SVM";
+    MigrateInitializing = 65539434, "Keys cannot be moved: the key manager of the SVM is being initialized";
+    MigrateDisabling = 65539435, "Keys cannot be moved: the key manager of the SVM is being disabled";
     Initializing = 65539436, "The key manager of the SVM is being initialized";
     Disabling = 65539437, "The key manager of the SVM is being disabled";
 }

@@ -68,10 +68,14 @@ impl Inner {
 
     fn current_kek_in_view(&self, svm: Uuid) -> Result<Stored<KekRecord>, Failure> {
         let store = self.view.get::<KeyStoreRecord>(svm).map_err(inside)?;
-        let version = store.filter(|store| store.record.state != KeyStoreState::Initializing).map_or(0, |store| store.record.kek_version);
+        let version = store.as_ref().filter(|store| store.record.state != KeyStoreState::Initializing).map_or(0, |store| store.record.kek_version);
         let key = kek_key(svm, version);
         let id = key.strip_prefix(KekRecord::PREFIX).unwrap_or(&key).to_owned();
-        let record = self.view.get::<KekRecord>(id).map_err(inside)?;
+        let mut record = self.view.get::<KekRecord>(id).map_err(inside)?;
+        if record.is_none() && store.is_some_and(|store| store.record.onboard) {
+            // Keys are on their way to the onboard key manager, and it wraps the current version: AWS has wrapped the one before.
+            record = self.view.under::<KekRecord>(&keks_prefix(svm)).pop();
+        }
         record.ok_or_else(|| Failure::here(Outcome::Integrity, format!("version {version} of the wrapped KEK is missing from the store")))
     }
 

@@ -47,6 +47,10 @@ pub(crate) struct Inner {
     pub misses: tokio::sync::Semaphore,
     /// Turns for searches through all keys of an SVM.
     pub scans: tokio::sync::Semaphore,
+    /// A turn for deriving a key from a passphrase.
+    pub passphrases: tokio::sync::Semaphore,
+    /// Says which algorithm a key is for.
+    pub algorithm: crate::keys::Describer,
     /// Tells the program that the password of `admin` is no longer the one of the first start.
     pub admin_password_changed: tokio::sync::Notify,
 }

@@ -20,9 +20,11 @@ mod evidence;
 pub mod fips;
 mod inner;
 mod jobs;
+mod key_managers;
 pub mod keys;
 mod looks;
 pub mod model;
+pub mod onboard;
 pub mod passwords;
 mod poll;
 mod preflight;
@@ -42,7 +44,7 @@ mod view;
 pub mod x509;
 
 pub use accounts::{ADMIN, Login};
-pub use cluster::{AWS_KMS_FEATURE_LEVEL, FEATURE_LEVEL, Founding, ServerIdentity, check as check_settings};
+pub use cluster::{AWS_KMS_FEATURE_LEVEL, FEATURE_LEVEL, Founding, ONBOARD_FEATURE_LEVEL, ServerIdentity, check as check_settings};
 pub use error::{Code, Error, Result};
 pub use jobs::table::JobAction;
 pub use reachability::EkmipProbe;
@@ -74,6 +76,8 @@ pub struct Options {
     pub store: Arc<dyn Store>,
     /// Where the seal key comes from.
     pub seal: Arc<dyn SealSource>,
+    /// The operator's word that the seal key of the store is lost: the code that the start has given.
+    pub adopt_seal: Option<String>,
     /// The way to AWS.
     pub aws: Environment,
     /// Time.
@@ -94,6 +98,8 @@ pub struct Options {
     pub indexer: keys::Indexer,
     /// Says what FIPS mode would refuse of a key, from its attributes.
     pub fips_check: fips::KeyCheck,
+    /// Says which algorithm a key is for, from its attributes.
+    pub algorithm: keys::Describer,
     /// Speaks KMIP to the EKMIP servers of the cluster.
     pub ekmip_probe: Arc<dyn EkmipProbe>,
 }
@@ -147,9 +153,9 @@ impl Manager {
             Ok(Founding { settings: options.settings.clone(), admin_password_hash })
         };
         let made = cluster::found(&*options.store, &seal, options.clock.utc(), founding).await.map_err(text)?;
+        cluster::check_seal(&*options.store, &seal, options.clock.utc(), options.adopt_seal.as_deref()).await?;
         let view = View::load(Arc::clone(&options.store), options.indexer).await.map_err(text)?;
         let cluster = view.only::<ClusterRecord>().map_err(text)?;
-        cluster::check_seal(&cluster.record, &seal)?;
         let stored = view.only::<Settings>().map_err(text)?.record;
         for name in stored.differences(&options.settings) {
             tracing::warn!(
@@ -194,6 +200,8 @@ impl Manager {
             check_looks: Default::default(),
             misses: tokio::sync::Semaphore::new(keys::MISSES_AT_A_TIME),
             scans: tokio::sync::Semaphore::new(keys::SCANS_AT_A_TIME),
+            passphrases: tokio::sync::Semaphore::new(1),
+            algorithm: options.algorithm,
             admin_password_changed: tokio::sync::Notify::new(),
         });
         let manager = Self {
@@ -223,8 +231,8 @@ impl Manager {
         self.stop_writer.cancel();
         self.writer.close();
         self.writer.wait().await;
-        for svm in self.svms() {
-            self.inner.keyring.forget(svm.uuid);
+        for owner in self.inner.keyring.svms() {
+            self.inner.keyring.forget(owner);
         }
     }
 

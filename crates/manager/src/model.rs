@@ -152,6 +152,8 @@ pub struct EnableRequest {
     pub proxy_password: Option<SecretString>,
     /// Skip DescribeKey and the preflight. The round trip of the KEK always happens.
     pub skip_verify: bool,
+    /// Move the keys that the onboard key manager keeps for the SVM, in the same job.
+    pub migrate_keys: bool,
 }
 
 /// What can be set of a configuration and is no secret.
@@ -347,6 +349,47 @@ pub struct EkmipClientCa {
     pub subject: String,
     /// Up to when it is valid.
     pub expiry: Timestamp,
+}
+
+/// The onboard key manager.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OnboardKeyManager {
+    /// The identifier.
+    pub uuid: Uuid,
+    /// Why its keys cannot be used on this node; `None` where they can.
+    pub problem: Option<String>,
+}
+
+/// A key store: a key manager as what keeps keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyStore {
+    /// The key manager's identifier.
+    pub uuid: Uuid,
+    /// Whether it is the onboard key manager; else an AWS KMS configuration.
+    pub onboard: bool,
+    /// Whose it is; none for the cluster's.
+    pub svm: Option<SvmRef>,
+    /// Whether new keys go there, or will.
+    pub enabled: bool,
+    /// `active`, `mixed`, `svm_kek_rekey`, `blocked`, `switching`, `initializing` or `disabling`.
+    pub state: &'static str,
+}
+
+/// A key of a key manager, as it can be shown: not the key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyId {
+    /// Unique among them, and the order in which they are shown.
+    pub uuid: Uuid,
+    /// A key's identifier; or that of an SVM's KEK, with the version: `{svm}/3`.
+    pub key_id: String,
+    /// Whether it is an SVM's KEK; else a key of the data plane.
+    pub is_kek: bool,
+    /// The SVM.
+    pub svm: SvmRef,
+    /// For example `AES-256`; none where nothing is known of it.
+    pub algorithm: Option<String>,
+    /// Whether this node has what opens it in memory.
+    pub restored: bool,
 }
 
 /// Whether a node reaches the EKMIP servers of all nodes.

@@ -308,7 +308,15 @@ impl Inner {
         let settling = lock(&self.polls.settling).clone();
         if changes.has_changed().unwrap_or(false) || configs.is_empty() {
             changes.mark_unchanged();
-            *configs = self.view.all::<AwsKmsRecord>().into_iter().map(|config| (config.record.svm, config)).collect();
+            // One whose keys have moved to the onboard key manager holds no KEK, and AWS has nothing to be asked for.
+            let configs_with_keks = self.view.all::<AwsKmsRecord>().into_iter().filter(|config| self.has_aws_kek(config.record.svm));
+            *configs = configs_with_keks.map(|config| (config.record.svm, config)).collect();
+            // What the onboard key manager has opened leaves memory with its record.
+            for owner in self.keyring.svms() {
+                if !machines.contains_key(&owner) && !settling.contains(&owner) && !configs.contains_key(&owner) && !self.is_onboard(owner) {
+                    self.keyring.forget(owner);
+                }
+            }
         }
         machines.retain(|svm, watched| {
             // A record that cannot be read is no DELETE.
@@ -500,6 +508,17 @@ impl Inner {
                 Err(crate::Error::with(crate::Code::Blocked, format!("SVM {} on node {}: {standing}", self.svm_ref(svm).name, self.node.name)))
             }
         }
+    }
+
+    /// Puts a KEK into memory that the onboard key manager has opened, unless keys of the SVM are refused: it may have an AWS KMS configuration, too, while keys move. Under the same lock.
+    pub(crate) fn hold_unless_refused(&self, kek: Kek) -> Option<Arc<Kek>> {
+        let svm = kek.svm();
+        let machines = self.polls.lock();
+        let serves = match machines.get(&svm) {
+            Some(watched) => watched.machine.state().serves(),
+            None => !self.has_aws_kek(svm),
+        };
+        serves.then(|| self.keyring.insert(kek))
     }
 
     /// Gives an outcome to the machine and does what it says. KEKs are put into memory under the same lock under which the machine may wipe them, so the two never disagree.

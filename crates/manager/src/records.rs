@@ -8,7 +8,7 @@
 //! | `/nodes/{uuid}` | [`NodeRecord`] |
 //! | `/accounts/{name}` | [`AccountRecord`] |
 //! | `/svms/{uuid}`, `/svm-names/{name}` | [`SvmRecord`], [`SvmNameRecord`] |
-//! | `/key-stores/{svm}` | [`KeyStoreRecord`]: which key manager the SVM has; while it is `initializing`, the reservation of an enable |
+//! | `/key-stores/{svm}` | [`KeyStoreRecord`]: which key manager the SVM has; while it is `initializing`, or `switching` to a configuration that is not there yet, the reservation of an enable |
 //! | `/aws-kms/{uuid}` | [`AwsKmsRecord`] |
 //! | `/keks/{svm}/{version}` | [`KekRecord`] |
 //! | `/ekmip/certificates/{node}` | [`EkmipCertificateRecord`] |
@@ -17,8 +17,9 @@
 //! | `/jobs/{uuid}` | [`JobRecord`] |
 //! | `/job-claims/{uuid}` | [`ClaimRecord`], under a lease |
 //! | `/events/{node}/{index}`, `/event-heads/{node}` | the events of a node, and what it goes on with after a restart: `crate::events::record` |
-//! | `/onboard-keys/{svm}/…` | keys of an SVM that the onboard key manager holds |
-//! | `/keys/{svm}/…`, `/destroyed-keys/{svm}/…`, `/key-names/{svm}/…` | keys of an SVM under its own KEK: `crate::keys::record` |
+//! | `/onboard-key-manager` | [`OnboardRecord`] |
+//! | `/onboard-keys/{svm}/{version}` | [`OnboardKekRecord`]: what the onboard key manager holds for an SVM |
+//! | `/keys/{svm}/…`, `/destroyed-keys/{svm}/…`, `/key-names/{svm}/…` | keys of an SVM, under a version of its KEK, whoever wraps that: `crate::keys::record` |
 //!
 //! All records but those of keys are JSON. A member that a later version adds has a default here, so that older records still read.
 
@@ -86,6 +87,8 @@ records! {
     KeyStoreRecord => "/key-stores/";
     AwsKmsRecord => "/aws-kms/";
     KekRecord => "/keks/";
+    OnboardRecord => "/onboard-key-manager";
+    OnboardKekRecord => "/onboard-keys/";
     JobRecord => "/jobs/";
     ClaimRecord => "/job-claims/";
     EkmipCertificateRecord => "/ekmip/certificates/";
@@ -114,14 +117,19 @@ pub fn keks_prefix(svm: Uuid) -> String {
     format!("{}{svm}/", KekRecord::PREFIX)
 }
 
-/// What all keys under an SVM's own KEK start with.
+/// What all keys of an SVM start with.
 pub fn keys_prefix(svm: Uuid) -> String {
     format!("/keys/{svm}/")
 }
 
-/// What all keys of an SVM that the onboard key manager holds start with.
+/// What all that the onboard key manager holds for an SVM starts with. Nothing there: no key of the SVM can be opened with it.
 pub fn onboard_keys_prefix(svm: Uuid) -> String {
-    format!("/onboard-keys/{svm}/")
+    format!("{}{svm}/", OnboardKekRecord::PREFIX)
+}
+
+/// The key of one version of an SVM's KEK that the onboard key manager wraps. A version is wrapped by AWS or by it, never by both.
+pub fn onboard_kek_key(svm: Uuid, version: u32) -> String {
+    format!("{}{version:010}", onboard_keys_prefix(svm))
 }
 
 /// Bytes that stand as base64 in JSON.
@@ -348,12 +356,39 @@ pub struct SvmNameRecord {
 pub struct KeyStoreRecord {
     /// The SVM.
     pub svm: Uuid,
-    /// The AWS KMS configuration.
+    /// The AWS KMS configuration, or the onboard key manager: where new keys go.
     pub manager: Uuid,
+    /// Whether it is the onboard key manager.
+    #[serde(default)]
+    pub onboard: bool,
     /// Where it stands.
     pub state: KeyStoreState,
-    /// The KEK version that new keys are wrapped under; 0 while initializing.
+    /// The KEK version that new keys are wrapped under; 0 while initializing. Each version of an SVM is new, whichever key manager wraps it.
     pub kek_version: u32,
+    /// While keys move: the other key manager. Where they will go (`switching`), or where they come from (`mixed`).
+    #[serde(default)]
+    pub other: Option<Uuid>,
+}
+
+impl KeyStoreRecord {
+    /// Whether this key manager has, or is about to get, the keys of the SVM.
+    pub fn is_for(&self, manager: Uuid) -> bool {
+        self.manager == manager || (self.state == KeyStoreState::Switching && self.other == Some(manager))
+    }
+
+    /// The configuration for which the SVM is reserved by an enable that has not stored it yet.
+    pub fn reserved_for(&self) -> Option<Uuid> {
+        match self.state {
+            KeyStoreState::Initializing => Some(self.manager),
+            KeyStoreState::Switching => self.other,
+            _ => None,
+        }
+    }
+
+    /// The same without a move that has not begun.
+    pub fn without_move(self) -> Self {
+        Self { state: KeyStoreState::Active, other: None, ..self }
+    }
 }
 
 /// Where the key store of an SVM stands (names as in ONTAP's `/security/key-stores`).
@@ -366,6 +401,10 @@ pub enum KeyStoreState {
     Active,
     /// A rekey-internal is under way.
     SvmKekRekey,
+    /// Keys are to move to another key manager; the move is being prepared, and new keys still go to this one.
+    Switching,
+    /// Keys move, and new ones go to where they move to.
+    Mixed,
     /// A DELETE is under way.
     Disabling,
 }
@@ -468,6 +507,60 @@ pub struct KekRecord {
     pub wrapped_at: Timestamp,
 }
 
+/// The onboard key manager: its key, sealed twice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnboardRecord {
+    /// The identifier.
+    pub uuid: Uuid,
+    /// The version of its key, from 1.
+    pub version: u32,
+    /// Its key, sealed by the seal key for [`onboard_place`].
+    pub sealed: Base64,
+    /// Its key, sealed by the cluster passphrase.
+    pub recovery: Recovery,
+    /// Tells whether what was opened is that key (`keystead_keyring::CheckValue`).
+    pub check_value: Base64,
+    /// When it was made.
+    pub created: Timestamp,
+}
+
+/// The place that the onboard key is sealed for, by either.
+pub fn onboard_place(uuid: Uuid) -> String {
+    format!("{}#{uuid}", OnboardRecord::PREFIX)
+}
+
+/// What a passphrase opens: argon2id with these parameters gives the key that has sealed it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovery {
+    /// The salt.
+    pub salt: Base64,
+    /// Memory, in KiB.
+    pub memory: u32,
+    /// Passes over it.
+    pub passes: u32,
+    /// Lanes.
+    pub lanes: u32,
+    /// The sealed key.
+    pub sealed: Base64,
+}
+
+/// One version of an SVM's KEK, wrapped by the onboard key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnboardKekRecord {
+    /// The SVM.
+    pub svm: Uuid,
+    /// The version, from 1.
+    pub version: u32,
+    /// The version of the onboard key that wraps it.
+    pub onboard_version: u32,
+    /// The wrapped KEK.
+    pub wrapped: Base64,
+    /// Tells whether it is the right one.
+    pub check_value: Base64,
+    /// When it was wrapped.
+    pub wrapped_at: Timestamp,
+}
+
 /// A job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobRecord {
@@ -526,4 +619,27 @@ impl From<&StoredError> for Error {
 pub struct ClaimRecord {
     /// The node.
     pub node: Uuid,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_store_of_an_older_version_still_reads() {
+        let old = format!("{{\"svm\":\"{0}\",\"manager\":\"{0}\",\"state\":\"svm_kek_rekey\",\"kek_version\":3}}", Uuid::nil());
+        let read: KeyStoreRecord = serde_json::from_str(&old).unwrap();
+        assert_eq!((read.onboard, read.other, read.state), (false, None, KeyStoreState::SvmKekRekey));
+    }
+
+    #[test]
+    fn a_reservation_names_its_configuration_until_it_is_stored() {
+        let (own, next) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let store = |state, other| KeyStoreRecord { svm: Uuid::nil(), manager: own, onboard: true, state, kek_version: 1, other };
+        assert_eq!(store(KeyStoreState::Initializing, None).reserved_for(), Some(own));
+        assert_eq!(store(KeyStoreState::Switching, Some(next)).reserved_for(), Some(next));
+        assert_eq!(store(KeyStoreState::Mixed, Some(next)).reserved_for(), None);
+        assert!(store(KeyStoreState::Switching, Some(next)).is_for(next) && !store(KeyStoreState::Mixed, Some(next)).is_for(next));
+        assert_eq!(store(KeyStoreState::Switching, Some(next)).without_move(), store(KeyStoreState::Active, None));
+    }
 }

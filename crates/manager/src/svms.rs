@@ -87,6 +87,12 @@ impl Manager {
             return Err(Error::with(Code::InUse, "the admin SVM belongs to the cluster and cannot be deleted").target("uuid"));
         }
         let store_key = key::<KeyStoreRecord>(uuid);
+        if let Some(store) = inner.key_store(uuid)?.filter(|store| store.record.onboard && store.record.state == KeyStoreState::Active)
+            && inner.configuration_of(uuid).is_none()
+        {
+            // Without a key, its place at the onboard key manager is worth nothing.
+            inner.release_onboard(&store).await.map_err(|error| Error { code: Code::InUse, ..error }.target("uuid"))?;
+        }
         let mut txn = Txn::new().when(Compare::Unchanged(svm.key.clone(), svm.revision)).when(Compare::EmptyPrefix(onboard_keys_prefix(uuid)));
         txn = match inner.key_store(uuid)? {
             None => txn.when(Compare::Absent(store_key.clone())),
@@ -142,7 +148,12 @@ fn changed() -> Error {
 }
 
 fn has_manager(svm: &Stored<SvmRecord>, store: &KeyStoreRecord) -> Error {
-    Error::with(Code::InUse, format!("the SVM {} has the AWS KMS configuration {}; delete that first", svm.record.name, store.manager)).target("uuid")
+    let config = if store.onboard { store.other } else { Some(store.manager) };
+    let message = match config {
+        Some(config) => format!("the SVM {} has the AWS KMS configuration {config}; delete that first", svm.record.name),
+        None => format!("the onboard key manager keeps keys of the SVM {}, and it has an AWS KMS configuration; delete both first", svm.record.name),
+    };
+    Error::with(Code::InUse, message).target("uuid")
 }
 
 fn shown(record: SvmRecord) -> Svm {

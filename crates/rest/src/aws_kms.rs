@@ -141,6 +141,14 @@ pub const AWS_KMS: Resource = Resource {
             show: Show::Named,
             doc: "Credentials of the node's own in place of an access key.",
         },
+        Field {
+            path: "keystead.migrate_keys",
+            kind: Kind::Bool,
+            post: Post::Optional,
+            patch: Patch::No,
+            show: Show::Never,
+            doc: "Move the keys that the onboard key manager keeps for the SVM, in the same job.",
+        },
         shown("keystead.bound", Show::Named, "Seconds from a revocation in AWS to the last key that is handed out."),
         shown("keystead.check", Show::Exact, "A preflight, taken now: each step of the way to AWS and of the use of the key, and what to do where one fails."),
     ],
@@ -285,6 +293,7 @@ pub async fn create(request: Request) -> Result<Answer> {
         secret_access_key: values.secret("secret_access_key"),
         proxy_password: values.secret("proxy_password"),
         skip_verify: values.flag("skip_verify").unwrap_or(false),
+        migrate_keys: values.flag("keystead.migrate_keys").unwrap_or(false),
     };
     let selector = enable.svm.clone();
     let accepted = request.manager.enable_aws_kms(&request.who, enable).await?;
@@ -733,7 +742,8 @@ mod tests {
     fn secrets_are_never_shown() {
         for field in AWS_KMS.fields {
             let secret = matches!(field.kind, Kind::Secret(_));
-            assert_eq!(secret || field.path == "skip_verify", field.show == Show::Never, "{}", field.path);
+            let spent = ["skip_verify", "keystead.migrate_keys"].contains(&field.path);
+            assert_eq!(secret || spent, field.show == Show::Never, "{}", field.path);
         }
     }
 }

@@ -9,7 +9,7 @@ pub fn status(code: Code) -> StatusCode {
     match code {
         Code::Duplicate | Code::InUse | Code::KeysStillStored | Code::AlreadyConfigured | Code::KeysOnAdminSvm => StatusCode::CONFLICT,
         Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-        Code::NotFound | Code::NotConfigured => StatusCode::NOT_FOUND,
+        Code::NotFound | Code::NotConfigured | Code::KeyManagerNotFound => StatusCode::NOT_FOUND,
         Code::PermissionDenied => StatusCode::FORBIDDEN,
         Code::LimitReached | Code::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
         Code::NotLoggedIn => StatusCode::UNAUTHORIZED,

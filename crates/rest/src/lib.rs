@@ -12,6 +12,8 @@ mod error;
 pub mod field;
 mod jobs;
 mod json;
+mod key_managers;
+mod key_stores;
 mod login;
 mod password;
 mod query;

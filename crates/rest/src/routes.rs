@@ -2,7 +2,7 @@
 
 use crate::login::Access;
 use crate::request::{Answer, Request};
-use crate::{aws_kms, certificates, cluster, ekmip_clients, ems, jobs, password, security, settings, signing_requests, svms};
+use crate::{aws_kms, certificates, cluster, ekmip_clients, ems, jobs, key_managers, key_stores, password, security, settings, signing_requests, svms};
 use http::Method;
 use keystead_manager::{Code, Error, Result};
 use percent_encoding::percent_decode_str;
@@ -59,6 +59,15 @@ routes! {
     DELETE "/api/security/certificates/{}"                     Change certificates::delete;
     POST   "/api/security/certificates/{}/sign"                Change certificates::sign;
     POST   "/api/security/certificate-signing-request"         Change signing_requests::create;
+    GET    "/api/security/key-managers"                        Read   key_managers::list;
+    POST   "/api/security/key-managers"                        Change key_managers::create;
+    GET    "/api/security/key-managers/{}"                     Read   key_managers::show;
+    PATCH  "/api/security/key-managers/{}"                     Change key_managers::modify;
+    DELETE "/api/security/key-managers/{}"                     Change key_managers::delete;
+    POST   "/api/security/key-managers/{}/migrate"             Change key_managers::migrate;
+    GET    "/api/security/key-managers/{}/keys/{}/key-ids"     Read   key_stores::key_ids;
+    GET    "/api/security/key-stores"                          Read   key_stores::list;
+    GET    "/api/security/key-stores/{}"                       Read   key_stores::show;
     GET    "/api/security/ekmip/clients"                       Read   ekmip_clients::list;
     POST   "/api/security/ekmip/clients"                       Change ekmip_clients::create;
     GET    "/api/security/ekmip/clients/{}"                    Read   ekmip_clients::show;

@@ -67,6 +67,15 @@ impl Kmip {
         Self { client: Client::connect(endpoint).unwrap(), major: 1, minor: 4 }
     }
 
+    /// The same for a client that was made a moment ago: the EKMIP server learns of it a moment later.
+    pub async fn connect_new(endpoint: &Endpoint) -> Self {
+        super::eventually("the client must be known", async || {
+            let mut kmip = Self::connect(endpoint);
+            kmip.try_call(Operation::Locate, vec![]).is_ok().then_some(kmip)
+        })
+        .await
+    }
+
     pub fn handshake_kind(&self) -> Option<rustls::HandshakeKind> {
         self.client.handshake_kind()
     }

@@ -21,6 +21,16 @@ pub(crate) async fn run(job: &JobContext, config: Uuid) -> Result<Plan> {
     let manager = &job.manager;
     let config = configuration(manager, config).await?;
     let svm = config.record.svm;
+    if let Some(elsewhere) = kept_elsewhere(manager, &config.record).await? {
+        // It holds nothing: keys, and what is known of destroyed ones, are the onboard key manager's.
+        manager.aws.forget(config.record.uuid);
+        let txn = Txn::new()
+            .when(Compare::Unchanged(config.key.clone(), config.revision))
+            .when(elsewhere)
+            .when(Compare::EmptyPrefix(keks_prefix(svm)))
+            .delete(config.key);
+        return Ok(Plan { txn, message: "the configuration is deleted".to_owned(), afterwards: Afterwards::Nothing });
+    }
     let store = disable(job, &config).await?;
     job.progress("deleting what is known of destroyed keys").await;
     forget_destroyed(job, svm).await?;
@@ -37,6 +47,19 @@ pub(crate) async fn run(job: &JobContext, config: Uuid) -> Result<Plan> {
     }
     manager.aws.forget(config.record.uuid);
     Ok(Plan { txn, message: "the configuration is deleted".to_owned(), afterwards: Afterwards::Forget(svm) })
+}
+
+/// Where all keys of the SVM are with the onboard key manager: the comparison that says so.
+async fn kept_elsewhere(manager: &Inner, config: &AwsKmsRecord) -> Result<Option<Compare>> {
+    let Some(store) = manager.fresh::<KeyStoreRecord>(config.svm).await? else { return Ok(None) };
+    match store.record.state {
+        KeyStoreState::Switching | KeyStoreState::Mixed => Err(Error::with(
+            Code::KeysStillStored,
+            format!("keys of the SVM {} are being moved; wait, or migrate again, first", manager.svm_ref(config.svm).name),
+        )),
+        KeyStoreState::Active if store.record.onboard => Ok(Some(Compare::Unchanged(store.key, store.revision))),
+        _ => Ok(None),
+    }
 }
 
 /// Turns the key store to `disabling`.
@@ -100,8 +123,15 @@ async fn forget_destroyed(job: &JobContext, svm: Uuid) -> Result<()> {
     }
 }
 
-/// 65537106, and the internal failures of counting.
-pub(crate) async fn refuse_live_keys(manager: &Inner, svm: Uuid) -> Result<()> {
+/// 65537106 where this configuration has keys, and the internal failures of counting.
+pub(crate) async fn refuse_live_keys_of(manager: &Inner, config: &AwsKmsRecord) -> Result<()> {
+    match kept_elsewhere(manager, config).await? {
+        Some(_) => Ok(()),
+        None => refuse_live_keys(manager, config.svm).await,
+    }
+}
+
+async fn refuse_live_keys(manager: &Inner, svm: Uuid) -> Result<()> {
     let page = manager.store.range(Range::prefix(keys_prefix(svm), 1)).await.map_err(|error| match error {
         StoreError::Unavailable(_) => Error::new(Code::DeleteStoreTimeout).detail(error),
         _ => Error::new(Code::DeleteRangeFailed).detail(error),

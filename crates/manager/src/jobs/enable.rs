@@ -1,14 +1,17 @@
 //! POST of a configuration: make a KEK, have AWS wrap it, prove it, store all of it at once.
+//!
+//! Where the onboard key manager keeps keys of the SVM, that is the beginning of a move: the configuration is stored together with the turn of the SVM to it (`migrate`), and the keys follow.
 
 use super::context::JobContext;
-use super::{Afterwards, JobKind, Plan};
+use super::{Afterwards, JobKind, Plan, migrate};
 use crate::aws::{Phase, context, kek_from};
 use crate::inner::Inner;
 use crate::model::SvmRef;
 use crate::poll::Proof;
 use crate::preflight::CallError;
 use crate::records::{
-    AwsKmsRecord, Base64, EkmipCertificateRecord, KekRecord, KeyStoreRecord, KeyStoreState, NodeRecord, Record, Stored, kek_key, key, onboard_keys_prefix,
+    AwsKmsRecord, Base64, EkmipCertificateRecord, KekRecord, KeyStoreRecord, KeyStoreState, NodeRecord, Record, Stored, kek_key, key, keys_prefix,
+    onboard_keys_prefix,
 };
 use crate::view::View;
 use crate::{Code, Error, Result};
@@ -18,16 +21,22 @@ use keystead_keyring::Kek;
 use keystead_store::{Compare, Range, Txn};
 use uuid::Uuid;
 
-/// The version of an SVM's first KEK.
-const FIRST_KEK: u32 = 1;
-
 pub(crate) async fn run(job: &JobContext, kind: &JobKind) -> Result<Plan> {
-    let JobKind::Enable { config, svm, settings, secret_access_key, proxy_password, skip_verify } = kind else {
+    let JobKind::Enable { config, svm, settings, secret_access_key, proxy_password, skip_verify, migrate } = kind else {
         return Err(Error::unexpected("an enable job without its inputs"));
     };
     let manager = &job.manager;
-    let reservation = reservation(manager, *svm, *config)?;
-    refuse_onboard_keys(manager, *svm).await?;
+    let reservation = reservation(manager, *svm, *config).await?;
+    if reservation.record.state == KeyStoreState::Mixed {
+        // Interrupted: the configuration is stored, and keys are on their way.
+        return enabled(migrate::finish(job, reservation).await?);
+    }
+    let moves = reservation.record.onboard;
+    if !moves {
+        refuse_onboard_keys(manager, *svm).await?;
+    } else if !migrate {
+        refuse_live_keys(manager, *svm).await?;
+    }
     every_node_has_an_address(manager)?;
     job.progress("making the EKMIP server's certificate").await;
     let certificate = crate::cluster::ekmip_certificate(manager)?;
@@ -41,7 +50,7 @@ pub(crate) async fn run(job: &JobContext, kind: &JobKind) -> Result<Plan> {
         unproven: false,
     };
     let asked = manager.clock.monotonic();
-    let (kek, kek_record) = match set_up(job, &record, *skip_verify).await {
+    let (kek, kek_record) = match set_up(job, &record, reservation.record.kek_version + 1, *skip_verify).await {
         Ok(proven) => proven,
         // Who skips the proof beforehand skips the preflight too.
         Err(failed) if *skip_verify || failed.known.is_none() => return Err(failed.into()),
@@ -53,48 +62,83 @@ pub(crate) async fn run(job: &JobContext, kind: &JobKind) -> Result<Plan> {
     manager.seal.prove().await?;
 
     job.progress("storing the configuration").await;
-    let store = KeyStoreRecord { state: KeyStoreState::Active, kek_version: FIRST_KEK, ..reservation.record };
-    let mut txn = Txn::new()
-        .when(Compare::Unchanged(reservation.key.clone(), reservation.revision))
-        .when(Compare::EmptyPrefix(onboard_keys_prefix(*svm)))
-        .put(reservation.key, store.encode()?)
-        .put(key::<AwsKmsRecord>(config), record.encode()?)
-        .put(kek_key(*svm, FIRST_KEK), kek_record.encode()?);
+    let mut txn = Txn::new().put(key::<AwsKmsRecord>(config), record.encode()?);
     if let Some(certificate) = certificate {
         txn = txn.put(key::<EkmipCertificateRecord>(manager.node.uuid), certificate.encode()?);
     }
-    Ok(Plan {
-        txn,
-        message: "AWS KMS is enabled: the KEK is wrapped by the customer key, and proven".to_owned(),
-        afterwards: Afterwards::Serve(Proof { asked, keks: vec![kek], config: Box::new(record) }),
-    })
+    if moves {
+        if !migrate {
+            // Nobody has asked for a move: a key that was made meanwhile ends the enabling.
+            txn = txn.when(Compare::EmptyPrefix(keys_prefix(*svm)));
+        }
+        let turned = match migrate::turn_to_aws(job, &record, (kek, asked), &kek_record, reservation, txn).await {
+            Err(error) if error.code == Code::InUse && !migrate => refuse_live_keys(manager, *svm).await.and(Err(error))?,
+            turned => turned?,
+        };
+        return enabled(migrate::finish(job, turned).await?);
+    }
+    let store = KeyStoreRecord { state: KeyStoreState::Active, kek_version: kek_record.version, ..reservation.record };
+    let txn = txn
+        .when(Compare::Unchanged(reservation.key.clone(), reservation.revision))
+        .when(Compare::EmptyPrefix(onboard_keys_prefix(*svm)))
+        .put(reservation.key, store.encode()?)
+        .put(kek_key(*svm, kek_record.version), kek_record.encode()?);
+    enabled(Plan { txn, message: String::new(), afterwards: Afterwards::Serve(Proof { asked, keks: vec![kek], config: Box::new(record) }) })
+}
+
+fn enabled(plan: Plan) -> Result<Plan> {
+    let moved = if plan.message.is_empty() { String::new() } else { format!("; {}", plan.message) };
+    Ok(Plan { message: format!("AWS KMS is enabled: the KEK is wrapped by the customer key, and proven{moved}"), ..plan })
 }
 
 /// Takes back the reservation that the acceptance wrote.
 pub(crate) fn release(view: &View, svm: Uuid, config: Uuid) -> Txn {
     match view.get::<KeyStoreRecord>(svm) {
-        Ok(Some(store)) if store.record.manager == config && store.record.state == KeyStoreState::Initializing => {
-            Txn::new().when(Compare::Unchanged(store.key.clone(), store.revision)).delete(store.key)
-        }
+        Ok(Some(store)) => unreserve(store, config),
+        _ => Txn::new(),
+    }
+}
+
+/// A key store without the reservation for this configuration, or without the move to it, as long as that has not begun.
+pub(crate) fn unreserve(store: Stored<KeyStoreRecord>, config: Uuid) -> Txn {
+    let unchanged = Txn::new().when(Compare::Unchanged(store.key.clone(), store.revision));
+    match store.record.state {
+        KeyStoreState::Initializing if store.record.manager == config => unchanged.delete(store.key),
+        KeyStoreState::Switching if store.record.other == Some(config) => match store.record.without_move().encode() {
+            Ok(value) => unchanged.put(store.key, value),
+            Err(_) => Txn::new(),
+        },
         _ => Txn::new(),
     }
 }
 
 /// The reservation of this enable. Gone: the configuration was deleted while it was being enabled.
-fn reservation(manager: &Inner, svm: Uuid, config: Uuid) -> Result<Stored<KeyStoreRecord>> {
+async fn reservation(manager: &Inner, svm: Uuid, config: Uuid) -> Result<Stored<KeyStoreRecord>> {
+    let begun = |store: &KeyStoreRecord| store.manager == config && store.state == KeyStoreState::Mixed;
     manager
-        .key_store(svm)?
-        .filter(|store| store.record.manager == config && store.record.state == KeyStoreState::Initializing)
+        .fresh::<KeyStoreRecord>(svm)
+        .await?
+        .filter(|store| store.record.reserved_for() == Some(config) || begun(&store.record))
         .ok_or_else(|| Error::with(Code::NotConfigured, "the configuration was deleted while it was being enabled"))
 }
 
-/// 65537912, read from the store itself.
+/// 65537912, read from the store itself: for an SVM of which the onboard key manager should hold nothing.
 pub(crate) async fn refuse_onboard_keys(manager: &Inner, svm: Uuid) -> Result<()> {
-    let page = manager.store.range(Range::prefix(onboard_keys_prefix(svm), 1)).await.map_err(Error::from)?;
+    refuse_any(manager, svm, onboard_keys_prefix(svm)).await
+}
+
+/// 65537912 for an SVM whose keys the onboard key manager keeps, where there are any.
+pub(crate) async fn refuse_live_keys(manager: &Inner, svm: Uuid) -> Result<()> {
+    refuse_any(manager, svm, keys_prefix(svm)).await
+}
+
+async fn refuse_any(manager: &Inner, svm: Uuid, prefix: String) -> Result<()> {
+    let page = manager.store.range(Range::prefix(prefix, 1)).await.map_err(Error::from)?;
     if page.entries.is_empty() {
         return Ok(());
     }
-    Err(Error::with(Code::KeysOnAdminSvm, format!("move the keys of the SVM {} away from the onboard key manager first", manager.svm_ref(svm).name)))
+    let name = manager.svm_ref(svm).name;
+    Err(Error::with(Code::KeysOnAdminSvm, format!("the onboard key manager keeps keys of the SVM {name}; keystead.migrate_keys moves them in the same job")))
 }
 
 /// 65537518.
@@ -109,7 +153,7 @@ fn every_node_has_an_address(manager: &Inner) -> Result<()> {
 }
 
 /// Makes the KEK, has AWS wrap it, and proves that it comes back.
-async fn set_up(job: &JobContext, config: &AwsKmsRecord, skip_verify: bool) -> std::result::Result<(Kek, KekRecord), CallError> {
+pub(crate) async fn set_up(job: &JobContext, config: &AwsKmsRecord, version: u32, skip_verify: bool) -> std::result::Result<(Kek, KekRecord), CallError> {
     let (manager, settings) = (&job.manager, &config.settings);
     let client = manager.client_for(config)?;
     let owner = manager.svm_ref(config.svm);
@@ -119,7 +163,7 @@ async fn set_up(job: &JobContext, config: &AwsKmsRecord, skip_verify: bool) -> s
         describe(job, &client, &owner, &settings.key_id).await?;
     }
     job.progress("wrapping the KEK with the customer key (2 of 3)").await;
-    let kek = Kek::generate(config.svm, FIRST_KEK);
+    let kek = Kek::generate(config.svm, version);
     let wrapped = wrap(job, Phase::Enabling, &client, &owner, &kek, &settings.key_id, settings.encryption_context.clone(), &context).await?;
     job.progress("proving that AWS KMS unwraps the KEK (3 of 3)").await;
     let kek_record = prove(job, Phase::Enabling, &client, &owner, &kek, wrapped, &context).await?;

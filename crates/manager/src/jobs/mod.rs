@@ -12,10 +12,12 @@
 pub(crate) mod context;
 pub(crate) mod delete;
 pub(crate) mod enable;
+pub(crate) mod migrate;
 pub(crate) mod modify;
 pub(crate) mod rekey_external;
 pub(crate) mod rekey_internal;
 pub(crate) mod restore;
+pub(crate) mod rewrap;
 pub(crate) mod runner;
 pub(crate) mod table;
 
@@ -48,6 +50,9 @@ pub enum JobKind {
         proxy_password: Option<Base64>,
         /// Skip DescribeKey.
         skip_verify: bool,
+        /// Move the keys that the onboard key manager keeps for the SVM.
+        #[serde(default)]
+        migrate: bool,
     },
     /// PATCH of a configuration.
     Modify {
@@ -70,6 +75,13 @@ pub enum JobKind {
     RekeyInternal {
         /// The configuration.
         config: Uuid,
+    },
+    /// Move the keys of the SVM between the onboard key manager and the configuration.
+    Migrate {
+        /// The configuration.
+        config: Uuid,
+        /// To the onboard key manager; else from it.
+        to_onboard: bool,
     },
     /// Wrap the KEK under another customer key.
     RekeyExternal {
@@ -95,6 +107,7 @@ impl JobKind {
             Self::Delete { .. } => "delete",
             Self::Restore { .. } => "restore",
             Self::RekeyInternal { .. } => "rekey_internal",
+            Self::Migrate { .. } => "migrate",
             Self::RekeyExternal { .. } => "rekey_external",
         }
     }
@@ -108,6 +121,7 @@ impl JobKind {
             | Self::Delete { config }
             | Self::Restore { config }
             | Self::RekeyInternal { config }
+            | Self::Migrate { config, .. }
             | Self::RekeyExternal { config, .. } => Some(*config),
         }
     }
@@ -216,6 +230,7 @@ pub(crate) async fn run(context: &JobContext, kind: &JobKind) -> Result<Plan> {
         JobKind::Delete { config } => delete::run(context, *config).await,
         JobKind::Restore { config } => restore::run(context, *config).await,
         JobKind::RekeyInternal { config } => rekey_internal::run(context, *config).await,
+        JobKind::Migrate { config, to_onboard } => migrate::run(context, *config, *to_onboard).await,
         JobKind::RekeyExternal { config, key_id, change, outdated } => rekey_external::run(context, *config, key_id, change, *outdated).await,
     }
 }
@@ -225,6 +240,7 @@ pub(crate) fn cleanup(view: &crate::view::View, kind: &JobKind) -> Txn {
     match kind {
         JobKind::Enable { config, svm, .. } => enable::release(view, *svm, *config),
         JobKind::Delete { config } => delete::enable_again(view, *config),
+        JobKind::Migrate { config, to_onboard } => migrate::stay(view, *config, *to_onboard),
         _ => Txn::new(),
     }
 }

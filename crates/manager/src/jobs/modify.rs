@@ -6,11 +6,12 @@ use super::restore::{configuration, current_kek, not_while_rekeying, unwrap};
 use super::{Afterwards, Plan, StoredChange};
 use crate::aws::{Phase, context};
 use crate::credentials::changed;
+use crate::inner::Inner;
 use crate::poll::Proof;
-use crate::records::{AwsKmsRecord, KekRecord, Record, Stored, StoredSettings, StoredSource};
+use crate::records::{AwsKmsRecord, KekRecord, KeyStoreRecord, Record, Stored, StoredSettings, StoredSource, keks_prefix};
 use crate::{Code, Error, Result};
 use keystead_keyring::Kek;
-use keystead_store::{Compare, Txn};
+use keystead_store::{Compare, Range, Txn};
 use uuid::Uuid;
 
 pub(crate) async fn run(job: &JobContext, config: Uuid, change: &StoredChange) -> Result<Plan> {
@@ -32,6 +33,15 @@ pub(crate) async fn run(job: &JobContext, config: Uuid, change: &StoredChange) -
             let store = not_while_rekeying(manager, old.record.svm).await?;
             txn = txn.when(Compare::Unchanged(store.key, store.revision));
         }
+        if holds_no_kek(manager, old.record.svm).await? {
+            // Its keys are with the onboard key manager: what can be proven is that AWS answers for the customer key.
+            let (client, svm) = (manager.client_for(&new)?, manager.svm_ref(new.svm));
+            job.progress("asking AWS KMS about the customer key with the new settings").await;
+            let described = job.aws("describe_key", client.describe_key(&new.settings.key_id)).await;
+            described.map_err(|error| manager.aws_error(Phase::InUse, &svm, "DescribeKey", &error))?;
+            new.unproven = false;
+            return stored(job, txn, old.key, &new, change, Afterwards::Nothing).await;
+        }
         let kek = current_kek(manager, old.record.svm).await?;
         let asked = manager.clock.monotonic();
         let (replacement, proven) = prove_change(job, &old, &new, &kek.record).await?;
@@ -46,13 +56,27 @@ pub(crate) async fn run(job: &JobContext, config: Uuid, change: &StoredChange) -
             }
         };
     }
+    stored(job, txn, old.key, &new, change, afterwards).await
+}
+
+/// The last transaction.
+async fn stored(job: &JobContext, txn: Txn, key: String, new: &AwsKmsRecord, change: &StoredChange, afterwards: Afterwards) -> Result<Plan> {
     if change.secret_access_key.is_some() || change.proxy_password.is_some() {
-        manager.seal.prove().await?;
+        job.manager.seal.prove().await?;
     }
     job.progress("storing the configuration").await;
-    let txn = txn.put(old.key, new.encode()?);
+    let txn = txn.put(key, new.encode()?);
     let message = if change.skip_verify { "the configuration is changed; the credentials were not tried" } else { "the configuration is changed" };
     Ok(Plan { txn, message: message.to_owned(), afterwards })
+}
+
+/// Whether the keys of the SVM are with the onboard key manager, and this configuration holds no KEK.
+async fn holds_no_kek(manager: &Inner, svm: Uuid) -> Result<bool> {
+    let store = manager.fresh::<KeyStoreRecord>(svm).await?;
+    if !store.is_some_and(|store| store.record.onboard) {
+        return Ok(false);
+    }
+    Ok(manager.store.range(Range::prefix(keks_prefix(svm), 1)).await.map_err(Error::from)?.entries.is_empty())
 }
 
 /// A configuration with a change applied.

@@ -2,7 +2,7 @@
 
 use super::context::JobContext;
 use super::enable::{prove, wrap};
-use super::restore::{configuration, current_kek, not_while_rekeying, unwrap};
+use super::restore::{configuration, current_kek, has_the_keys, not_while_rekeying, unwrap};
 use super::{Afterwards, Plan, StoredChange};
 use crate::aws::{Phase, context};
 use crate::credentials::changed;
@@ -16,6 +16,7 @@ use uuid::Uuid;
 pub(crate) async fn run(job: &JobContext, config: Uuid, key_id: &str, change: &StoredChange, outdated: Option<Timestamp>) -> Result<Plan> {
     let manager = &job.manager;
     let old = configuration(manager, config).await?;
+    has_the_keys(manager, &old.record).await?;
     let store = not_while_rekeying(manager, old.record.svm).await?;
     let record = current_kek(manager, old.record.svm).await?;
     if outdated.is_some_and(|found| record.record.wrapped_at != found) {

@@ -9,8 +9,11 @@ use crate::records::{AwsKmsRecord, KekRecord, KeyStoreRecord, KeyStoreState, Sto
 use crate::{Code, Error, Result};
 use keystead_awskms::Client;
 use keystead_keyring::Kek;
-use keystead_store::{Compare, Txn};
+use keystead_store::{Compare, Range, Txn};
 use uuid::Uuid;
+
+/// More versions of a KEK than there can be at a time.
+const MOST_VERSIONS: usize = 100;
 
 pub(crate) async fn run(job: &JobContext, config: Uuid) -> Result<Plan> {
     let manager = &job.manager;
@@ -37,18 +40,40 @@ pub(crate) async fn run(job: &JobContext, config: Uuid) -> Result<Plan> {
     })
 }
 
-/// The key store of an SVM, to be compared. While a rekey-internal has not ended, two versions of the KEK wrap keys. What changes how AWS wraps the KEK would have to change both, so it waits.
+/// The key store of an SVM, to be compared. While a rekey-internal, or a move of keys, has not ended, two versions of the KEK wrap keys. What changes how AWS wraps the KEK would have to change both, so it waits.
 ///
 /// # Errors
 /// 65537610.
 pub(crate) async fn not_while_rekeying(manager: &Inner, svm: Uuid) -> Result<Stored<KeyStoreRecord>> {
-    match manager.fresh::<KeyStoreRecord>(svm).await? {
-        None => Err(Error::new(Code::NotConfigured)),
-        Some(store) if store.record.state == KeyStoreState::SvmKekRekey => Err(Error::with(
-            Code::KeystoreSwitching,
-            format!("the rekey-internal of the SVM {} has not ended; start it again, and it goes on", manager.svm_ref(svm).name),
-        )),
-        Some(store) => Ok(store),
+    let name = || manager.svm_ref(svm).name;
+    let store = manager.fresh::<KeyStoreRecord>(svm).await?.ok_or_else(|| Error::new(Code::NotConfigured))?;
+    match store.record.state {
+        KeyStoreState::SvmKekRekey => {
+            Err(Error::with(Code::KeystoreSwitching, format!("the rekey-internal of the SVM {} has not ended; start it again, and it goes on", name())))
+        }
+        KeyStoreState::Switching | KeyStoreState::Mixed => {
+            Err(Error::with(Code::KeystoreSwitching, format!("keys of the SVM {} are being moved; migrate goes on where it was", name())))
+        }
+        _ => Ok(store),
+    }
+}
+
+/// Whether a configuration has all keys of its SVM, so that rekeying it says something about them.
+///
+/// # Errors
+/// 65537547 keys of the SVM are kept by the onboard key manager; 65537610 they are on their way there; 65539437 the configuration is being deleted.
+pub(crate) async fn has_the_keys(manager: &Inner, config: &AwsKmsRecord) -> Result<()> {
+    let Some(store) = manager.fresh::<KeyStoreRecord>(config.svm).await? else { return Ok(()) };
+    let name = manager.svm_ref(config.svm).name;
+    match store.record.state {
+        KeyStoreState::Disabling => Err(Error::new(Code::Disabling)),
+        KeyStoreState::Mixed if !store.record.onboard => {
+            Err(Error::with(Code::KeysAreOnboard, format!("those of the SVM {name} are not all moved yet; migrate goes on")))
+        }
+        KeyStoreState::Switching if !store.record.onboard => Err(Error::with(Code::KeystoreSwitching, format!("the SVM {name}"))),
+        KeyStoreState::Mixed => Err(Error::with(Code::KeystoreSwitching, format!("keys of the SVM {name} are being moved to the onboard key manager"))),
+        _ if store.record.onboard => Err(Error::with(Code::KeysAreOnboard, format!("the SVM {name}; migrate them to this configuration first"))),
+        _ => Ok(()),
     }
 }
 
@@ -61,6 +86,11 @@ pub(crate) async fn configuration(manager: &Inner, config: Uuid) -> Result<Store
 pub(crate) async fn current_kek(manager: &Inner, svm: Uuid) -> Result<Stored<KekRecord>> {
     let store = manager.fresh::<KeyStoreRecord>(svm).await?.ok_or_else(|| Error::new(Code::NotConfigured))?;
     let missing = || Error::with(Code::KekMissing, format!("version {} for the SVM {}", store.record.kek_version, manager.svm_ref(svm).name));
+    if store.record.onboard {
+        // AWS has wrapped the version before, until the last key has moved.
+        let page = manager.store.range(Range::prefix(keks_prefix(svm), MOST_VERSIONS)).await.map_err(Error::from)?;
+        return Stored::decode(page.entries.last().ok_or_else(missing)?);
+    }
     let entry = manager.store.get(&kek_key(svm, store.record.kek_version)).await.map_err(Error::from)?;
     Stored::decode(&entry.ok_or_else(missing)?)
 }

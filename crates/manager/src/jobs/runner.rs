@@ -4,7 +4,7 @@ use super::context::JobContext;
 use super::{Afterwards, JobKind, Plan};
 use crate::inner::Inner;
 use crate::model::{JobState, SvmRef};
-use crate::records::{ClaimRecord, JobRecord, KeyStoreRecord, KeyStoreState, Record, Stored, StoredError, key};
+use crate::records::{ClaimRecord, JobRecord, KeyStoreRecord, Record, Stored, StoredError, key};
 use crate::{Code, Error, Result};
 use keystead_store::{Compare, Error as StoreError, LeaseId, Txn};
 use std::collections::{HashMap, HashSet};
@@ -226,7 +226,7 @@ async fn cancelled(context: &JobContext) {
 fn is_gone(context: &JobContext, kind: &JobKind) -> bool {
     let JobKind::Enable { config, svm, .. } = kind else { return false };
     let store = context.manager.view.get::<KeyStoreRecord>(svm).ok().flatten();
-    !store.is_some_and(|store| store.record.manager == *config && store.record.state == KeyStoreState::Initializing)
+    !store.is_some_and(|store| store.record.is_for(*config))
 }
 
 enum Committed {
@@ -270,6 +270,10 @@ async fn transact(context: &JobContext, kind: &JobKind, plan: Plan) -> Committed
         match context.manager.store.transact(txn.clone()).await {
             Ok(revision) => {
                 context.step("commit", "after");
+                if matches!(plan.afterwards, Afterwards::Retire(..)) {
+                    // What the view still shows of the onboard key manager's could be opened into memory again.
+                    context.manager.view.reached(revision).await;
+                }
                 after(context, plan.afterwards);
                 context.manager.view.reached(revision).await;
                 return Committed::Done;

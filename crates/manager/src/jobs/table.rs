@@ -3,7 +3,7 @@
 use super::{JobKind, cleanup};
 use crate::inner::Inner;
 use crate::model::{Accepted, Job, JobState, NodeRef, Principal, SvmRef};
-use crate::records::{JobRecord, NodeRecord, Record, Stored, StoredError, key};
+use crate::records::{JobRecord, KeyStoreRecord, KeyStoreState, NodeRecord, Record, Stored, StoredError, key};
 use crate::{Code, Error, Manager, Result};
 use keystead_store::{Compare, Txn};
 use std::time::Duration;
@@ -79,6 +79,7 @@ impl Manager {
                 // What commits only at its end has changed nothing; a rekey-internal goes on with the keys that it has wrapped already when it is started again.
                 let left = match record.kind {
                     JobKind::RekeyInternal { .. } if record.state == JobState::Running => "; start rekey-internal again, and it goes on where it was",
+                    JobKind::Migrate { .. } | JobKind::Enable { .. } if inner.is_moving(&record.kind) => "; migrate again, and it goes on where it was",
                     _ => "; it has changed nothing",
                 };
                 let error = Error { message: format!("The job was cancelled{left}"), ..Error::new(Code::JobNotPausable) };
@@ -106,6 +107,12 @@ impl Manager {
 }
 
 impl Inner {
+    /// Whether a job has begun to move keys.
+    fn is_moving(&self, kind: &JobKind) -> bool {
+        let of_config = |store: &KeyStoreRecord| kind.config().is_some_and(|config| store.manager == config || store.other == Some(config));
+        self.view.all::<KeyStoreRecord>().iter().any(|store| store.record.state == KeyStoreState::Mixed && of_config(&store.record))
+    }
+
     /// A new job record.
     pub(crate) fn new_job(&self, who: &Principal, description: impl Into<String>, kind: JobKind, svm: Option<(Uuid, String)>) -> JobRecord {
         let now = self.clock.utc();

@@ -19,6 +19,9 @@ const PAGE: usize = 1_000;
 /// Names the terms that a key is found by, from its attributes. A term is a hash: who searches compares again.
 pub type Indexer = Arc<dyn Fn(&[u8]) -> Vec<u64> + Send + Sync>;
 
+/// Says which algorithm a key is for, from its attributes; `None` where they do not say.
+pub type Describer = Arc<dyn Fn(&[u8]) -> Option<String> + Send + Sync>;
+
 /// The keys of all SVMs that were needed so far.
 pub(crate) struct KeyCache {
     indexer: Indexer,
@@ -64,6 +67,11 @@ impl KeyCache {
         };
         keys.loaded.get_or_try_init(|| keys.load(store, svm, &self.indexer)).await?;
         Ok(keys)
+    }
+
+    /// One key, where it is in memory.
+    pub fn peek(&self, svm: Uuid, id: Uuid) -> Option<Arc<KeyObject>> {
+        self.read().get(&svm)?.get(id)
     }
 
     /// Takes changes of the store over. Those of SVMs that were never needed are left alone.

@@ -4,12 +4,13 @@
 //! change is acknowledged only when it is durable, that two changes of one key never overwrite each other, that names are unique in an SVM, and that nothing is handed out while the SVM is
 //! blocked.
 //!
-//! Every change that brings in a secret compares the SVM's key-store record: once a rekey has made version n + 1, nothing is wrapped by version n any more, on whichever node.
+//! Every change that brings in a secret compares the SVM's key-store record: once a rekey, or a move to another key manager, has made version n + 1, nothing is wrapped by version n any more, on
+//! whichever node. An SVM without a key manager gets a place at the onboard one with its first key, under the comparison that it has none: so a key never ends under a key manager that the SVM has not.
 
 pub(crate) mod cache;
 pub(crate) mod record;
 
-pub use cache::Indexer;
+pub use cache::{Describer, Indexer};
 pub use record::KeyObject;
 
 use crate::inner::Inner;
@@ -148,13 +149,13 @@ impl Keys {
     /// Whether keys of the SVM may be handed out and made now.
     ///
     /// # Errors
-    /// 65537556 with the reason: blocked, or the KEK is not in memory yet; 65539437 while the configuration is being deleted; 65537926 where there is none.
+    /// 65537556 with the reason: blocked, or the KEK is not in memory yet; 65539437 while the configuration is being deleted; 65537926 where there is none, and no onboard key manager.
     pub fn usable(&self) -> Result<()> {
-        let store = self.key_store()?;
-        if self.inner.keyring.get(self.svm, store.record.kek_version).is_none() {
-            return Err(self.blocked());
+        match self.key_store()? {
+            Some(store) if self.inner.kek(self.svm, store.record.kek_version).is_none() => Err(self.blocked()),
+            Some(_) => Ok(()),
+            None => self.inner.onboard_key().map(drop),
         }
-        Ok(())
     }
 
     /// The secret of a key; `None` for an object that has none.
@@ -165,7 +166,11 @@ impl Keys {
         if object.kek_version == 0 {
             return Ok(None);
         }
-        let kek = self.inner.keyring.get(self.svm, object.kek_version).ok_or_else(|| self.blocked())?;
+        let Some(kek) = self.inner.kek(self.svm, object.kek_version) else {
+            // The last key may have been wrapped again, and the older KEK retired, since this one was looked up.
+            let newer = self.inner.view.keys().peek(self.svm, object.id).filter(|newer| newer.kek_version != object.kek_version);
+            return newer.map_or_else(|| Err(self.blocked()), |newer| self.open(&newer));
+        };
         let secret = kek.unwrap_key(object.id.hyphenated().encode_lower(&mut Uuid::encode_buffer()), object.wrapped()).map_err(|error| {
             tracing::error!(svm = %self.svm, key = %object.id, %error, "a key's record fails its tag");
             Error::with(Code::KeyRecordDamaged, format!("key {}", object.id))
@@ -180,7 +185,10 @@ impl Keys {
     pub async fn commit(&self, changes: Vec<Change>) -> std::result::Result<(), CommitError> {
         let failed = CommitError::Failed;
         let keys = self.loaded().await.map_err(failed)?;
-        let store = self.key_store().map_err(failed)?;
+        let store = match self.key_store().map_err(failed)? {
+            Some(store) => store,
+            None => self.inner.adopt(self.svm).await.map_err(failed)?.ok_or(CommitError::Outdated)?,
+        };
         if changes.iter().any(|change| matches!(change, Change::Create { .. })) {
             let (count, bytes) = keys.size();
             if count >= MOST_KEYS || bytes >= MOST_BYTES {
@@ -230,7 +238,7 @@ impl Keys {
                     None => (0, Vec::new()),
                     Some(secret) => {
                         let version = store.record.kek_version;
-                        let kek = self.inner.keyring.get(self.svm, version).ok_or_else(|| self.blocked())?;
+                        let kek = self.inner.kek(self.svm, version).ok_or_else(|| self.blocked())?;
                         (version, kek.wrap(&id.to_string(), &secret).0)
                     }
                 };
@@ -283,16 +291,24 @@ impl Keys {
         self.inner.view.keys().svm(&*self.inner.store, self.svm).await
     }
 
-    fn key_store(&self) -> Result<Stored<KeyStoreRecord>> {
-        let store = self.inner.key_store(self.svm)?.ok_or_else(|| Error::new(Code::NotConfigured))?;
+    /// Which key manager the SVM has. `None`: none yet, and the onboard one would take its keys.
+    fn key_store(&self) -> Result<Option<Stored<KeyStoreRecord>>> {
+        let Some(store) = self.inner.key_store(self.svm)? else {
+            return self.inner.onboard()?.map(|_| None).ok_or_else(|| Error::new(Code::NotConfigured));
+        };
         match store.record.state {
-            KeyStoreState::Active | KeyStoreState::SvmKekRekey => Ok(store),
+            KeyStoreState::Active | KeyStoreState::SvmKekRekey | KeyStoreState::Switching | KeyStoreState::Mixed => Ok(Some(store)),
             KeyStoreState::Initializing => Err(Error::new(Code::Initializing)),
             KeyStoreState::Disabling => Err(Error::new(Code::Disabling)),
         }
     }
 
     fn blocked(&self) -> Error {
+        if !self.inner.has_aws_kek(self.svm)
+            && let Err(error) = self.inner.onboard_key()
+        {
+            return error;
+        }
         Error::with(
             Code::Blocked,
             format!("SVM {} on node {}: {}", self.inner.svm_ref(self.svm).name, self.inner.node.name, self.inner.polls.state(self.svm).describe()),

@@ -1,0 +1,157 @@
+//! Wrapping every key of an SVM again under the current version of its KEK, while the service goes on: what rekey-internal and a move to another key manager have in common.
+//!
+//! Keys are wrapped again in batches, each a transaction of its own. Since no key is made under an older version any more, a whole pass that has found none is the end. It can stop after any
+//! transaction, on any node: whoever goes on looks for keys under older versions.
+
+use super::context::JobContext;
+use crate::inner::Inner;
+use crate::keys::record::{KeyObject, parse};
+use crate::records::keys_prefix;
+use crate::{Code, Error, Result};
+use keystead_keyring::Kek;
+use keystead_store::{Compare, Error as StoreError, Range, Revision, Txn};
+use std::sync::Arc;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// How many keys are read at a time, and at most wrapped again by one transaction.
+const BATCH: usize = 100;
+/// How many bytes of keys go in one transaction at most; well under the store's limit.
+const BATCH_BYTES: usize = 512 * 1024;
+/// How long to wait when the store is away.
+const AWAY: Duration = Duration::from_millis(500);
+/// How long the KEKs may take to arrive after a start.
+const ARRIVAL: Duration = Duration::from_secs(60);
+
+/// Wraps all keys of the SVM by this version, which new keys are made under already. Returns how many were wrapped again.
+///
+/// # Errors
+/// 65537556 while a KEK is not to be had; 65536884 a key's record that fails its tag; the store.
+pub(super) async fn all(job: &JobContext, svm: Uuid, version: u32) -> Result<usize> {
+    let manager = &job.manager;
+    arrived(job, svm, version).await?;
+    // As this node sees it now; keys that are destroyed meanwhile make it fewer.
+    let all = manager.view.keys().svm(&*manager.store, svm).await?.not_under(version);
+    let mut done = 0;
+    while pass(job, svm, version, all, &mut done).await? > 0 {}
+    Ok(done)
+}
+
+/// Goes once through the keys of the SVM. Returns how many were wrapped again.
+async fn pass(job: &JobContext, svm: Uuid, version: u32, all: usize, done: &mut usize) -> Result<usize> {
+    let manager = &job.manager;
+    let before = *done;
+    let mut range = Range::prefix(keys_prefix(svm), BATCH);
+    loop {
+        // Anew for each page: while the job holds a KEK, a block does not wipe it.
+        let kek = loaded(manager, svm, version)?;
+        let page = match manager.store.range(range.clone()).await {
+            Ok(page) => page,
+            Err(StoreError::Unavailable(_)) => {
+                drop(kek);
+                tokio::time::sleep(AWAY).await;
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let mut objects = Vec::new();
+        for entry in &page.entries {
+            if let Some((_, id, destroyed)) = parse(&entry.key) {
+                let object = KeyObject::decode(id, destroyed, entry.revision, entry.value.clone())?;
+                if object.kek_version != 0 && object.kek_version != version {
+                    objects.push((entry.key.clone(), object));
+                }
+            }
+        }
+        let count = objects.len();
+        if rewrap(job, svm, &kek, objects).await? {
+            *done += count;
+            range.after = page.entries.last().map(|entry| entry.key.clone());
+            if count > 0 {
+                job.progress(format!("{done} of {} keys are wrapped by version {version}", all.max(*done))).await;
+            }
+            if !page.more {
+                return Ok(*done - before);
+            }
+        }
+    }
+}
+
+/// A key's record under the new KEK, and what it replaces.
+struct Rewrapped {
+    key: String,
+    revision: Revision,
+    id: Uuid,
+    value: Vec<u8>,
+}
+
+/// Wraps a page of keys again. `false`: one of them was changed meanwhile; read them again.
+async fn rewrap(job: &JobContext, svm: Uuid, kek: &Arc<Kek>, objects: Vec<(String, KeyObject)>) -> Result<bool> {
+    let manager = &job.manager;
+    let mut batches: Vec<Vec<Rewrapped>> = vec![Vec::new()];
+    let mut bytes = 0;
+    for (key, object) in objects {
+        arrived(job, svm, object.kek_version).await?;
+        let old = loaded(manager, svm, object.kek_version)?;
+        let id = object.id.to_string();
+        let secret = old
+            .unwrap_key(&id, object.wrapped())
+            .map_err(|_| Error::with(Code::KeyRecordDamaged, format!("key {id}; nothing was lost, but it cannot be wrapped again")))?;
+        let value = KeyObject::encode(kek.version(), &kek.wrap(&id, &secret).0, object.attributes());
+        bytes += value.len();
+        if bytes > BATCH_BYTES {
+            bytes = value.len();
+            batches.push(Vec::new());
+        }
+        if let Some(batch) = batches.last_mut() {
+            batch.push(Rewrapped { key, revision: object.revision, id: object.id, value });
+        }
+    }
+    for batch in batches.into_iter().filter(|batch| !batch.is_empty()) {
+        let txn = batch.iter().fold(Txn::new(), |txn, new| txn.when(Compare::Unchanged(new.key.clone(), new.revision)).put(new.key.clone(), new.value.clone()));
+        job.step("batch", "before");
+        match manager.store.transact(job.fenced(txn)).await {
+            Ok(revision) => {
+                job.step("batch", "after");
+                for new in batch {
+                    manager.view.keys().put(svm, new.id, false, revision, new.value.into());
+                }
+            }
+            Err(StoreError::Conflict { key }) if job.is_fence(&key) => return Err(Error::with(Code::InUse, "another node goes on with this job")),
+            Err(StoreError::Conflict { .. } | StoreError::Indeterminate(_)) => return Ok(false),
+            Err(StoreError::Unavailable(_)) => {
+                tokio::time::sleep(AWAY).await;
+                return Ok(false);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(true)
+}
+
+/// A job that goes on after a restart may be faster than the poll that loads the KEKs. Waits for it, within a limit.
+///
+/// # Errors
+/// 65537556.
+pub(super) async fn arrived(job: &JobContext, svm: Uuid, version: u32) -> Result<()> {
+    let manager = &job.manager;
+    let deadline = tokio::time::Instant::now() + ARRIVAL;
+    while manager.kek(svm, version).is_none() {
+        if manager.polls.state(svm).is_blocked() || tokio::time::Instant::now() > deadline {
+            return loaded(manager, svm, version).map(drop);
+        }
+        tokio::time::sleep(AWAY / 5).await;
+    }
+    Ok(())
+}
+
+/// A KEK in memory, or 65537556.
+fn loaded(manager: &Inner, svm: Uuid, version: u32) -> Result<Arc<Kek>> {
+    manager.kek(svm, version).ok_or_else(|| {
+        let state = manager.polls.state(svm).describe();
+        Error::with(
+            Code::Blocked,
+            format!("SVM {} on node {}: version {version} of the KEK is not in memory: {state}", manager.svm_ref(svm).name, manager.node.name),
+        )
+    })
+}

@@ -1,0 +1,157 @@
+//! What key managers have in common: moving keys between them, where keys are, and which.
+
+use crate::aws_kms::reservation;
+use crate::inner::may_change;
+use crate::jobs::JobKind;
+use crate::model::{Accepted, KeyId, KeyStore, Principal};
+use crate::records::{AwsKmsRecord, JobRecord, KekRecord, KeyStoreRecord, KeyStoreState, NodeRecord, OnboardKekRecord, OnboardRecord, Record, keks_prefix};
+use crate::{Code, Error, Manager, Result};
+use keystead_store::{Compare, Txn};
+use uuid::Uuid;
+
+impl Manager {
+    /// Starts to move the keys of an SVM from one key manager to another: from the onboard one to the SVM's AWS KMS configuration, or back. A move that was interrupted goes on.
+    ///
+    /// # Errors
+    /// 65536959 the same; 65537117 one of them does not exist, or they are not one of each kind; 6; 65539434 and 65539435 while the configuration is enabled or deleted; 65537611 while the SVM's
+    /// key store is turned elsewhere; 65537559 where the source has no keys; 65536968; 65537551 the onboard key is not to be had; 65537556 while keys of the SVM are refused; 65537552.
+    pub async fn migrate(&self, who: &Principal, source: Uuid, destination: Uuid) -> Result<Accepted> {
+        let inner = self.inner();
+        if source == destination {
+            return Err(Error::new(Code::SameKeyManager).target("uuid"));
+        }
+        let onboard = inner.fresh::<OnboardRecord>("").await?.ok_or_else(|| Error::with(Code::KeyManagerNotFound, "the cluster has no onboard key manager"))?;
+        let to_onboard = destination == onboard.record.uuid;
+        if to_onboard == (source == onboard.record.uuid) {
+            return Err(
+                Error::with(Code::KeyManagerNotFound, "one of the two must be the onboard key manager, and the other an AWS KMS configuration").target("uuid")
+            );
+        }
+        let config_uuid = if to_onboard { source } else { destination };
+        let Some(config) = inner.fresh::<AwsKmsRecord>(config_uuid).await? else {
+            return Err(match reservation(inner, config_uuid) {
+                Some(store) => may_change(who, Some(store.record.svm)).err().unwrap_or_else(|| Error::new(Code::MigrateInitializing)),
+                None => Error::with(Code::KeyManagerNotFound, config_uuid).target("uuid"),
+            });
+        };
+        let svm = inner.svm_ref(config.record.svm);
+        may_change(who, Some(svm.uuid))?;
+        let store = inner.fresh::<KeyStoreRecord>(svm.uuid).await?.ok_or_else(|| Error::with(Code::NoKeys, &svm.name))?;
+        let moving =
+            || Error::with(Code::MigrateSwitching, format!("the SVM {}; a move that was interrupted goes on by migrating the same way again", svm.name));
+        let begins = match store.record.state {
+            KeyStoreState::Initializing => return Err(Error::new(Code::MigrateInitializing)),
+            KeyStoreState::Disabling => return Err(Error::new(Code::MigrateDisabling)),
+            KeyStoreState::Active if store.record.manager == source => true,
+            KeyStoreState::Active => return Err(Error::with(Code::NoKeys, format!("all keys of the SVM {} are at the destination", svm.name))),
+            KeyStoreState::Mixed if store.record.manager == destination && !self.is_moved(config_uuid) => false,
+            KeyStoreState::Mixed | KeyStoreState::Switching | KeyStoreState::SvmKekRekey => return Err(moving()),
+        };
+        inner.every_node_can_move_keys()?;
+        inner.onboard_key_for_moving()?;
+        let state = inner.polls.state(svm.uuid);
+        if inner.has_aws_kek(svm.uuid) && !state.serves() {
+            return Err(Error::with(Code::Blocked, format!("SVM {} on node {}: {}", svm.name, inner.node.name, state.describe())));
+        }
+        if let Some(unreachable) = self.ekmip_reachability(config_uuid).await?.into_iter().find(|entry| !entry.reachable) {
+            return Err(Error { message: unreachable.message, ..Error::new(Code::EkmipUnreachable) });
+        }
+
+        let mut txn = Txn::new()
+            .when(Compare::Unchanged(store.key.clone(), store.revision))
+            .when(Compare::Present(config.key))
+            .when(Compare::Unchanged(onboard.key, onboard.revision));
+        if begins {
+            let switching = KeyStoreRecord { state: KeyStoreState::Switching, other: Some(destination), ..store.record };
+            txn = txn.put(store.key, switching.encode()?);
+        }
+        let kind = JobKind::Migrate { config: config_uuid, to_onboard };
+        let job = inner.new_job(who, format!("POST /api/security/key-managers/{source}/migrate"), kind, Some((svm.uuid, svm.name.clone())));
+        inner.accept(job, destination, txn, |_| moving()).await
+    }
+
+    /// The key stores of the cluster: one for each AWS KMS configuration, also for one that is being enabled, and the onboard one.
+    ///
+    /// # Errors
+    /// A record is damaged.
+    pub fn key_stores(&self) -> Result<Vec<KeyStore>> {
+        let inner = self.inner();
+        let mut all = Vec::new();
+        if let Some(onboard) = inner.onboard()? {
+            let state = if inner.onboard_key().is_ok() { "active" } else { "blocked" };
+            all.push(KeyStore { uuid: onboard.record.uuid, onboard: true, svm: None, enabled: true, state });
+        }
+        for config in inner.view.all::<AwsKmsRecord>() {
+            let svm = config.record.svm;
+            let store = inner.key_store(svm)?;
+            let enabled = store.as_ref().is_some_and(|store| store.record.is_for(config.record.uuid));
+            let state = match store {
+                _ if inner.has_aws_kek(svm) && inner.polls.state(svm).is_blocked() => "blocked",
+                Some(store) => state_name(store.record.state),
+                None => "active",
+            };
+            all.push(KeyStore { uuid: config.record.uuid, onboard: false, svm: Some(inner.svm_ref(svm)), enabled, state });
+        }
+        let reserved = inner.view.all::<KeyStoreRecord>().into_iter().filter_map(|store| Some((store.record.reserved_for()?, store.record.svm)));
+        for (uuid, svm) in reserved {
+            // A move between key managers that exist has both in the list already.
+            if !all.iter().any(|known| known.uuid == uuid) {
+                all.push(KeyStore { uuid, onboard: false, svm: Some(inner.svm_ref(svm)), enabled: false, state: "initializing" });
+            }
+        }
+        all.sort_by_key(|store| store.uuid);
+        Ok(all)
+    }
+
+    /// The keys of a key manager: those of the data plane, and the KEKs of SVMs, as this node sees them. `sees` says which SVMs the caller may see.
+    ///
+    /// # Errors
+    /// 4 an unknown key manager or node; 65537566 for another node: a node knows its own memory alone. The store cannot be read.
+    pub async fn key_ids(&self, manager: Uuid, node: Uuid, sees: impl Fn(Uuid) -> bool) -> Result<Vec<KeyId>> {
+        let inner = self.inner();
+        let unknown = |target: &str| Error::new(Code::NotFound).target(target);
+        inner.view.get::<NodeRecord>(node)?.ok_or_else(|| unknown("node.uuid"))?;
+        if node != inner.node.uuid {
+            return Err(Error::with(Code::NotAllNodesOnline, format!("ask that node: {} knows what is in its own memory alone", inner.node.name)));
+        }
+        let keks: Vec<(Uuid, u32)> = match inner.onboard()?.filter(|onboard| onboard.record.uuid == manager) {
+            Some(_) => inner.view.all::<OnboardKekRecord>().into_iter().map(|kek| (kek.record.svm, kek.record.version)).collect(),
+            None => {
+                let config = inner.view.get::<AwsKmsRecord>(manager)?.filter(|config| sees(config.record.svm)).ok_or_else(|| unknown("uuid"))?;
+                let keks = inner.view.under::<KekRecord>(&keks_prefix(config.record.svm));
+                keks.into_iter().map(|kek| (kek.record.svm, kek.record.version)).collect()
+            }
+        };
+        let mut ids = Vec::new();
+        for (svm, version) in keks.into_iter().filter(|(svm, _)| sees(*svm)) {
+            let (owner, restored) = (inner.svm_ref(svm), inner.kek(svm, version).is_some());
+            let uuid = Uuid::from_u128(svm.as_u128() ^ u128::from(version));
+            let key_id = format!("{svm}/{version}");
+            ids.push(KeyId { uuid, key_id, is_kek: true, svm: owner.clone(), algorithm: Some("AES-256".to_owned()), restored });
+            for object in self.keys(svm).find(None).await?.into_iter().filter(|object| !object.destroyed && object.kek_version == version) {
+                let algorithm = (inner.algorithm)(object.attributes());
+                ids.push(KeyId { uuid: object.id, key_id: object.id.to_string(), is_kek: false, svm: owner.clone(), algorithm, restored });
+            }
+        }
+        ids.sort_by_key(|id| id.uuid);
+        Ok(ids)
+    }
+
+    /// Whether a job is at work on the keys of a configuration, so that a second one would only wait for it.
+    fn is_moved(&self, config: Uuid) -> bool {
+        let moves = |kind: &JobKind| matches!(kind, JobKind::Migrate { .. } | JobKind::Enable { .. }) && kind.config() == Some(config);
+        self.inner().view.all::<JobRecord>().iter().any(|job| !job.record.state.is_final() && moves(&job.record.kind))
+    }
+}
+
+/// As `/security/key-stores` names it.
+fn state_name(state: KeyStoreState) -> &'static str {
+    match state {
+        KeyStoreState::Initializing => "initializing",
+        KeyStoreState::Active => "active",
+        KeyStoreState::SvmKekRekey => "svm_kek_rekey",
+        KeyStoreState::Switching => "switching",
+        KeyStoreState::Mixed => "mixed",
+        KeyStoreState::Disabling => "disabling",
+    }
+}
