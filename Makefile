@@ -37,7 +37,7 @@ check:
 	scripts/check-dependencies
 
 unit:
-	cargo test --locked --workspace
+	scripts/unit
 
 # After the tests, so that the libraries that it shares with them are there.
 fuzz-short:
@@ -49,7 +49,7 @@ e2e: build
 
 soak: build
 	cargo build --locked -p keystead --release --examples
-	SOAK=1 cargo test --locked -p keystead --release --test crash --test crash_keys --test hostile --test hostile_kmip -- --nocapture
+	SOAK=1 cargo test --locked -p keystead --release --test crash --test crash_keys --test hostile --test hostile_kmip --test aws_calls -- --nocapture
 
 fuzz: SECONDS := 600
 fuzz:

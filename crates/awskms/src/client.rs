@@ -50,11 +50,18 @@ pub enum Credentials {
     },
 }
 
+/// Tells secrets apart within this process, and nothing more: the key of the hash is this process's own.
+fn fingerprint(secret: &SecretString) -> u64 {
+    static KEY: std::sync::OnceLock<std::hash::RandomState> = std::sync::OnceLock::new();
+    std::hash::BuildHasher::hash_one(KEY.get_or_init(std::hash::RandomState::new), secret.expose_secret())
+}
+
 impl Credentials {
     /// Whose requests these are, as far as the rate of requests goes.
     pub(crate) fn payer(&self) -> String {
         match self {
-            Self::Key { access_key_id, .. } => access_key_id.clone(),
+            // An identifier is no secret: somebody else who names it must not use up the rate of those who have the key.
+            Self::Key { access_key_id, secret_access_key } => format!("{access_key_id} {:016x}", fingerprint(secret_access_key)),
             Self::Source { source, key_arn } => format!("{source} {}", key_arn_place(key_arn).map_or("", |(account, _)| account)),
         }
     }

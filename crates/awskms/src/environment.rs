@@ -3,9 +3,9 @@
 use crate::egress::{Egress, EgressError};
 use crate::keeper::{Keeper, Load};
 use crate::limiter::Limiter;
+use crate::resolver::Resolver;
 use crate::source::CredentialsSource;
 use crate::tls;
-use async_trait::async_trait;
 use aws_smithy_async::time::SharedTimeSource;
 use rustls::RootCertStore;
 use std::collections::HashMap;
@@ -15,25 +15,6 @@ use std::time::Duration;
 
 /// How long a name may take to resolve when it is only looked at beforehand.
 const LOOKUP_LIMIT: Duration = Duration::from_secs(5);
-
-/// Turns names into addresses.
-#[async_trait]
-pub trait Resolver: Send + Sync + 'static {
-    /// All addresses of a name. The error says what the resolver said.
-    async fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, String>;
-}
-
-/// The machine's resolver.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct SystemResolver;
-
-#[async_trait]
-impl Resolver for SystemResolver {
-    async fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, String> {
-        let found = tokio::net::lookup_host((name, 0)).await.map_err(|error| error.to_string())?;
-        Ok(found.map(|address| address.ip()).collect())
-    }
-}
 
 /// What an [`Environment`] is made from.
 pub struct EnvironmentOptions {

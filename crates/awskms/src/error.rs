@@ -122,6 +122,11 @@ impl Error {
         (self.hop == Hop::Credentials && self.class == Class::Misconfigured) || self.code.as_deref().is_some_and(|code| CREDENTIALS.contains(&code))
     }
 
+    /// Whether AWS refuses because of the state that the key is in: disabled, pending deletion, pending import.
+    pub fn is_key_state(&self) -> bool {
+        self.code.as_deref().is_some_and(|code| matches!(code, "DisabledException" | "KMSInvalidStateException" | "KMSInvalidState"))
+    }
+
     /// Whether the proxy is to blame, or the way to it.
     pub fn concerns_proxy(&self) -> bool {
         self.proxied && matches!(self.hop, Hop::Proxy | Hop::Egress | Hop::Resolve)

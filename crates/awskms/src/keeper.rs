@@ -21,6 +21,10 @@ const LIMIT: Duration = Duration::from_secs(20);
 const EARLY: Duration = Duration::from_secs(5 * 60);
 /// The pause after an attempt to renew that brought nothing new.
 const PAUSE: Duration = Duration::from_secs(30);
+/// How long a source that has failed twice in a row is left alone; it doubles.
+const FIRST_REST: Duration = Duration::from_secs(5);
+/// The longest such rest.
+const MOST_REST: Duration = Duration::from_secs(60);
 /// How long credentials without an end are believed before they are looked up again: an access key in a file may be replaced.
 const ENDLESS: Duration = Duration::from_secs(15 * 60);
 
@@ -37,7 +41,7 @@ pub(crate) struct Keeper {
     time: SharedTimeSource,
     held: RwLock<Option<Held>>,
     /// One asks at a time. Inside: the last failure, which all share who waited for it.
-    turn: tokio::sync::Mutex<Option<(Instant, Failure)>>,
+    turn: tokio::sync::Mutex<Option<Failed>>,
 }
 
 /// What is held, or was when a call was signed.
@@ -46,6 +50,24 @@ pub(crate) struct Held {
     credentials: Credentials,
     generation: u64,
     renew_at: SystemTime,
+}
+
+/// How it went the last times.
+struct Failed {
+    at: Instant,
+    failure: Failure,
+    /// How often in a row.
+    times: u32,
+}
+
+impl Failed {
+    /// Until when the source is left alone. The first failure may be an accident; from the second on, not every one of many SVMs that poll asks again.
+    fn until(&self) -> Instant {
+        match self.times {
+            0 | 1 => self.at,
+            times => self.at + (FIRST_REST * 2u32.saturating_pow(times - 2)).min(MOST_REST),
+        }
+    }
 }
 
 impl Held {
@@ -105,8 +127,8 @@ impl Keeper {
         if let Some(held) = self.held().filter(&is_enough) {
             return Ok(held);
         }
-        if let Some((_, failure)) = last.as_ref().filter(|(at, _)| *at >= since) {
-            return Err(failure.clone());
+        if let Some(failed) = last.as_ref().filter(|failed| failed.at >= since || Instant::now() < failed.until()) {
+            return Err(failed.failure.clone());
         }
         let loaded = match tokio::time::timeout(LIMIT, self.load.load(&self.source)).await {
             Ok(loaded) => loaded.and_then(|credentials| self.take(credentials)),
@@ -116,7 +138,8 @@ impl Keeper {
             Ok(_) => *last = None,
             Err(failure) => {
                 tracing::warn!(source = %self.source, reason = failure.text, "a credentials source gives no credentials");
-                *last = Some((Instant::now(), failure.clone()));
+                let times = last.as_ref().map_or(0, |failed| failed.times).saturating_add(1);
+                *last = Some(Failed { at: Instant::now(), failure: failure.clone(), times });
             }
         }
         loaded
@@ -271,6 +294,20 @@ mod tests {
         assert_eq!(load.asked.load(Ordering::SeqCst), 1);
         *load.down.lock().unwrap() = false;
         assert_eq!(id(&keeper.ready().await.unwrap()), "ASIA1");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_source_that_keeps_failing_is_left_alone_for_a_while() {
+        let (load, keeper) = setup(None);
+        *load.down.lock().unwrap() = true;
+        for (after, asked) in [(1, 1), (1, 2), (4, 2), (2, 3), (9, 3), (2, 4)] {
+            tokio::time::advance(Duration::from_secs(after)).await;
+            assert!(keeper.ready().await.is_err());
+            assert_eq!(load.asked.load(Ordering::SeqCst), asked, "after {after} s more");
+        }
+        *load.down.lock().unwrap() = false;
+        tokio::time::advance(MOST_REST).await;
+        assert!(keeper.ready().await.is_ok());
     }
 
     #[tokio::test]

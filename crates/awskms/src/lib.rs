@@ -20,6 +20,7 @@ mod keeper;
 mod limiter;
 pub mod preflight;
 mod providers;
+mod resolver;
 mod retry;
 mod source;
 mod surroundings;
@@ -29,8 +30,9 @@ pub use client::{Client, ClientConfig, Credentials, Decrypted, Encrypted, KeyDes
 pub use context::{ContextError, EncryptionContext};
 pub use egress::{Egress, EgressError};
 pub use endpoint::{Endpoint, EndpointError};
-pub use environment::{Environment, EnvironmentOptions, Resolver, SystemResolver};
+pub use environment::{Environment, EnvironmentOptions};
 pub use error::{Class, Error, Hop};
+pub use resolver::{Resolver, SystemResolver};
 pub use source::{CredentialsSource, SourceError, key_arn_place};
 pub use tls::TlsPolicy;
 

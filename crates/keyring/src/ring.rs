@@ -25,6 +25,23 @@ impl Keyring {
         kek
     }
 
+    /// Puts a KEK in where there is none of the same SVM and version.
+    pub fn insert_absent(&self, kek: Kek) -> Option<Arc<Kek>> {
+        match self.write().entry((kek.svm(), kek.version())) {
+            std::collections::btree_map::Entry::Occupied(_) => None,
+            std::collections::btree_map::Entry::Vacant(place) => Some(Arc::clone(place.insert(Arc::new(kek)))),
+        }
+    }
+
+    /// Drops this KEK, and not another one that has taken its place.
+    pub fn remove(&self, kek: &Arc<Kek>) {
+        let mut keks = self.write();
+        let id = (kek.svm(), kek.version());
+        if keks.get(&id).is_some_and(|held| Arc::ptr_eq(held, kek)) {
+            keks.remove(&id);
+        }
+    }
+
     /// The KEK of that version, where it is in memory.
     pub fn get(&self, svm: Uuid, version: u32) -> Option<Arc<Kek>> {
         self.read().get(&(svm, version)).cloned()
@@ -68,6 +85,18 @@ impl Keyring {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_kek_takes_nobodys_place_and_leaves_with_itself_alone() {
+        let (svm, ring) = (Uuid::from_u128(1), Keyring::new());
+        let first = ring.insert_absent(Kek::generate(svm, 1)).unwrap();
+        assert!(ring.insert_absent(Kek::generate(svm, 1)).is_none());
+        let second = ring.insert(Kek::generate(svm, 1));
+        ring.remove(&first);
+        assert!(Arc::ptr_eq(&ring.get(svm, 1).unwrap(), &second));
+        ring.remove(&second);
+        assert!(ring.get(svm, 1).is_none());
+    }
 
     #[test]
     fn forgetting_one_svm_leaves_the_others() {

@@ -385,8 +385,8 @@ async fn patch_proves_before_it_commits() {
     assert_eq!(scene.kms.calls().len(), 0, "nothing that AWS would see");
 
     // Without a proof: stored, but trusted for an hour at the most.
-    assert_eq!(patch(json!({ "access_key_id": "AKIATHIRDTHIRDTHIRD", "secret_access_key": "wrong", "skip_verify": true })).await.0, 200);
-    assert_eq!(scene.node.get(&path).await["access_key_id"], "AKIATHIRDTHIRDTHIRD");
+    assert_eq!(patch(json!({ "access_key_id": "AKIASECONDSECONDSEC", "secret_access_key": "wrong", "skip_verify": true })).await.0, 200);
+    assert_eq!(scene.node.get(&path).await["access_key_id"], "AKIASECONDSECONDSEC");
     eventually("an hour without a good poll must block", async || {
         scene.clock.advance(Duration::from_secs(120));
         (scene.node.get(&format!("{path}?fields=state")).await["state"]["cluster_state"] == false).then_some(())

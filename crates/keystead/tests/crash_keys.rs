@@ -169,6 +169,8 @@ async fn a_crash_at_every_step_of_rekey_internal() {
     // More than two batches.
     let scene = scene(250).await;
     let steps = [
+        "rekey_internal.unwrap.before",
+        "rekey_internal.unwrap.after",
         "rekey_internal.encrypt.before",
         "rekey_internal.encrypt.after",
         "rekey_internal.decrypt.before",

@@ -5,7 +5,7 @@ mod common;
 
 use common::faulty::{Faulty, Mood};
 use common::scene::{Scene, enabled, scene};
-use common::{ManualClock, Node, PASSWORD, eventually, toml_for};
+use common::{ManualClock, Node, eventually, toml_for};
 use keystead::serve::Hooks;
 use keystead_store::{Range, Txn};
 use keystead_testkit::{Fault, FaultRule, KeyState, NewKey};
@@ -335,18 +335,8 @@ async fn an_svm_administrator_sees_the_events_of_its_svm_alone() {
     })
     .await;
 
-    // An account of that role, with the password of `admin`.
-    let admin = scene.store.inner().get("/accounts/admin").await.unwrap().unwrap();
-    let mut account: Value = serde_json::from_slice(&admin.value).unwrap();
-    account["name"] = json!("tenant");
-    account["role"] = json!({ "name": "vsadmin", "svm": scene.svm_uuid("svm1").await });
-    scene.store.inner().transact(Txn::new().put("/accounts/tenant", account.to_string())).await.unwrap();
-    let get = async |path: String| {
-        let url = format!("https://{}/api{path}", scene.node.address);
-        let answer = scene.node.client.get(url).basic_auth("tenant", Some(PASSWORD)).send().await.unwrap();
-        (answer.status().as_u16(), serde_json::from_slice::<Value>(&answer.bytes().await.unwrap()).unwrap())
-    };
-    eventually("the account must be known", async || (get("/cluster".to_owned()).await.0 == 200).then_some(())).await;
+    let tenant = scene.tenant("svm1").await;
+    let get = async |path: String| tenant.ask("GET", &path, Value::Null).await;
     let (status, list) = get(format!("{EVENTS}?fields=*")).await;
     assert_eq!(status, 200);
     let records = list["records"].as_array().unwrap();

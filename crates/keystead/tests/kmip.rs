@@ -5,6 +5,7 @@ mod common;
 
 use common::kmip::{Credentials, Kmip, own, template, text, uid};
 use common::scene::{Scene, enabled, scene, scene_with};
+use common::steps::PauseAt;
 use common::{Node, code, eventually, toml_for};
 use keystead::serve::Hooks;
 use keystead_conformance::case::Case;
@@ -13,13 +14,11 @@ use keystead_kmip::Tag;
 use keystead_kmip::attribute::{Attribute, Identity};
 use keystead_kmip::enumeration::{Enumeration, KeyFormatType, ObjectType, Operation, ResultReason, RevocationReasonCode, State};
 use keystead_kmip::ttlv::{Node as Item, Value};
-use keystead_manager::steps::Steps;
 use keystead_store::Range;
 use keystead_testkit::KeyState;
 use serde_json::json;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -359,16 +358,16 @@ async fn ekmip_reachability_is_asked_as_that_svm() {
 /// A rekey that is overtaken by a block puts no KEK into memory, and goes on when the customer key is back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_block_during_a_rekey_leaves_no_kek_behind() {
-    let pause = Arc::new(PauseAt { step: "rekey_internal.decrypt.after", reached: AtomicBool::new(false), go: AtomicBool::new(false) });
+    let pause = PauseAt::new("rekey_internal.decrypt.after");
     let scene = scene_with("", Hooks { steps: pause.clone(), ..Hooks::default() }).await;
     let mut kmip = scene.connect();
     let id = kmip.created(vec![]);
     let material = kmip.get(&id).material();
     let (_, body) = scene.node.ask("POST", &format!("{}/rekey-internal", scene.config), Some(json!({}))).await;
     let job = body["job"]["uuid"].as_str().unwrap().to_owned();
-    eventually("the new KEK is proven", async || pause.reached.load(Ordering::SeqCst).then_some(())).await;
+    pause.reached().await;
     scene.block().await;
-    pause.go.store(true, Ordering::SeqCst);
+    pause.go();
     let ended = eventually("the job must end", async || {
         let job = scene.node.get(&format!("/cluster/jobs/{job}?fields=*")).await;
         (job["state"] != "running" && job["state"] != "queued").then_some(job)
@@ -385,25 +384,6 @@ async fn a_block_during_a_rekey_leaves_no_kek_behind() {
     .await;
     assert_eq!(scene.node.ask("POST", &format!("{}/rekey-internal?return_timeout=30", scene.config), Some(json!({}))).await.0, 201);
     assert_eq!(kmip.get(&id).material(), material);
-}
-
-/// Holds a job at a step until the test says go.
-struct PauseAt {
-    step: &'static str,
-    reached: AtomicBool,
-    go: AtomicBool,
-}
-
-impl Steps for PauseAt {
-    fn reached(&self, step: &str) {
-        if step == self.step && !self.reached.swap(true, Ordering::SeqCst) {
-            tokio::task::block_in_place(|| {
-                while !self.go.load(Ordering::SeqCst) {
-                    std::thread::park_timeout(Duration::from_millis(10));
-                }
-            });
-        }
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

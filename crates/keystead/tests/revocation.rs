@@ -4,16 +4,14 @@
 mod common;
 
 use common::kmip::{Credentials, Kmip};
+use common::relay::Relay;
 use common::{Node, SECRET, enable_body, stand_in, toml_for};
 use keystead::serve::Hooks;
 use keystead_testkit::{Denial, KeyState, KmsStandIn, NewKey};
 use serde_json::json;
-use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
 
 /// How the tenant takes the key away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,36 +25,6 @@ enum Way {
 }
 
 const WAYS: [Way; 5] = [Way::Disabled, Way::PendingDeletion, Way::AccessKey, Way::Policy, Way::Firewall];
-
-/// A way to AWS that can be cut: connections that stand are closed, and new ones get no answer.
-struct Relay {
-    address: SocketAddr,
-    open: watch::Sender<bool>,
-}
-
-impl Relay {
-    async fn to(target: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let relay = Self { address: listener.local_addr().unwrap(), open: watch::channel(true).0 };
-        let gate = relay.open.subscribe();
-        tokio::spawn(async move {
-            while let Ok((mut near, _)) = listener.accept().await {
-                let mut gate = gate.clone();
-                tokio::spawn(async move {
-                    if gate.wait_for(|open| *open).await.is_err() {
-                        return;
-                    }
-                    let Ok(mut far) = TcpStream::connect(target).await else { return };
-                    tokio::select! {
-                        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
-                        _ = gate.wait_for(|open| !*open) => {}
-                    }
-                });
-            }
-        });
-        relay
-    }
-}
 
 struct Tenant {
     way: Way,
@@ -166,7 +134,7 @@ async fn revoked_blocked_given_back_served() {
         node.get(&format!("{}?fields=state", firewalled.path)).await["state"]["message"].as_str().unwrap().contains("revoking")
     })
     .await;
-    relay.open.send_replace(false);
+    relay.lead(None);
     within(Duration::from_secs(90), "all must be blocked", async || tenants.iter().all(|tenant| !tenant.last())).await;
     for tenant in &tenants {
         let took = tenant.first(revoked, false).unwrap() - revoked;
@@ -177,7 +145,7 @@ async fn revoked_blocked_given_back_served() {
 
     let given_back = Instant::now();
     tenants.iter().for_each(|tenant| tenant.give_back(&kms));
-    relay.open.send_replace(true);
+    relay.lead(Some(kms.addr()));
     // Polls come each minute, and the way to AWS was cut.
     within(Duration::from_secs(90), "all must be served again, without help", async || tenants.iter().all(Tenant::last)).await;
     for tenant in &tenants {

@@ -1,12 +1,12 @@
 //! The `aws_kms` resource: what is checked before a job starts, and what can be read.
 
-use crate::aws::{endpoint, proxy_kind};
+use crate::aws::proxy_kind;
 use crate::credentials::{changed, is_admin};
+use crate::endpoints;
 use crate::inner::{Inner, may_change};
-use crate::jobs::{JobKind, StoredChange};
+use crate::jobs::{JobKind, StoredChange, StoredProxyChange};
 use crate::model::{
-    Accepted, AwsKms, AwsKmsChange, AwsKmsSettings, EnableRequest, Health, KeysteadMembers, Principal, Proxy, ProxyChange, RekeyExternalRequest, Role, SvmKind,
-    SvmSelector,
+    Accepted, AwsKms, AwsKmsChange, AwsKmsSettings, EnableRequest, Health, KeysteadMembers, Principal, Proxy, RekeyExternalRequest, Role, SvmKind, SvmSelector,
 };
 use crate::records::{
     AwsKmsRecord, Base64, KeyStoreRecord, KeyStoreState, NodeRecord, Record, Stored, StoredProxy, StoredSettings, SvmNameRecord, SvmRecord, key, keys_prefix,
@@ -44,10 +44,11 @@ impl Manager {
         let source = crate::credentials::of_enable(who, &request.settings, request.secret_access_key.is_some())?;
         let settings = StoredSettings { credentials_source: source, ..stored_settings(request.settings) };
         crate::credentials::fits(&settings)?;
-        egress(inner, who, &settings).await?;
-        let svm = select_svm(inner, &request.svm)?;
-        may_change(who, Some(svm.record.uuid))?;
-        grace_is_no_laxer(inner, &settings)?;
+        endpoints::check(inner, !is_admin(who), None, &settings).await?;
+        let svm = select_svm(inner, &request.svm).map_err(|error| unseen(who, &request.svm, error))?;
+        // To an account of an SVM, another one does not exist.
+        may_change(who, Some(svm.record.uuid)).map_err(|error| unseen(who, &request.svm, error))?;
+        limits_fit(inner, &settings)?;
         if svm.record.kind == SvmKind::Admin {
             return Err(Error::new(Code::AdminSvm).target("svm"));
         }
@@ -101,15 +102,15 @@ impl Manager {
         let inner = self.inner();
         let config = stored(inner, uuid)?;
         may_change(who, Some(config.record.svm))?;
-        let change = stored_change(inner, &config.record, change)?;
+        let change = stored_change(inner, &config.record, change);
         if change == StoredChange::default() {
             return Err(Error::new(Code::NoInput));
         }
         let change = StoredChange { by_admin: is_admin(who), ..change };
         let new = changed(&config.record, &change, None)?;
-        endpoint_is_possible(&new.settings)?;
-        grace_is_no_laxer(inner, &new.settings)?;
-        egress(inner, who, &new.settings).await?;
+        endpoints::host_name(&new.settings)?;
+        limits_fit(inner, &new.settings)?;
+        endpoints::check(inner, !change.by_admin, Some(&config.record.settings), &new.settings).await?;
         let kind = JobKind::Modify { config: uuid, change: Box::new(change) };
         self.start_job(who, &config, format!("PATCH /api/security/aws-kms/{uuid}"), kind).await
     }
@@ -168,14 +169,13 @@ impl Manager {
         let inner = self.inner();
         let config = self.ready(who, uuid)?;
         crate::jobs::restore::has_the_keys(inner, &config.record).await?;
-        let mut change = StoredChange { by_admin: is_admin(who), ..stored_change(inner, &config.record, request.new)? };
+        let mut change = StoredChange { by_admin: is_admin(who), ..stored_change(inner, &config.record, request.new) };
         if change.credentials_source.is_none() && config.record.settings.credentials_source.is_some() && change.access_key_id.is_some() {
             // An access key for the new customer key takes the place of the source.
             change.credentials_source = Some(None);
         }
         let new = changed(&config.record, &change, Some(&request.key_id))?;
-        endpoint_is_possible(&new.settings)?;
-        egress(inner, who, &new.settings).await?;
+        endpoints::check(inner, !change.by_admin, Some(&config.record.settings), &new.settings).await?;
         let kind = JobKind::RekeyExternal { config: uuid, key_id: request.key_id, change: Box::new(change), outdated: None };
         self.start_job(who, &config, format!("POST /api/security/aws-kms/{uuid}/rekey-external"), kind).await
     }
@@ -205,7 +205,9 @@ impl Manager {
     /// # Errors
     /// 4.
     pub async fn amazon_reachability(&self, uuid: Uuid) -> Result<Health> {
-        Ok(reachability(self.inner(), &stored(self.inner(), uuid)?).await)
+        let inner = self.inner();
+        let config = stored(inner, uuid)?;
+        Ok(inner.amazon_looks.joined(&*inner.clock, &config, reachability(inner, &config)).await)
     }
 
     /// The same, from the last look where that was at most 5 s ago: many readers of a collection make one call to AWS a configuration. Who asks while a look is under way waits for it.
@@ -295,6 +297,18 @@ pub(crate) fn select_svm(inner: &Inner, selector: &SvmSelector) -> Result<Stored
     }
 }
 
+/// What an account of an SVM is told of an SVM that is not its own: that there is none, whether there is or not.
+fn unseen(who: &Principal, selector: &SvmSelector, error: Error) -> Error {
+    if !matches!(who.role, Role::Vsadmin { .. }) {
+        return error;
+    }
+    match (&selector.name, selector.uuid) {
+        (Some(name), _) => Error::with(Code::SvmNotFound, name).target("svm.name"),
+        (None, Some(uuid)) => Error::with(Code::SvmNotFound, uuid).target("svm.uuid"),
+        (None, None) => error,
+    }
+}
+
 fn stored(inner: &Inner, uuid: Uuid) -> Result<Stored<AwsKmsRecord>> {
     inner.view.get::<AwsKmsRecord>(uuid)?.ok_or_else(|| Error::new(Code::NotFound).target("uuid"))
 }
@@ -351,33 +365,16 @@ fn feature_levels(inner: &Inner) -> Result<()> {
     }
 }
 
-/// Refuses an endpoint or a proxy inside that the operator has not allowed. Names are resolved here once, to fail early; every connection checks again.
-async fn egress(inner: &Inner, who: &Principal, settings: &StoredSettings) -> Result<()> {
-    let environment = inner.aws.environment();
-    let restricted = matches!(who.role, Role::Vsadmin { .. });
-    let refuse = |error: &dyn std::fmt::Display, target: &str| Error::with(Code::OutOfBounds, error).target(target);
-    let host = endpoint(settings).host_name().map_err(|error| Error::with(Code::InvalidValue, error).target("host"))?;
-    let target = if settings.host.is_some() { "host" } else { "default_domain" };
-    if restricted && settings.host.is_some() && !environment.allows(&host, settings.port) {
-        return Err(refuse(&format!("{host} is not among the endpoints that the cluster's administrator allows"), target));
+/// An SVM may be stricter than the cluster, never laxer; and not so strict that it would be without keys while all is well.
+fn limits_fit(inner: &Inner, settings: &StoredSettings) -> Result<()> {
+    // A limit that ends before the next good poll can have come would take the keys of an SVM that is well.
+    let least = Duration::from_secs(u64::from(settings.polling_period) * 60).mul_f64(1.1)
+        + inner.settings().min_poll_interval
+        + Duration::from_secs(u64::from(settings.timeout));
+    if settings.max_unverified.is_some_and(|own| own < least) {
+        let why = format!("with this polling_period it is at least {} s: 1.1 periods, min_poll_interval and timeout", least.as_secs());
+        return Err(Error::with(Code::OutOfBounds, why).target("keystead.max_unverified"));
     }
-    environment.check_host(&host, settings.port).await.map_err(|error| refuse(&error, target))?;
-    if let Some(proxy) = &settings.proxy {
-        if restricted && !environment.allows(&proxy.host, proxy.port) {
-            return Err(refuse(&format!("{} is not among the endpoints that the cluster's administrator allows", proxy.host), "proxy_host"));
-        }
-        environment.check_host(&proxy.host, proxy.port).await.map_err(|error| refuse(&error, "proxy_host"))?;
-    }
-    Ok(())
-}
-
-fn endpoint_is_possible(settings: &StoredSettings) -> Result<()> {
-    let target = if settings.host.is_some() { "host" } else { "service" };
-    endpoint(settings).host_name().map(|_| ()).map_err(|error| Error::with(Code::InvalidValue, error).target(target))
-}
-
-/// An SVM may be stricter than the cluster, never laxer.
-fn grace_is_no_laxer(inner: &Inner, settings: &StoredSettings) -> Result<()> {
     let limit = inner.settings().access_error_grace;
     match settings.access_error_grace {
         Some(grace) if grace > limit => {
@@ -414,9 +411,9 @@ fn stored_settings(settings: AwsKmsSettings) -> StoredSettings {
     }
 }
 
-fn stored_change(inner: &Inner, config: &AwsKmsRecord, change: AwsKmsChange) -> Result<StoredChange> {
-    let (proxy, proxy_password) = changed_proxy(inner, config, change.proxy)?;
-    Ok(StoredChange {
+fn stored_change(inner: &Inner, config: &AwsKmsRecord, change: AwsKmsChange) -> StoredChange {
+    let proxy = change.proxy;
+    StoredChange {
         region: change.region,
         access_key_id: change.access_key_id,
         secret_access_key: change.secret_access_key.map(|secret| seal(inner, &secret_place(config.uuid), &secret)),
@@ -431,41 +428,18 @@ fn stored_change(inner: &Inner, config: &AwsKmsRecord, change: AwsKmsChange) -> 
         verify_host: change.verify_host,
         verify_ip: change.verify_ip,
         skip_verify: change.skip_verify.unwrap_or_default(),
-        proxy,
-        proxy_password,
+        proxy: StoredProxyChange {
+            https: proxy.kind.map(|kind| kind.map(|kind| kind == ProxyKind::Https)),
+            host: proxy.host,
+            port: proxy.port,
+            username: proxy.username,
+        },
+        proxy_password: proxy.password.map(|password| password.map(|text| seal(inner, &proxy_password_place(config.uuid), &text))),
         access_error_grace: change.access_error_grace,
         max_unverified: change.max_unverified,
         ca_certificates: change.ca_certificates,
         credentials_source: change.credentials_source,
         by_admin: false,
-    })
-}
-
-type ProxyAndPassword = (Option<Option<StoredProxy>>, Option<Option<Base64>>);
-
-/// Puts a change of single members onto the stored proxy. Type, host and port must be complete afterwards.
-fn changed_proxy(inner: &Inner, config: &AwsKmsRecord, change: ProxyChange) -> Result<ProxyAndPassword> {
-    let password = change.password.map(|password| password.map(|text| seal(inner, &proxy_password_place(config.uuid), &text)));
-    if change.kind.is_none() && change.host.is_none() && change.port.is_none() && change.username.is_none() {
-        if password.is_some() && config.settings.proxy.is_none() {
-            return Err(Error::with(Code::FieldCombination, "there is no proxy that the password could be for").target("proxy_password"));
-        }
-        return Ok((None, password));
-    }
-    if change.host == Some(None) {
-        return Ok((Some(None), None));
-    }
-    let old = config.settings.proxy.as_ref();
-    let kind = change.kind.unwrap_or_else(|| old.map(proxy_kind));
-    let host = change.host.unwrap_or_else(|| old.map(|proxy| proxy.host.clone()));
-    let port = change.port.unwrap_or_else(|| old.map(|proxy| proxy.port));
-    let username = change.username.unwrap_or_else(|| old.and_then(|proxy| proxy.username.clone()));
-    let incomplete = |target: &str| Err(Error::with(Code::FieldCombination, "proxy_type, proxy_host and proxy_port come together").target(target));
-    match (kind, host, port) {
-        (Some(kind), Some(host), Some(port)) => Ok((Some(Some(StoredProxy { https: kind == ProxyKind::Https, host, port, username })), password)),
-        (None, _, _) => incomplete("proxy_type"),
-        (_, None, _) => incomplete("proxy_host"),
-        (_, _, None) => incomplete("proxy_port"),
     }
 }
 

@@ -35,7 +35,11 @@ pub(crate) fn of_enable(who: &Principal, settings: &AwsKmsSettings, has_secret: 
 /// # Errors
 /// 6; 262186, 262212, 262247.
 pub(crate) fn changed(old: &AwsKmsRecord, change: &StoredChange, key_id: Option<&str>) -> Result<AwsKmsRecord> {
-    let mut new = apply(old, change);
+    let mut new = match apply(old, change) {
+        // Whether it would make sense is nothing for those who may not ask for it.
+        Err(_) if !change.by_admin && old.settings.credentials_source.is_some() => return Err(only_admins()),
+        applied => applied?,
+    };
     if let Some(key_id) = key_id {
         key_id.clone_into(&mut new.settings.key_id);
         if let Some(source) = &mut new.settings.credentials_source {

@@ -39,33 +39,28 @@ impl Failure {
 }
 
 impl Inner {
-    /// Asks AWS for the SVM's KEK. Answers when the question went out, and what came back. All of it takes no longer than the machine has patience for.
-    pub(crate) async fn unwrap(&self, config: &Stored<AwsKmsRecord>) -> (Duration, Result<Unwrapped, Failure>) {
-        let client = match self.client(config) {
-            Ok(client) => client,
-            Err(error) => return (self.clock.monotonic(), Err(Failure::here(Outcome::Misconfigured, error.detail.unwrap_or(error.message)))),
-        };
-        if let Err(error) = client.turn(TURN).await {
-            return (self.clock.monotonic(), Err(failure(&error)));
-        }
-        let asked = self.clock.monotonic();
-        let limit = self.patience(&config.record, asked);
-        (asked, self.unwrap_within(config, client, limit).await)
+    /// A client for one question, whose turn has come. It counts as asked from then on.
+    pub(crate) async fn turn(&self, config: &Stored<AwsKmsRecord>) -> Result<Client, Failure> {
+        let client = self.client(config).map_err(|error| Failure::here(Outcome::Misconfigured, error.detail.unwrap_or(error.message)))?;
+        client.turn(TURN).await.map_err(|error| failure(&error, config.record.unproven))?;
+        Ok(client)
     }
 
-    async fn unwrap_within(&self, config: &Stored<AwsKmsRecord>, client: Client, limit: Duration) -> Result<Unwrapped, Failure> {
+    /// Asks AWS for the SVM's KEK. That takes no longer than one timeout of the configuration.
+    pub(crate) async fn unwrap(&self, config: &Stored<AwsKmsRecord>, client: Client) -> Result<Unwrapped, Failure> {
+        let limit = Duration::from_secs(u64::from(config.record.settings.timeout));
         let svm = config.record.svm;
         let stored = self.current_kek_in_view(svm)?;
         let record = &stored.record;
         let context = context(record.encryption_context.as_deref()).map_err(inside)?;
         let answer = client.within(limit).decrypt(&record.key_arn, &record.blob.0, &context).await;
-        let mut decrypted = answer.map_err(|error| failure(&error))?;
+        let mut decrypted = answer.map_err(|error| failure(&error, config.record.unproven))?;
         let wrong = || Failure::here(Outcome::Integrity, format!("{} has unwrapped to another KEK than the one that is in use", record.key_arn));
         let kek = kek_from(record, &mut decrypted.plaintext).ok_or_else(wrong)?;
         if self.keyring.get(svm, record.version).is_some_and(|known| !known.matches(kek.expose())) {
             return Err(wrong());
         }
-        let mut keks = self.older(&client, svm, record.version).await.map_err(|error| failure(&error))?;
+        let mut keks = self.older(&client, svm, record.version, limit).await;
         keks.push(kek);
         let named = KekRecord { key_material_id: decrypted.key_material_id.clone().or_else(|| record.key_material_id.clone()), ..record.clone() };
         Ok(Unwrapped { keks, client, seen: Stored { record: named, ..stored } })
@@ -84,23 +79,30 @@ impl Inner {
         record.ok_or_else(|| Failure::here(Outcome::Integrity, format!("version {version} of the wrapped KEK is missing from the store")))
     }
 
-    /// While a rekey-internal has not ended, older versions of the KEK still wrap keys. A machine that starts in between needs them too.
-    async fn older(&self, client: &Client, svm: Uuid, current: u32) -> Result<Vec<Kek>, Error> {
+    /// While a rekey-internal has not ended, older versions of the KEK still wrap keys. A machine that starts in between needs them too. Whether they can be had decides nothing: the current one does.
+    async fn older(&self, client: &Client, svm: Uuid, current: u32, limit: Duration) -> Vec<Kek> {
         let mut keks = Vec::new();
         for older in self.view.under::<KekRecord>(&keks_prefix(svm)).into_iter().map(|kek| kek.record) {
             if older.version == current || self.keyring.get(svm, older.version).is_some() {
                 continue;
             }
             let Ok(context) = context(older.encryption_context.as_deref()) else { continue };
-            let mut decrypted = client.decrypt(&older.key_arn, &older.blob.0, &context).await?;
-            match kek_from(&older, &mut decrypted.plaintext) {
-                Some(kek) => keks.push(kek),
-                None => {
-                    tracing::error!(%svm, version = older.version, "AWS KMS has answered with another KEK than the one that is stored; keys under it are not served")
+            let asked = async {
+                client.turn(limit).await?;
+                client.within(limit).decrypt(&older.key_arn, &older.blob.0, &context).await
+            };
+            let found = match asked.await {
+                Ok(mut decrypted) => kek_from(&older, &mut decrypted.plaintext).ok_or_else(|| "another KEK came back".to_owned()),
+                Err(error) => Err(error.to_string()),
+            };
+            match found {
+                Ok(kek) => keks.push(kek),
+                Err(reason) => {
+                    tracing::error!(%svm, version = older.version, reason, "an older version of the KEK cannot be had; keys under it are not served")
                 }
             }
         }
-        Ok(keks)
+        keks
     }
 }
 
@@ -109,17 +111,19 @@ fn inside(error: crate::Error) -> Failure {
     Failure::here(Outcome::Unreachable, error.detail.unwrap_or(error.message))
 }
 
-fn failure(error: &Error) -> Failure {
-    Failure { outcome: judge(error), reason: error.to_string(), detail: AwsDetail::from(error) }
+fn failure(error: &Error, unproven: bool) -> Failure {
+    Failure { outcome: judge(error, unproven), reason: error.to_string(), detail: AwsDetail::from(error) }
 }
 
-/// What an error of AWS proves.
-fn judge(error: &Error) -> Outcome {
+/// What an error of AWS proves. `unproven`: these credentials were stored without a proof and have never worked.
+fn judge(error: &Error, unproven: bool) -> Outcome {
     match error.class() {
+        // What AWS says of a new access key, or of a user without permissions, is evidence only if it worked before (`contract/aws.md`, "Error classes"). The state of the key is evidence anyway.
+        Class::Revoked if error.evidence() && unproven && !error.is_key_state() => Outcome::Misconfigured,
         Class::Revoked if error.evidence() => Outcome::Denied,
         // Who sits on the path could forge it.
         Class::Revoked => Outcome::Unreachable,
-        Class::Misconfigured if error.came_from_aws() || matches!(error.hop(), Hop::Settings | Hop::Credentials) => Outcome::Misconfigured,
+        Class::Misconfigured if error.came_from_aws() || error.hop() == Hop::Settings => Outcome::Misconfigured,
         Class::Integrity if error.came_from_aws() => Outcome::Integrity,
         Class::Misconfigured | Class::Integrity | Class::Transient | Class::Unreachable => Outcome::Unreachable,
     }

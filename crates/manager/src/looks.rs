@@ -34,6 +34,16 @@ impl<T> Default for Looks<T> {
 impl<T: Clone> Looks<T> {
     /// Looks now, or answers the last look where that was at most 5 s ago. Who asks while a look is under way waits for it.
     pub async fn shared(&self, clock: &dyn Clock, config: &Stored<AwsKmsRecord>, look: impl Future<Output = T>) -> T {
+        self.look(clock, config, look, |at, now| now.saturating_sub(at) <= SHARED_FOR).await
+    }
+
+    /// Looks now. Who asks while a look is under way waits for it and takes what it saw, so that there is one at a time however many ask.
+    pub async fn joined(&self, clock: &dyn Clock, config: &Stored<AwsKmsRecord>, look: impl Future<Output = T>) -> T {
+        let arrival = clock.monotonic();
+        self.look(clock, config, look, |at, _| at > arrival).await
+    }
+
+    async fn look(&self, clock: &dyn Clock, config: &Stored<AwsKmsRecord>, look: impl Future<Output = T>, is_enough: impl Fn(Duration, Duration) -> bool) -> T {
         let slot = {
             let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             if slots.len() > MOST {
@@ -43,7 +53,7 @@ impl<T: Clone> Looks<T> {
         };
         let mut last = slot.lock().await;
         let now = clock.monotonic();
-        if let Some(look) = last.as_ref().filter(|look| look.revision == config.revision && now.saturating_sub(look.at) <= SHARED_FOR) {
+        if let Some(look) = last.as_ref().filter(|look| look.revision == config.revision && is_enough(look.at, now)) {
             return look.seen.clone();
         }
         let seen = look.await;

@@ -5,7 +5,7 @@
 use crate::aws::AwsDetail;
 use crate::evidence::{Failure, Unwrapped};
 use crate::inner::Inner;
-use crate::records::{AwsKmsRecord, Base64, Record, Stored, StoredSettings};
+use crate::records::{AwsKmsRecord, Base64, KekRecord, Record, Stored, StoredSettings, keks_prefix, key};
 use crate::revocation::{Action, Event, Machine, Outcome, Settings, State, Why};
 use keystead_keyring::Kek;
 use keystead_store::{Compare, Revision, Txn};
@@ -19,11 +19,13 @@ use uuid::Uuid;
 
 /// How many polls run at a time in one [`Lane`].
 const AT_A_TIME: usize = 64;
+/// How long a job may take from its proof to its end.
+const PROOF_LASTS: Duration = Duration::from_secs(5 * 60);
 /// How long the poller sleeps when nothing is due.
 const IDLE: Duration = Duration::from_secs(60);
 /// How long to wait before a KEK is wrapped again for the same reason as before.
 const WRAP_AGAIN: Duration = Duration::from_secs(60 * 60);
-/// `max_unverified` of credentials that were stored without a proof, where the SVM has none of its own.
+/// `max_unverified` of credentials that were stored without a proof, where the SVM's own is not shorter.
 const UNPROVEN_LIMIT: Duration = Duration::from_secs(60 * 60);
 
 /// The machines of this node's SVMs.
@@ -50,6 +52,96 @@ struct Watched {
     unproven: Option<(Unproven, Duration)>,
     /// Why the KEK was last to be wrapped again without an operator, and when.
     wrapped_for: Option<(String, Duration)>,
+    /// The key of the configuration's record.
+    config: String,
+}
+
+/// What a good poll has seen.
+struct Seen {
+    client: keystead_awskms::Client,
+    kek: Stored<KekRecord>,
+    /// Whether it has brought a KEK into memory.
+    loads: bool,
+}
+
+/// A job is committing. Ends when the view shows what it has committed, or when it has failed to.
+pub(crate) struct Settling<'s> {
+    polls: &'s Polls,
+    svm: Uuid,
+}
+
+impl Drop for Settling<'_> {
+    fn drop(&mut self) {
+        lock(&self.polls.settling).remove(&self.svm);
+        self.polls.wake.notify_one();
+    }
+}
+
+/// KEKs that a job has had AWS unwrap under a configuration, the current version last.
+pub(crate) struct Proof {
+    /// When AWS was asked, at the earliest.
+    pub asked: Duration,
+    pub keks: Vec<Kek>,
+    pub config: Box<AwsKmsRecord>,
+}
+
+/// A poll under way. However it ends, the next one can come.
+struct Polling<'p> {
+    manager: &'p Inner,
+    svm: Uuid,
+}
+
+impl Drop for Polling<'_> {
+    fn drop(&mut self) {
+        if let Some(watched) = self.manager.polls.lock().get_mut(&self.svm) {
+            watched.polling = None;
+        }
+        self.manager.polls.wake.notify_one();
+    }
+}
+
+/// A KEK in memory that nobody else relies on yet.
+pub(crate) struct Held<'h> {
+    manager: &'h Inner,
+    kek: Option<Arc<Kek>>,
+}
+
+impl Held<'_> {
+    /// It is stored: it stays.
+    pub fn keep(mut self) {
+        self.kek = None;
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if let Some(kek) = self.kek.take() {
+            self.manager.keyring.remove(&kek);
+        }
+    }
+}
+
+/// KEKs in memory that a job has proven for a configuration which holds none in the store yet, and the machine for them. Without [`Begun::keep`] they leave it again, however the job ends.
+pub(crate) struct Begun<'b> {
+    manager: &'b Inner,
+    kek: Option<Arc<Kek>>,
+    _settling: Settling<'b>,
+}
+
+impl Begun<'_> {
+    /// It is stored, and the view shows it.
+    pub fn keep(mut self) {
+        self.kek = None;
+    }
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        if let Some(kek) = self.kek.take() {
+            self.manager.polls.forget(kek.svm());
+            self.manager.keyring.remove(&kek);
+        }
+    }
 }
 
 /// What polls can delay each other by: an endpoint that hangs, a proxy that hangs, an account whose rate is used up. Other tenants have another lane.
@@ -75,7 +167,7 @@ impl Lane {
 }
 
 impl Watched {
-    fn new(now: Duration, settings: Settings) -> Self {
+    fn new(now: Duration, settings: Settings, config: String) -> Self {
         Self {
             machine: Machine::new(now, settings),
             polling: None,
@@ -84,6 +176,7 @@ impl Watched {
             now,
             unproven: None,
             wrapped_for: None,
+            config,
         }
     }
 }
@@ -155,16 +248,11 @@ impl Polls {
         }
     }
 
-    /// A job is about to commit a KEK that it has proven, or the end of a configuration. Until [`Polls::settled`] the view may still show what was before: a new machine would poll without
+    /// A job is about to commit a KEK that it has proven, or the end of a configuration. Until the answer is dropped, the view may still show what was before: a new machine would poll without
     /// need, or for a KEK that is no more, and one that seems to have lost its configuration would wipe what the job has just proven.
-    pub fn settling(&self, svm: Uuid) {
+    pub fn settling(&self, svm: Uuid) -> Settling<'_> {
         lock(&self.settling).insert(svm);
-    }
-
-    /// The view shows what the job has committed, or the job has failed to commit.
-    pub fn settled(&self, svm: Uuid) {
-        lock(&self.settling).remove(&svm);
-        self.wake.notify_one();
+        Settling { polls: self, svm }
     }
 
     /// An SVM has no key manager any more.
@@ -194,12 +282,21 @@ pub(crate) async fn run(manager: Arc<Inner>, stop: CancellationToken) {
             _ = changes.changed() => changes.mark_changed(),
             () = manager.polls.wake.notified() => {}
             () = manager.clock.sleep_until(wake_at) => {}
-            Some(_) = tasks.join_next() => {}
+            Some(ended) = tasks.join_next() => report(ended),
         }
-        while tasks.try_join_next().is_some() {}
+        while let Some(ended) = tasks.try_join_next() {
+            report(ended);
+        }
     }
     // Polls change nothing that must be finished.
     tasks.shutdown().await;
+}
+
+/// A poll that ends in a panic is a bug, and the next poll comes all the same.
+fn report(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a poll has ended in a panic");
+    }
 }
 
 /// The configurations as the view shows them, read again when it has changed.
@@ -211,11 +308,42 @@ impl Inner {
         poll_settings(&self.settings(), record)
     }
 
-    /// A job has just proven the SVM's KEKs against AWS: as good as a poll.
-    pub(crate) fn proven(&self, config: &AwsKmsRecord, keks: Vec<Kek>) {
-        let (now, settings) = (self.clock.monotonic(), self.poll_settings(config));
-        self.polls.lock().entry(config.svm).or_insert_with(|| Watched::new(now, settings));
-        self.take(config, Answer { asked: now, outcome: Outcome::Ok, reason: String::new(), detail: AwsDetail::default(), keks });
+    /// A job has proven the SVM's KEKs against AWS: as good as a poll that was asked then.
+    pub(crate) fn proven(&self, proof: Proof) {
+        let Proof { asked, keks, config } = proof;
+        let (now, settings) = (self.clock.monotonic(), self.poll_settings(&config));
+        self.polls.lock().entry(config.svm).or_insert_with(|| Watched::new(now, settings, key::<AwsKmsRecord>(config.uuid)));
+        self.take(&config, Answer { asked, outcome: Outcome::Ok, reason: String::new(), detail: AwsDetail::default(), keks });
+    }
+
+    /// The same before it is stored, where the configuration has held no KEK: keys may be made with it as soon as the transaction stands.
+    ///
+    /// # Errors
+    /// 8 where another KEK of the same version is in memory.
+    pub(crate) fn begin(&self, proof: Proof) -> crate::Result<Begun<'_>> {
+        let svm = proof.config.svm;
+        let in_use = || crate::Error::with(crate::Code::InUse, "another move of the SVM's keys is under way; start again when it has ended");
+        let version = proof.keks.last().map_or(0, Kek::version);
+        if self.keyring.get(svm, version).is_some() {
+            return Err(in_use());
+        }
+        let _settling = self.polls.settling(svm);
+        self.proven(proof);
+        match self.keyring.get(svm, version) {
+            Some(kek) => Ok(Begun { manager: self, kek: Some(kek), _settling }),
+            None => Err(in_use()),
+        }
+    }
+
+    /// Whether AWS has denied, or keys are refused, since it was asked then.
+    pub(crate) fn denied_since(&self, svm: Uuid, asked: Duration) -> bool {
+        self.polls.lock().get(&svm).is_some_and(|watched| watched.machine.outdates(asked))
+    }
+
+    /// Whether a proof is too old to act on: AWS has denied since, or it was long ago.
+    pub(crate) fn is_outdated(&self, svm: Uuid, asked: Duration) -> bool {
+        let is_old = self.clock.monotonic().saturating_sub(asked) > PROOF_LASTS;
+        is_old || self.polls.lock().get(&svm).is_some_and(|watched| watched.machine.outdates(asked))
     }
 
     /// Brings the machines in line with the configurations, lets their time pass, and starts the polls that are due. Returns when to look again.
@@ -237,8 +365,9 @@ impl Inner {
                 }
             }
         }
-        machines.retain(|svm, _| {
-            let kept = configs.contains_key(svm) || settling.contains(svm);
+        machines.retain(|svm, watched| {
+            // A record that cannot be read is no DELETE.
+            let kept = configs.contains_key(svm) || settling.contains(svm) || (self.view.contains(&watched.config) && self.has_aws_kek(*svm));
             if !kept {
                 self.keyring.forget(*svm);
             }
@@ -249,80 +378,150 @@ impl Inner {
             *lanes.entry(lane).or_default() += 1;
         }
         let mut wake_at = now + IDLE;
+        let mut due = Vec::new();
         for (svm, config) in &*configs {
             let svm = *svm;
             if settling.contains(&svm) && !machines.contains_key(&svm) {
                 continue;
             }
             let mut settings = poll_settings(&cluster, &config.record);
-            let watched = machines.entry(svm).or_insert_with(|| Watched::new(now, settings));
+            let watched = machines.entry(svm).or_insert_with(|| Watched::new(now, settings, config.key.clone()));
             watched.now = now;
             if !config.record.unproven {
                 watched.unproven = None;
-            } else if settings.max_unverified.is_none() {
+            } else {
                 // The hour counts from the moment that the credentials were stored, not from the last good poll, which may be long ago; and a poll tries them at once.
                 let credentials = (config.record.settings.access_key_id.clone(), config.record.secret_access_key.clone());
                 let since = match &watched.unproven {
                     Some((known, since)) if *known == credentials => *since,
-                    _ => {
+                    known => {
+                        // Others in place of some that were never proven either get no new hour.
+                        let since = known.as_ref().map(|(_, since)| *since).filter(|since| watched.machine.verified_at().is_none_or(|ok| ok <= *since));
+                        let since = since.unwrap_or(now);
                         watched.machine.on_hint(now);
-                        watched.unproven = Some((credentials, now));
-                        now
+                        watched.unproven = Some((credentials, since));
+                        since
                     }
                 };
                 // Until the first ok, also where the store does not know of it yet.
-                settings.max_unverified = watched.machine.verified_at().filter(|ok| *ok <= since).map(|ok| since.saturating_sub(ok) + UNPROVEN_LIMIT);
+                let hour = watched.machine.verified_at().filter(|ok| *ok <= since).map(|ok| since.saturating_sub(ok) + UNPROVEN_LIMIT);
+                settings.max_unverified = [settings.max_unverified, hour].into_iter().flatten().min();
             }
             let actions = watched.machine.on_settings(now, settings);
             self.act(svm, &actions, watched);
             if watched.polling.is_none() && watched.machine.next_poll_at() <= now {
-                let lane = Lane::of(&config.record.settings);
-                let running = lanes.entry(lane.clone()).or_default();
-                // The end of a poll wakes the poller.
-                if *running >= AT_A_TIME {
-                    continue;
-                }
-                *running += 1;
-                watched.polling = Some(lane);
-                let (manager, config) = (Arc::clone(self), config.clone());
-                tasks.spawn(async move { manager.poll(&config).await });
+                due.push((watched.machine.last() != Some(Outcome::Denied), watched.machine.next_poll_at(), svm));
             }
             let next = if watched.polling.is_some() { watched.machine.deadline().map_or(wake_at, |(at, _)| at) } else { watched.machine.next_wakeup() };
             wake_at = wake_at.min(next.max(now));
         }
+        // Where a lane is full, who may confirm a denial comes first, and then who has waited longest.
+        due.sort_unstable();
+        for (_, _, svm) in due {
+            let (Some(config), Some(watched)) = (configs.get(&svm), machines.get_mut(&svm)) else { continue };
+            let lane = Lane::of(&config.record.settings);
+            let running = lanes.entry(lane.clone()).or_default();
+            // The end of a poll wakes the poller.
+            if *running >= AT_A_TIME {
+                continue;
+            }
+            *running += 1;
+            watched.polling = Some(lane);
+            let (manager, config) = (Arc::clone(self), config.clone());
+            tasks.spawn(async move { manager.poll(&config).await });
+        }
         wake_at
     }
 
-    /// One poll: Decrypt of the stored KEK, which alone decides, and then DescribeKey, for what the operator should know and for rotation. A KEK that is loaded after a start costs one call.
+    /// One poll: Decrypt of the stored KEK, which alone decides. Then, no longer as a part of it, DescribeKey, for what the operator should know and for rotation. A KEK that is loaded after a start costs one call.
     async fn poll(self: &Arc<Self>, config: &Stored<AwsKmsRecord>) {
-        let svm = config.record.svm;
-        let (asked, unwrapped) = self.unwrap(config).await;
-        let (answer, seen) = match unwrapped {
-            Ok(Unwrapped { keks, client, seen }) => {
-                (Answer { asked, outcome: Outcome::Ok, reason: String::new(), detail: AwsDetail::default(), keks }, Some((client, seen)))
-            }
-            Err(Failure { outcome, reason, detail }) => (Answer { asked, outcome, reason, detail, keks: Vec::new() }, None),
+        let seen = {
+            let _polling = Polling { manager: self, svm: config.record.svm };
+            self.ask(config).await
         };
-        let loads = answer.keks.iter().any(|kek| self.keyring.get(svm, kek.version()).is_none());
-        self.take(&config.record, answer);
-        if let Some((client, seen)) = seen {
-            if config.record.unproven {
-                self.note_proof(config).await;
-            }
-            if !loads {
-                self.notice_rotation(config, &client, &seen).await;
-            }
+        let Some(seen) = seen else { return };
+        // The store is waited for here, and nothing waits for this.
+        if config.record.unproven {
+            self.note_proof(config).await;
         }
-        if let Some(watched) = self.polls.lock().get_mut(&svm) {
-            watched.polling = None;
+        if !seen.loads {
+            self.notice_rotation(config, &seen.client, &seen.kek).await;
         }
-        self.polls.wake.notify_one();
     }
 
-    /// How long the poll of an SVM that is asked `now` may take.
-    pub(crate) fn patience(&self, record: &AwsKmsRecord, now: Duration) -> Duration {
-        let timeout = Duration::from_secs(u64::from(record.settings.timeout));
-        self.polls.lock().get(&record.svm).map_or(timeout, |watched| watched.machine.patience(now, timeout))
+    /// Asks, and takes the answer. A question that is not answered within `min_poll_interval` is asked again beside it: a denial must not come late because AWS takes its time over each of the two that it takes.
+    async fn ask(&self, config: &Stored<AwsKmsRecord>) -> Option<Seen> {
+        let client = match self.turn(config).await {
+            Ok(client) => client,
+            Err(failure) => return self.conclude(config, self.clock.monotonic(), Err(failure)),
+        };
+        let asked = self.clock.monotonic();
+        let mut first = Box::pin(self.unwrap(config, client));
+        let interval = self.settings().min_poll_interval;
+        tokio::select! {
+            biased;
+            answer = &mut first => return self.conclude(config, asked, answer),
+            () = self.clock.sleep_until(asked + interval) => {}
+        }
+        let mut second = Box::pin(async {
+            let client = self.turn(config).await;
+            let asked = self.clock.monotonic();
+            match client {
+                Ok(client) => (asked, self.unwrap(config, client).await),
+                Err(failure) => (asked, Err(failure)),
+            }
+        });
+        let mut again = None;
+        let answer = loop {
+            tokio::select! {
+                biased;
+                answer = &mut first => break answer,
+                answer = &mut second, if again.is_none() => again = Some(answer),
+            }
+        };
+        let is_ok = answer.is_ok();
+        let seen = self.conclude(config, asked, answer);
+        if is_ok {
+            return seen;
+        }
+        let (asked, answer) = match again {
+            Some(answer) => answer,
+            None => second.await,
+        };
+        self.conclude(config, asked, answer)
+    }
+
+    /// Takes an answer, unless the configuration has changed since the question: then it says nothing about the one that counts.
+    fn conclude(&self, config: &Stored<AwsKmsRecord>, asked: Duration, answer: Result<Unwrapped, Failure>) -> Option<Seen> {
+        let svm = config.record.svm;
+        let current = self.view.get::<AwsKmsRecord>(config.record.uuid).ok().flatten();
+        if current.is_some_and(|current| current.revision != config.revision) {
+            return None;
+        }
+        match answer {
+            Ok(Unwrapped { keks, client, seen }) => {
+                let loads = keks.iter().any(|kek| self.keyring.get(svm, kek.version()).is_none());
+                self.take(&config.record, Answer { asked, outcome: Outcome::Ok, reason: String::new(), detail: AwsDetail::default(), keks });
+                self.look_for_missing(svm);
+                Some(Seen { client, kek: seen, loads })
+            }
+            Err(Failure { outcome, reason, detail }) => {
+                self.take(&config.record, Answer { asked, outcome, reason, detail, keks: Vec::new() });
+                None
+            }
+        }
+    }
+
+    /// While a rekey-internal has not ended, keys are under two versions of the KEK. Where one is missing, the next poll comes soon.
+    fn look_for_missing(&self, svm: Uuid) {
+        let stored = self.view.under::<KekRecord>(&keks_prefix(svm));
+        if stored.iter().all(|kek| self.keyring.get(svm, kek.record.version).is_some()) {
+            return;
+        }
+        let soon = self.clock.monotonic() + self.settings().min_poll_interval;
+        if let Some(watched) = self.polls.lock().get_mut(&svm).filter(|watched| watched.machine.state().serves()) {
+            watched.machine.on_hint(soon);
+        }
     }
 
     /// Whether an automatic wrapping for this reason may start now: at most one an hour, so that one that cannot succeed does not go on all day.
@@ -337,21 +536,25 @@ impl Inner {
         true
     }
 
-    /// Puts a KEK into memory that a job has made, where keys of the SVM are served; not where they are blocked, or have become so a moment ago. Under the same lock as [`Inner::take`].
+    /// Puts a KEK into memory that a job has made, where keys of the SVM are served; not where they are blocked, or have become so a moment ago. Under the same lock as [`Inner::take`]. It leaves memory with
+    /// the answer, unless that is told to keep it.
     ///
     /// # Errors
-    /// 65537556.
-    pub(crate) fn hold_while_served(&self, kek: Kek) -> crate::Result<()> {
+    /// 65537556; 8 where another one of the same version is in memory.
+    pub(crate) fn hold_while_served(&self, kek: Kek) -> crate::Result<Held<'_>> {
         let svm = kek.svm();
-        {
+        let held = {
             let machines = self.polls.lock();
-            if machines.get(&svm).is_some_and(|watched| watched.machine.state().serves()) {
-                self.keyring.insert(kek);
-                return Ok(());
+            machines.get(&svm).is_some_and(|watched| watched.machine.state().serves()).then(|| self.keyring.insert_absent(kek))
+        };
+        match held {
+            Some(Some(kek)) => Ok(Held { manager: self, kek: Some(kek) }),
+            Some(None) => Err(crate::Error::with(crate::Code::InUse, "another rekey-internal of the SVM is under way; start again when it has ended")),
+            None => {
+                let standing = self.polls.state(svm).describe();
+                Err(crate::Error::with(crate::Code::Blocked, format!("SVM {} on node {}: {standing}", self.svm_ref(svm).name, self.node.name)))
             }
         }
-        let standing = self.polls.state(svm).describe();
-        Err(crate::Error::with(crate::Code::Blocked, format!("SVM {} on node {}: {standing}", self.svm_ref(svm).name, self.node.name)))
     }
 
     /// Puts a KEK into memory that the onboard key manager has opened, unless keys of the SVM are refused: it may have an AWS KMS configuration, too, while keys move. Under the same lock.

@@ -539,6 +539,9 @@ pub struct JobRecord {
     pub error: Option<StoredError>,
     /// When it was accepted.
     pub start_time: Timestamp,
+    /// Its place in the order of acceptance: clocks may jump.
+    #[serde(default)]
+    pub order: u64,
     /// When it ended.
     pub end_time: Option<Timestamp>,
     /// The node that works, or worked, on it.

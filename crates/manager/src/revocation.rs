@@ -8,6 +8,8 @@ use std::time::Duration;
 const MAX_BACKOFF: Duration = Duration::from_secs(15 * 60);
 /// The pause between two polls once a denial is confirmed.
 const CONFIRMED_PERIOD: Duration = Duration::from_secs(60);
+/// How long a poll has before a `max_unverified` that was just set may take keys away.
+const NOTICE: Duration = Duration::from_secs(60);
 /// The least pause between an answer and the next question.
 const BREATH: Duration = Duration::from_secs(1);
 /// How far a poll's time is spread, as a part of the period, to either side.
@@ -99,15 +101,24 @@ pub enum Why {
 /// The machine. Times are monotonic, counted from any fixed moment of the process.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Machine {
+    /// The settings in force.
     settings: Settings,
+    /// What was set last. While something is wrong, what is laxer in it waits for the next ok.
+    wanted: Settings,
     state: State,
     next_poll: Duration,
     /// The first denial since the last ok.
     denied: Option<Denial>,
     /// When the second denial came that confirmed it.
     confirmed: bool,
-    /// The last ok; counts for `max_unverified`.
+    /// When the last denial since the last ok was asked for.
+    denied_again: Option<Duration>,
+    /// When keys were last refused.
+    blocked_at: Duration,
+    /// When the last ok was asked for; counts for `max_unverified`.
     verified_at: Option<Duration>,
+    /// A `max_unverified` that was set a moment ago takes no keys away before a poll has had its time.
+    unverified_not_before: Duration,
     /// The pause before the next poll after a failure that is no denial.
     backoff: Duration,
     last: Option<Outcome>,
@@ -124,11 +135,15 @@ impl Machine {
     pub fn new(now: Duration, settings: Settings) -> Self {
         let mut machine = Self {
             settings,
+            wanted: settings,
             state: State::Unavailable,
             next_poll: now,
             denied: None,
             confirmed: false,
+            denied_again: None,
+            blocked_at: Duration::ZERO,
             verified_at: None,
+            unverified_not_before: Duration::ZERO,
             backoff: Duration::ZERO,
             last: None,
         };
@@ -141,6 +156,10 @@ impl Machine {
     /// Intervals are counted from question to question: what lies between a question and its answer is AWS's and the network's time, and would otherwise add to the bound again and again.
     pub fn on_poll(&mut self, asked: Duration, now: Duration, outcome: Outcome, chance: f64) -> Vec<Action> {
         let mut actions = self.on_tick(now);
+        // A job may hold its proof for long before it can commit. What AWS has denied since counts more.
+        if outcome == Outcome::Ok && self.denied_again.is_some_and(|denied| asked < denied) {
+            return actions;
+        }
         let before = self.state;
         let news = self.last != Some(outcome);
         self.last = Some(outcome);
@@ -148,14 +167,19 @@ impl Machine {
             Outcome::Ok => {
                 self.state = State::Available;
                 self.denied = None;
+                self.denied_again = None;
                 self.confirmed = false;
-                self.verified_at = Some(now);
+                self.verified_at = Some(asked.max(self.verified_at.unwrap_or_default()));
+                self.unverified_not_before = Duration::ZERO;
+                self.settings = self.wanted;
                 if before != State::Available {
                     actions.push(Action::Emit(Event::Available));
                 }
+                actions.extend(self.on_tick(now));
             }
             Outcome::Denied => {
                 // Only a second denial that was asked for late enough confirms: right after a change, IAM may still give the old answer here and the new one there.
+                self.denied_again = Some(asked.max(self.denied_again.unwrap_or_default()));
                 match self.denied {
                     None => self.denied = Some(Denial { asked, answered: now }),
                     Some(first) if asked.saturating_sub(first.asked) >= self.settings.min_poll_interval => self.confirmed = true,
@@ -188,6 +212,7 @@ impl Machine {
         match self.deadline() {
             Some((at, why)) if now >= at => {
                 self.state = State::Blocked;
+                self.blocked_at = now;
                 vec![Action::Zeroize, Action::Emit(Event::Blocked(why))]
             }
             _ => Vec::new(),
@@ -199,14 +224,27 @@ impl Machine {
         self.next_poll = self.next_poll.min(now);
     }
 
-    /// Takes new settings; what they shorten, they shorten at once.
-    pub fn on_settings(&mut self, now: Duration, settings: Settings) -> Vec<Action> {
-        self.settings = settings;
+    /// Takes new settings. What is stricter in them acts at once. While something is wrong, what is laxer waits for the next ok: nobody lengthens a grace that runs, or takes a limit away that is about to end.
+    pub fn on_settings(&mut self, now: Duration, wanted: Settings) -> Vec<Action> {
+        let before = self.settings;
+        self.wanted = wanted;
+        self.settings = if matches!(self.state, State::Degraded | State::Revoking) { strictest(before, wanted) } else { wanted };
+        let settings = self.settings;
         self.backoff = self.backoff.clamp(self.first_backoff(), self.max_backoff());
         let period =
             if self.denied.is_some() { settings.polling_period.min(CONFIRMED_PERIOD.max(settings.min_poll_interval)) } else { settings.polling_period };
         self.next_poll = self.next_poll.min(now + period.mul_f64(1.0 + JITTER));
+        let shortened = settings.max_unverified.is_some_and(|limit| before.max_unverified.is_none_or(|before| limit < before));
+        if shortened && self.verified_at.zip(settings.max_unverified).is_some_and(|(ok, limit)| ok + limit < now + NOTICE) {
+            self.unverified_not_before = now + NOTICE;
+            self.on_hint(now);
+        }
         self.on_tick(now)
+    }
+
+    /// Whether AWS has denied since `asked`, or keys are refused since: then a proof of that time proves nothing any more.
+    pub fn outdates(&self, asked: Duration) -> bool {
+        (self.state == State::Blocked && asked < self.blocked_at) || self.denied_again.is_some_and(|denied| asked < denied)
     }
 
     /// Where the SVM stands.
@@ -219,19 +257,7 @@ impl Machine {
         self.last
     }
 
-    /// How long a poll that is asked `now` may take where each attempt may take `timeout`. A slow first denial takes its time from that of the second, so that both together stay within the
-    /// [`bound`].
-    pub fn patience(&self, now: Duration, timeout: Duration) -> Duration {
-        match self.denied.filter(|_| !self.confirmed) {
-            None => timeout,
-            Some(first) => {
-                let late = now.saturating_sub(first.asked + self.settings.min_poll_interval);
-                if late < timeout { timeout - late } else { timeout }
-            }
-        }
-    }
-
-    /// When the last poll was ok.
+    /// When the last poll that was ok was asked.
     pub fn verified_at(&self) -> Option<Duration> {
         self.verified_at
     }
@@ -247,7 +273,7 @@ impl Machine {
             return None;
         }
         let denied = self.denied.filter(|_| self.confirmed).map(|first| (first.answered + self.settings.access_error_grace, Why::Denied));
-        let unverified = self.verified_at.zip(self.settings.max_unverified).map(|(ok, limit)| (ok + limit, Why::Unverified));
+        let unverified = self.verified_at.zip(self.settings.max_unverified).map(|(ok, limit)| ((ok + limit).max(self.unverified_not_before), Why::Unverified));
         [denied, unverified].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
@@ -301,6 +327,15 @@ impl Machine {
 fn not_loaded(outcome: Outcome, news: bool, actions: &mut Vec<Action>) {
     if news {
         actions.push(Action::Emit(Event::NotLoaded(outcome)));
+    }
+}
+
+fn strictest(one: Settings, other: Settings) -> Settings {
+    Settings {
+        polling_period: one.polling_period.min(other.polling_period),
+        min_poll_interval: one.min_poll_interval.min(other.min_poll_interval),
+        access_error_grace: one.access_error_grace.min(other.access_error_grace),
+        max_unverified: [one.max_unverified, other.max_unverified].into_iter().flatten().min(),
     }
 }
 
@@ -497,6 +532,51 @@ mod tests {
         machine.on_poll(MINUTE * 3, MINUTE * 3, Outcome::Denied, MIDDLE);
         let actions = machine.on_settings(MINUTE * 4, Settings { access_error_grace: MINUTE, ..settings() });
         assert!(actions.contains(&Action::Zeroize));
+    }
+
+    #[test]
+    fn laxer_settings_wait_for_the_next_ok() {
+        let strict = Settings { access_error_grace: MINUTE * 10, max_unverified: Some(MINUTE * 120), ..settings() };
+        let lax = Settings { access_error_grace: MINUTE * 600, min_poll_interval: MINUTE * 60, max_unverified: None, ..strict };
+        let mut machine = available(strict);
+        machine.on_poll(MINUTE, MINUTE, Outcome::Denied, MIDDLE);
+        machine.on_settings(MINUTE, lax);
+        machine.on_poll(MINUTE * 2, MINUTE * 2, Outcome::Denied, MIDDLE);
+        assert_eq!(
+            (machine.state(), machine.deadline()),
+            (State::Revoking, Some((MINUTE * 11, Why::Denied))),
+            "neither the confirmation nor the grace is put off"
+        );
+        machine.on_settings(MINUTE * 3, lax);
+        assert!(machine.on_tick(MINUTE * 11).contains(&Action::Zeroize));
+        let mut machine = available(strict);
+        machine.on_poll(MINUTE, MINUTE, Outcome::Unreachable, MIDDLE);
+        machine.on_settings(MINUTE, lax);
+        assert_eq!(machine.deadline(), Some((MINUTE * 120, Why::Unverified)));
+        machine.on_poll(MINUTE * 2, MINUTE * 2, Outcome::Ok, MIDDLE);
+        assert_eq!(machine.deadline(), None, "an ok lets the new settings in");
+    }
+
+    #[test]
+    fn a_limit_that_is_just_set_lets_a_poll_come_first() {
+        let mut machine = available(settings());
+        assert_eq!(machine.on_settings(MINUTE * 50, Settings { max_unverified: Some(MINUTE * 30), ..settings() }), []);
+        assert_eq!((machine.next_poll_at(), machine.deadline()), (MINUTE * 50, Some((MINUTE * 51, Why::Unverified))));
+        machine.on_poll(MINUTE * 50, MINUTE * 50, Outcome::Ok, MIDDLE);
+        assert_eq!(machine.deadline(), Some((MINUTE * 80, Why::Unverified)));
+    }
+
+    #[test]
+    fn an_old_proof_is_worth_less_than_a_newer_denial() {
+        let mut machine = available(Settings { access_error_grace: Duration::ZERO, ..settings() });
+        machine.on_poll(MINUTE * 10, MINUTE * 10, Outcome::Denied, MIDDLE);
+        machine.on_poll(MINUTE * 11, MINUTE * 11, Outcome::Denied, MIDDLE);
+        assert_eq!(machine.state(), State::Blocked);
+        assert!(machine.outdates(MINUTE * 5));
+        assert_eq!(machine.on_poll(MINUTE * 5, MINUTE * 12, Outcome::Ok, MIDDLE), []);
+        assert_eq!(machine.state(), State::Blocked);
+        machine.on_poll(MINUTE * 12, MINUTE * 12, Outcome::Ok, MIDDLE);
+        assert_eq!(machine.state(), State::Available);
     }
 
     #[test]

@@ -92,6 +92,11 @@ impl View {
             .collect()
     }
 
+    /// Whether there is a record under this key, whether it can be read or not.
+    pub fn contains(&self, key: &str) -> bool {
+        self.read().contains_key(key)
+    }
+
     /// Whether any key starts with `prefix`.
     pub fn any_under(&self, prefix: &str) -> bool {
         self.read().range(prefix.to_owned()..).next().is_some_and(|(key, _)| key.starts_with(prefix))

@@ -154,20 +154,35 @@ pub const AWS_KMS: Resource = Resource {
     ],
 };
 
-/// The body of rekey-external: the customer key, and what else of the configuration changes with it.
+/// A member of the body of rekey-external.
+const fn new(path: &'static str, kind: Kind, patch: Patch) -> Field {
+    Field { path, kind, post: Post::Optional, patch, show: Show::Never, doc: "" }
+}
+
+/// The body of rekey-external: the customer key, and what else of the configuration changes with it, in the members that PATCH has.
 const REKEY_EXTERNAL: Resource = Resource {
     path: PATH,
     fields: &[
-        required("key_id", Kind::Text(1, 2048, ANY), Patch::No, "The customer key to wrap under."),
-        optional("keystead.new.region", Kind::Text(1, 64, REGION), Patch::No, ""),
-        optional("keystead.new.access_key_id", Kind::Text(16, 128, ACCESS_KEY_ID), Patch::No, ""),
-        Field { path: "keystead.new.secret_access_key", kind: Kind::Secret(1024), post: Post::Optional, patch: Patch::No, show: Show::Never, doc: "" },
-        optional("keystead.new.credentials_source", Kind::Text(1, 160, SOURCE), Patch::No, ""),
-        optional("keystead.new.encryption_context", Kind::Text(1, 8192, CONTEXT), Patch::No, ""),
-        optional("keystead.new.service", Kind::Text(1, 253, ANY), Patch::No, ""),
-        optional("keystead.new.default_domain", Kind::Text(1, 253, ANY), Patch::No, ""),
-        optional("keystead.new.host", Kind::Text(1, 253, HOST), Patch::No, ""),
-        optional("keystead.new.port", Kind::Integer(1, 65_535), Patch::No, ""),
+        new("key_id", Kind::Text(1, 2048, ANY), Patch::Yes),
+        new("keystead.new.region", Kind::Text(1, 64, REGION), Patch::Yes),
+        new("keystead.new.access_key_id", Kind::Text(16, 128, ACCESS_KEY_ID), Patch::Yes),
+        new("keystead.new.secret_access_key", Kind::Secret(1024), Patch::Yes),
+        new("keystead.new.credentials_source", Kind::Text(1, 160, SOURCE), Patch::Clearable),
+        new("keystead.new.encryption_context", Kind::Text(1, 8192, CONTEXT), Patch::Clearable),
+        new("keystead.new.service", Kind::Text(1, 253, ANY), Patch::Yes),
+        new("keystead.new.default_domain", Kind::Text(1, 253, ANY), Patch::Yes),
+        new("keystead.new.host", Kind::Text(1, 253, HOST), Patch::Clearable),
+        new("keystead.new.port", Kind::Integer(1, 65_535), Patch::Yes),
+        new("keystead.new.timeout", Kind::Integer(1, 60), Patch::Yes),
+        new("keystead.new.verify", Kind::Bool, Patch::Yes),
+        new("keystead.new.verify_host", Kind::Bool, Patch::Yes),
+        new("keystead.new.verify_ip", Kind::Bool, Patch::Yes),
+        new("keystead.new.proxy_type", Kind::Word(&["http", "https"]), Patch::Clearable),
+        new("keystead.new.proxy_host", Kind::Text(1, 253, HOST), Patch::Clearable),
+        new("keystead.new.proxy_port", Kind::Integer(1, 65_535), Patch::Clearable),
+        new("keystead.new.proxy_username", Kind::Text(1, 256, ANY), Patch::Clearable),
+        new("keystead.new.proxy_password", Kind::Secret(1024), Patch::Clearable),
+        new("keystead.new.ca_certificates", Kind::Text(1, 65_536, PEM), Patch::Clearable),
     ],
 };
 
@@ -253,7 +268,7 @@ pub async fn create(request: Request) -> Result<Answer> {
     let settings = AwsKmsSettings {
         region: values.text("region").unwrap_or_default(),
         key_id: values.text("key_id").unwrap_or_default(),
-        access_key_id: values.text("access_key_id").map(long_lived).transpose()?,
+        access_key_id: values.text("access_key_id").map(|id| long_lived(id, "access_key_id")).transpose()?,
         encryption_context: values.text("encryption_context"),
         service: values.text("service").unwrap_or_else(|| "KMS".to_owned()),
         default_domain: values.text("default_domain").unwrap_or_else(|| "amazonaws.com".to_owned()),
@@ -327,42 +342,30 @@ pub async fn modify(request: Request) -> Result<Answer> {
         "proxy_port",
         "proxy_username",
         "proxy_password",
+        // What would be stored unproven with the credentials, and would take the evidence out of every denial.
+        "verify",
+        "verify_host",
+        "verify_ip",
+        "keystead.ca_certificates",
+        "keystead.credentials_source",
     ];
     let rerouted = values.has_any(&reroutes);
     let skip_verify = values.flag("skip_verify");
     if skip_verify == Some(true) && rerouted {
         return Err(Error::with(
             Code::FieldCombination,
-            "skip_verify skips the proof of credentials alone; change the endpoint, the proxy or the context by itself",
+            "skip_verify skips the proof of credentials alone; change the endpoint, its certificates, the proxy or the context by itself",
         )
         .target("skip_verify"));
     }
     let change = AwsKmsChange {
-        region: values.text("region"),
-        access_key_id: values.text("access_key_id").map(long_lived).transpose()?,
-        secret_access_key: values.secret("secret_access_key"),
-        encryption_context: values.clearable("encryption_context", Values::text),
-        service: values.text("service"),
-        default_domain: values.text("default_domain"),
-        host: values.clearable("host", Values::text),
-        port: values.number("port"),
         polling_period: values.number("polling_period"),
-        timeout: values.number("timeout"),
-        verify: values.flag("verify"),
-        verify_host: values.flag("verify_host"),
-        verify_ip: values.flag("verify_ip"),
         skip_verify,
-        proxy: ProxyChange {
-            kind: values.clearable("proxy_type", Values::text).map(|kind| kind.map(|word| proxy_kind(&word))),
-            host: values.clearable("proxy_host", Values::text),
-            port: values.clearable("proxy_port", Values::number),
-            username: values.clearable("proxy_username", Values::text),
-            password: values.clearable("proxy_password", Values::secret),
-        },
         access_error_grace: values.clearable("keystead.access_error_grace", Values::duration),
         max_unverified: values.clearable("keystead.max_unverified", Values::duration),
         ca_certificates: values.clearable("keystead.ca_certificates", Values::text),
         credentials_source: values.clearable("keystead.credentials_source", Values::text),
+        ..change(&mut values, "")?
     };
     let accepted = request.manager.modify_aws_kms(&request.who, config.uuid, change).await?;
     request.accepted(accepted, Done::ok()).await
@@ -397,25 +400,54 @@ pub async fn rekey_external(request: Request) -> Result<Answer> {
     if let Some(key_id) = request.query.get("key_id") {
         body.entry("key_id").or_insert_with(|| json!(key_id));
     }
-    let mut values = REKEY_EXTERNAL.read_post(body)?;
+    let new = body.get("keystead").and_then(|keystead| keystead.get("new"));
+    let empty = |name: &str| new.and_then(|new| new.get(name)) == Some(&json!(""));
+    if empty("access_key_id") {
+        return Err(Error::new(Code::EmptyAccessKeyId).target("keystead.new.access_key_id"));
+    }
+    if empty("secret_access_key") {
+        return Err(Error::new(Code::EmptySecret).target("keystead.new.secret_access_key"));
+    }
+    let mut values = REKEY_EXTERNAL.read_patch(body)?;
+    let key_id = values.text("key_id").ok_or_else(|| Error::with(Code::MissingField, "key_id").target("key_id"))?;
     let uuid = request.uuid()?;
     let new = AwsKmsChange {
-        region: values.text("keystead.new.region"),
-        access_key_id: values.text("keystead.new.access_key_id").map(long_lived).transpose()?,
-        secret_access_key: values.secret("keystead.new.secret_access_key"),
-        credentials_source: values.text("keystead.new.credentials_source").map(Some),
-        encryption_context: values.text("keystead.new.encryption_context").map(Some),
-        service: values.text("keystead.new.service"),
-        default_domain: values.text("keystead.new.default_domain"),
-        host: values.text("keystead.new.host").map(Some),
-        port: values.number("keystead.new.port"),
-        ..AwsKmsChange::default()
+        ca_certificates: values.clearable("keystead.new.ca_certificates", Values::text),
+        credentials_source: values.clearable("keystead.new.credentials_source", Values::text),
+        ..change(&mut values, "keystead.new.")?
     };
-    let rekey = RekeyExternalRequest { key_id: values.text("key_id").unwrap_or_default(), new };
+    let rekey = RekeyExternalRequest { key_id, new };
     let accepted = request.manager.rekey_external(&request.who, uuid, rekey).await.map_err(|error| hidden(&request, error))?;
     let mut done = Done::created(PATH, identity(&request, uuid));
     done.location = None;
     request.accepted(accepted, done).await
+}
+
+/// What PATCH and the `new` of rekey-external have in common. `under`: what the paths begin with.
+fn change(values: &mut Values, under: &str) -> Result<AwsKmsChange> {
+    let at = |name: &str| format!("{under}{name}");
+    Ok(AwsKmsChange {
+        region: values.text(&at("region")),
+        access_key_id: values.text(&at("access_key_id")).map(|id| long_lived(id, &at("access_key_id"))).transpose()?,
+        secret_access_key: values.secret(&at("secret_access_key")),
+        encryption_context: values.clearable(&at("encryption_context"), Values::text),
+        service: values.text(&at("service")),
+        default_domain: values.text(&at("default_domain")),
+        host: values.clearable(&at("host"), Values::text),
+        port: values.number(&at("port")),
+        timeout: values.number(&at("timeout")),
+        verify: values.flag(&at("verify")),
+        verify_host: values.flag(&at("verify_host")),
+        verify_ip: values.flag(&at("verify_ip")),
+        proxy: ProxyChange {
+            kind: values.clearable(&at("proxy_type"), Values::text).map(|kind| kind.map(|word| proxy_kind(&word))),
+            host: values.clearable(&at("proxy_host"), Values::text),
+            port: values.clearable(&at("proxy_port"), Values::number),
+            username: values.clearable(&at("proxy_username"), Values::text),
+            password: values.clearable(&at("proxy_password"), Values::secret),
+        },
+        ..AwsKmsChange::default()
+    })
 }
 
 /// The configuration of the path, if this account may see it.
@@ -478,10 +510,11 @@ fn proxy_kind(word: &str) -> ProxyKind {
 }
 
 /// Temporary credentials would need their session token, and end by themselves.
-fn long_lived(access_key_id: String) -> Result<String> {
+fn long_lived(access_key_id: String, target: &str) -> Result<String> {
     if access_key_id.starts_with("ASIA") {
-        return Err(Error::with(Code::InvalidValue, "it belongs to temporary credentials, which need a session token; use the key of an IAM user")
-            .target("access_key_id"));
+        return Err(
+            Error::with(Code::InvalidValue, "it belongs to temporary credentials, which need a session token; use the key of an IAM user").target(target)
+        );
     }
     Ok(access_key_id)
 }

@@ -4,8 +4,10 @@
 pub mod faulty;
 pub mod kmip;
 pub mod program;
+pub mod relay;
 pub mod run;
 pub mod scene;
+pub mod steps;
 
 use async_trait::async_trait;
 use keystead::config::Config;
@@ -37,6 +39,10 @@ pub struct ManualClock {
 impl ManualClock {
     pub fn new() -> Arc<Self> {
         Arc::new(Self { now: watch::channel(Duration::ZERO).0, start: jiff::Timestamp::now() })
+    }
+
+    pub fn now(&self) -> Duration {
+        *self.now.borrow()
     }
 
     pub fn advance(&self, by: Duration) {

@@ -4,8 +4,9 @@ use super::faulty::Faulty;
 use super::kmip::{Credentials, Kmip};
 use super::{ManualClock, Node, enable_body, eventually, stand_in, toml_for};
 use keystead::serve::Hooks;
+use keystead_store::Txn;
 use keystead_testkit::{KeyState, KmsStandIn};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,6 +56,18 @@ impl Scene {
         kmip
     }
 
+    /// An account that administers one SVM, with the password of `admin`.
+    pub async fn tenant(&self, svm: &str) -> Tenant<'_> {
+        let admin = self.store.inner().get("/accounts/admin").await.unwrap().unwrap();
+        let mut account: Value = serde_json::from_slice(&admin.value).unwrap();
+        account["name"] = json!("tenant");
+        account["role"] = json!({ "name": "vsadmin", "svm": self.svm_uuid(svm).await });
+        self.store.inner().transact(Txn::new().put("/accounts/tenant", account.to_string())).await.unwrap();
+        let tenant = Tenant(&self.node);
+        eventually("the account must be known", async || (tenant.ask("GET", "/cluster", Value::Null).await.0 == 200).then_some(())).await;
+        tenant
+    }
+
     pub async fn svm_uuid(&self, name: &str) -> String {
         self.node.get(&format!("/svm/svms?name={name}")).await["records"][0]["uuid"].as_str().unwrap().to_owned()
     }
@@ -70,5 +83,20 @@ impl Scene {
             (state["state"]["cluster_state"] == false && state["state"]["message"].as_str().unwrap().contains("blocked")).then_some(())
         })
         .await;
+    }
+}
+
+/// Calls as the account `tenant`.
+pub struct Tenant<'s>(&'s Node);
+
+impl Tenant<'_> {
+    pub async fn ask(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
+        let mut request =
+            self.0.client.request(method.parse().unwrap(), format!("https://{}/api{path}", self.0.address)).basic_auth("tenant", Some(super::PASSWORD));
+        if !body.is_null() && method != "GET" {
+            request = request.body(body.to_string());
+        }
+        let answer = request.send().await.unwrap();
+        (answer.status().as_u16(), serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap_or_default())
     }
 }

@@ -7,6 +7,7 @@ use super::{Afterwards, JobKind, Plan, migrate};
 use crate::aws::{Phase, context, kek_from};
 use crate::inner::Inner;
 use crate::model::SvmRef;
+use crate::poll::Proof;
 use crate::preflight::CallError;
 use crate::records::{
     AwsKmsRecord, Base64, EkmipCertificateRecord, KekRecord, KeyStoreRecord, KeyStoreState, NodeRecord, Record, Stored, kek_key, key, keys_prefix,
@@ -28,7 +29,7 @@ pub(crate) async fn run(job: &JobContext, kind: &JobKind) -> Result<Plan> {
     let reservation = reservation(manager, *svm, *config).await?;
     if reservation.record.state == KeyStoreState::Mixed {
         // Interrupted: the configuration is stored, and keys are on their way.
-        return enabled(migrate::finish(job, reservation).await?);
+        return enabled(migrate::finish(job, reservation, None).await?);
     }
     let moves = reservation.record.onboard;
     if !moves {
@@ -48,6 +49,7 @@ pub(crate) async fn run(job: &JobContext, kind: &JobKind) -> Result<Plan> {
         proxy_password: proxy_password.clone(),
         unproven: false,
     };
+    let asked = manager.clock.monotonic();
     let (kek, kek_record) = match set_up(job, &record, reservation.record.kek_version + 1, *skip_verify).await {
         Ok(proven) => proven,
         // Who skips the proof beforehand skips the preflight too.
@@ -64,16 +66,17 @@ pub(crate) async fn run(job: &JobContext, kind: &JobKind) -> Result<Plan> {
     if let Some(certificate) = certificate {
         txn = txn.put(key::<EkmipCertificateRecord>(manager.node.uuid), certificate.encode()?);
     }
+    let proof = Proof { asked, keks: vec![kek], config: Box::new(record) };
     if moves {
         if !migrate {
             // Nobody has asked for a move: a key that was made meanwhile ends the enabling.
             txn = txn.when(Compare::EmptyPrefix(keys_prefix(*svm)));
         }
-        let turned = match migrate::turn_to_aws(job, &record, kek, &kek_record, reservation, txn).await {
+        let turned = match migrate::turn_to_aws(job, proof, &kek_record, reservation, txn).await {
             Err(error) if error.code == Code::InUse && !migrate => refuse_live_keys(manager, *svm).await.and(Err(error))?,
             turned => turned?,
         };
-        return enabled(migrate::finish(job, turned).await?);
+        return enabled(migrate::finish(job, turned, None).await?);
     }
     let store = KeyStoreRecord { state: KeyStoreState::Active, kek_version: kek_record.version, ..reservation.record };
     let txn = txn
@@ -81,7 +84,7 @@ pub(crate) async fn run(job: &JobContext, kind: &JobKind) -> Result<Plan> {
         .when(Compare::EmptyPrefix(onboard_keys_prefix(*svm)))
         .put(reservation.key, store.encode()?)
         .put(kek_key(*svm, kek_record.version), kek_record.encode()?);
-    enabled(Plan { txn, message: String::new(), afterwards: Afterwards::Serve(vec![kek], Box::new(record)) })
+    enabled(Plan { txn, message: String::new(), afterwards: Afterwards::Serve(proof) })
 }
 
 fn enabled(plan: Plan) -> Result<Plan> {

@@ -22,10 +22,10 @@ pub(crate) mod runner;
 pub(crate) mod table;
 
 use crate::Result;
-use crate::records::{AwsKmsRecord, Base64, KekRecord, StoredSettings};
+use crate::poll::Proof;
+use crate::records::{Base64, KekRecord, StoredSettings};
 use context::JobContext;
 use jiff::Timestamp;
-use keystead_keyring::Kek;
 use keystead_store::Txn;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -148,8 +148,8 @@ pub struct StoredChange {
     pub verify_host: Option<bool>,
     pub verify_ip: Option<bool>,
     pub skip_verify: bool,
-    #[serde(with = "cleared")]
-    pub proxy: Option<Option<crate::records::StoredProxy>>,
+    #[serde(deserialize_with = "or_default")]
+    pub proxy: StoredProxyChange,
     #[serde(with = "cleared")]
     pub proxy_password: Option<Option<Base64>>,
     #[serde(with = "cleared")]
@@ -162,6 +162,26 @@ pub struct StoredChange {
     pub credentials_source: Option<Option<String>>,
     /// Who asks for the change may set credentials of the node's own.
     pub by_admin: bool,
+}
+
+/// A null stands for nothing.
+fn or_default<'de, T: Default + Deserialize<'de>, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<T, D::Error> {
+    Option::<T>::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
+/// A change of the proxy, member by member. A cleared host takes the whole proxy away.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs)]
+pub struct StoredProxyChange {
+    #[serde(with = "cleared")]
+    pub https: Option<Option<bool>>,
+    #[serde(with = "cleared")]
+    pub host: Option<Option<String>>,
+    #[serde(with = "cleared")]
+    pub port: Option<Option<u16>>,
+    #[serde(with = "cleared")]
+    pub username: Option<Option<String>>,
 }
 
 /// `Some(None)` ("clear it") and `None` ("leave it") are both null in plain JSON; a list of none or one element tells them apart.
@@ -192,9 +212,9 @@ pub(crate) enum Afterwards {
     /// Nothing.
     Nothing,
     /// These KEKs, the current version last, are proven under this configuration, and are served from now on.
-    Serve(Vec<Kek>, Box<AwsKmsRecord>),
+    Serve(Proof),
     /// The same, and the KEK is wrapped anew: the record that was, and the one that is.
-    Rewrapped(Vec<Kek>, Box<AwsKmsRecord>, Box<(KekRecord, KekRecord)>),
+    Rewrapped(Proof, Box<(KekRecord, KekRecord)>),
     /// Every key of the SVM is wrapped by this version: the others leave memory.
     Retire(Uuid, u32),
     /// The SVM has no key manager any more: its KEKs leave memory.

@@ -7,6 +7,7 @@ use super::{Afterwards, Plan, StoredChange};
 use crate::aws::{Phase, context};
 use crate::credentials::changed;
 use crate::inner::Inner;
+use crate::poll::Proof;
 use crate::records::{AwsKmsRecord, KekRecord, KeyStoreRecord, Record, Stored, StoredSettings, StoredSource, keks_prefix};
 use crate::{Code, Error, Result};
 use keystead_keyring::Kek;
@@ -17,6 +18,10 @@ pub(crate) async fn run(job: &JobContext, config: Uuid, change: &StoredChange) -
     let manager = &job.manager;
     let old = configuration(manager, config).await?;
     let mut new = changed(&old.record, change, None)?;
+    crate::endpoints::check(manager, !change.by_admin, Some(&old.record.settings), &new.settings).await?;
+    if new.settings.region != old.record.settings.region {
+        new.settings.key_id = arn_in_region(&new.settings.key_id, &new.settings.region);
+    }
     let mut txn = Txn::new().when(Compare::Unchanged(old.key.clone(), old.revision));
     let mut afterwards = Afterwards::Nothing;
     if change.skip_verify {
@@ -25,7 +30,8 @@ pub(crate) async fn run(job: &JobContext, config: Uuid, change: &StoredChange) -
         // A client with credentials of the node's own unwraps KEKs of one key alone, and older versions may stand under another.
         let other_source = new.settings.credentials_source != old.record.settings.credentials_source;
         if other_source || new.settings.region != old.record.settings.region || new.settings.encryption_context != old.record.settings.encryption_context {
-            not_while_rekeying(manager, old.record.svm).await?;
+            let store = not_while_rekeying(manager, old.record.svm).await?;
+            txn = txn.when(Compare::Unchanged(store.key, store.revision));
         }
         if holds_no_kek(manager, old.record.svm).await? {
             // Its keys are with the onboard key manager: what can be proven is that AWS answers for the customer key.
@@ -37,15 +43,16 @@ pub(crate) async fn run(job: &JobContext, config: Uuid, change: &StoredChange) -
             return stored(job, txn, old.key, &new, change, Afterwards::Nothing).await;
         }
         let kek = current_kek(manager, old.record.svm).await?;
+        let asked = manager.clock.monotonic();
         let (replacement, proven) = prove_change(job, &old, &new, &kek.record).await?;
         new.unproven = false;
         txn = txn.when(Compare::Unchanged(kek.key.clone(), kek.revision));
-        let config = Box::new(new.clone());
+        let proof = Proof { asked, keks: vec![proven], config: Box::new(new.clone()) };
         afterwards = match replacement {
-            None => Afterwards::Serve(vec![proven], config),
+            None => Afterwards::Serve(proof),
             Some(replacement) => {
                 txn = txn.put(kek.key, replacement.encode()?);
-                Afterwards::Rewrapped(vec![proven], config, Box::new((kek.record, replacement)))
+                Afterwards::Rewrapped(proof, Box::new((kek.record, replacement)))
             }
         };
     }
@@ -73,16 +80,18 @@ async fn holds_no_kek(manager: &Inner, svm: Uuid) -> Result<bool> {
 }
 
 /// A configuration with a change applied.
-pub(crate) fn apply(old: &AwsKmsRecord, change: &StoredChange) -> AwsKmsRecord {
+///
+/// # Errors
+/// 262186 what is asked of the proxy makes none.
+pub(crate) fn apply(old: &AwsKmsRecord, change: &StoredChange) -> Result<AwsKmsRecord> {
+    let (proxy, proxy_password) = crate::proxies::changed(old, change)?;
     let (was, to) = (old.settings.clone(), change.clone());
-    let proxy = to.proxy.unwrap_or(was.proxy);
     let credentials_source = match to.credentials_source {
         None => was.credentials_source,
         Some(source) => source.map(|source| StoredSource { source, key_arn: was.key_id.clone() }),
     };
     let keyed = credentials_source.is_none();
-    let proxy_password = if proxy.is_none() { None } else { to.proxy_password.unwrap_or_else(|| old.proxy_password.clone()) };
-    AwsKmsRecord {
+    Ok(AwsKmsRecord {
         uuid: old.uuid,
         svm: old.svm,
         settings: StoredSettings {
@@ -108,7 +117,7 @@ pub(crate) fn apply(old: &AwsKmsRecord, change: &StoredChange) -> AwsKmsRecord {
         secret_access_key: to.secret_access_key.or_else(|| old.secret_access_key.clone()).filter(|_| keyed),
         proxy_password,
         unproven: old.unproven,
-    }
+    })
 }
 
 /// Whether AWS would see a difference.
@@ -129,17 +138,21 @@ async fn prove_change(job: &JobContext, old: &Stored<AwsKmsRecord>, new: &AwsKms
     let client = manager.client_for(new)?;
     let key_arn = if new.settings.region == old.record.settings.region { kek.key_arn.clone() } else { arn_in_region(&kek.key_arn, &new.settings.region) };
     let moved = KekRecord { key_arn, ..kek.clone() };
-    if new.settings.encryption_context == kek.encryption_context {
+    let same_context = new.settings.encryption_context == kek.encryption_context;
+    let known = if same_context && moved.key_arn == kek.key_arn {
+        None
+    } else {
+        // Nobody re-roots a revoked tenant: the key and the context that were in use must still be good now, although the KEK may be in memory. A replica in another region is enabled and disabled by itself.
+        job.progress("proving the configuration as it is, before the key or its context changes").await;
+        Some(unwrap(job, &manager.client(old)?, kek).await.map_err(|error| Error::with(Code::KeyUnusable, error.message))?)
+    };
+    let Some(key) = known.filter(|_| !same_context) else {
         job.progress("proving the new settings: unwrapping the KEK with them").await;
         let key = unwrap(job, &client, &moved).await?;
         job.aws("describe_key", client.describe_key(&moved.key_arn)).await.map_err(|error| manager.aws_error(Phase::InUse, &svm, "DescribeKey", &error))?;
         let replacement = (moved.key_arn != kek.key_arn).then_some(moved);
         return Ok((replacement, key));
-    }
-    // Nobody re-roots a revoked tenant: the old context must still be good now, although the KEK may be in memory.
-    job.progress("proving the configuration as it is, before the encryption context changes").await;
-    let old_client = manager.client(old)?;
-    let key = unwrap(job, &old_client, kek).await.map_err(|error| Error::with(Code::KeyUnusable, error.message))?;
+    };
     job.progress("wrapping the KEK under the new encryption context").await;
     let text = new.settings.encryption_context.clone();
     let context = context(text.as_deref())?;

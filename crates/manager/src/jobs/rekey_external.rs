@@ -6,6 +6,7 @@ use super::restore::{configuration, current_kek, has_the_keys, not_while_rekeyin
 use super::{Afterwards, Plan, StoredChange};
 use crate::aws::{Phase, context};
 use crate::credentials::changed;
+use crate::poll::Proof;
 use crate::records::{AwsKmsRecord, Record};
 use crate::{Code, Error, Result};
 use jiff::Timestamp;
@@ -16,7 +17,7 @@ pub(crate) async fn run(job: &JobContext, config: Uuid, key_id: &str, change: &S
     let manager = &job.manager;
     let old = configuration(manager, config).await?;
     has_the_keys(manager, &old.record).await?;
-    not_while_rekeying(manager, old.record.svm).await?;
+    let store = not_while_rekeying(manager, old.record.svm).await?;
     let record = current_kek(manager, old.record.svm).await?;
     if outdated.is_some_and(|found| record.record.wrapped_at != found) {
         return Ok(Plan { txn: Txn::new(), message: "the KEK was wrapped again already".to_owned(), afterwards: Afterwards::Nothing });
@@ -25,9 +26,11 @@ pub(crate) async fn run(job: &JobContext, config: Uuid, key_id: &str, change: &S
 
     // Nobody re-roots a revoked tenant: the old key must unwrap the KEK now, in this job, although the KEK may be in memory.
     job.progress("unwrapping the KEK with the customer key in use (1 of 3)").await;
+    let asked = manager.clock.monotonic();
     let kek = unwrap(job, &manager.client(&old)?, &record.record).await.map_err(|error| Error::with(Code::KeyUnusable, error.message))?;
 
     let new = AwsKmsRecord { unproven: false, ..changed(&old.record, change, Some(key_id))? };
+    crate::endpoints::check(manager, !change.by_admin, Some(&old.record.settings), &new.settings).await?;
     let client = manager.client_for(&new)?;
     let text = new.settings.encryption_context.clone();
     let context = context(text.as_deref())?;
@@ -47,7 +50,9 @@ pub(crate) async fn run(job: &JobContext, config: Uuid, key_id: &str, change: &S
     let txn = Txn::new()
         .when(Compare::Unchanged(old.key.clone(), old.revision))
         .when(Compare::Unchanged(record.key.clone(), record.revision))
+        .when(Compare::Unchanged(store.key, store.revision))
         .put(old.key, new.encode()?)
         .put(record.key, wrapped.encode()?);
-    Ok(Plan { txn, message, afterwards: Afterwards::Rewrapped(vec![kek], Box::new(new), Box::new((record.record, wrapped))) })
+    let proof = Proof { asked, keks: vec![kek], config: Box::new(new) };
+    Ok(Plan { txn, message, afterwards: Afterwards::Rewrapped(proof, Box::new((record.record, wrapped))) })
 }

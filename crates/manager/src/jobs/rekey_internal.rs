@@ -9,7 +9,7 @@
 
 use super::context::JobContext;
 use super::enable::{prove, wrap};
-use super::restore::{configuration, has_the_keys};
+use super::restore::{configuration, current_kek, has_the_keys, unwrap};
 use super::rewrap::{self, arrived};
 use super::{Afterwards, Plan};
 use crate::aws::{Phase, context};
@@ -28,7 +28,7 @@ pub(crate) async fn run(job: &JobContext, config: Uuid) -> Result<Plan> {
     let store = key_store(manager, svm).await?;
     let store = if store.record.state == KeyStoreState::SvmKekRekey { store } else { next_version(job, &config, store).await? };
     let version = store.record.kek_version;
-    let done = rewrap::all(job, svm, version).await?;
+    let done = rewrap::all(job, svm, version, None).await?;
     job.progress(format!("{done} keys are wrapped by version {version}; retiring the older one")).await;
     let active = KeyStoreRecord { state: KeyStoreState::Active, ..store.record };
     let mut txn = Txn::new().when(Compare::Unchanged(store.key.clone(), store.revision)).put(store.key, active.encode()?);
@@ -50,26 +50,36 @@ async fn next_version(job: &JobContext, config: &Stored<AwsKmsRecord>, store: St
     let version = store.record.kek_version + 1;
     let kek = Kek::generate(svm, version);
     let client = manager.client(config)?;
+    // Nobody re-roots a revoked tenant: the new version is wrapped by what the configuration names now, which must be what unwraps the old one now.
+    let current = current_kek(manager, svm).await?;
+    job.progress("unwrapping the KEK with the customer key in use (1 of 3)").await;
+    let asked = manager.clock.monotonic();
+    unwrap(job, &client, &current.record).await.map_err(|error| Error::with(Code::KeyUnusable, error.message))?;
     let text = config.record.settings.encryption_context.clone();
     let context = context(text.as_deref())?;
     let owner = manager.svm_ref(svm);
-    job.progress(format!("wrapping version {version} of the KEK with the customer key (1 of 2)")).await;
+    job.progress(format!("wrapping version {version} of the KEK with the customer key (2 of 3)")).await;
     let wrapped = wrap(job, Phase::InUse, &client, &owner, &kek, &config.record.settings.key_id, text, &context).await?;
-    job.progress(format!("proving that AWS KMS unwraps version {version} (2 of 2)")).await;
+    job.progress(format!("proving that AWS KMS unwraps version {version} (3 of 3)")).await;
     let record = prove(job, Phase::InUse, &client, &owner, &kek, wrapped, &context).await?;
 
     // In memory first: once the transaction stands, keys are made with it.
-    manager.hold_while_served(kek)?;
+    let held = manager.hold_while_served(kek)?;
+    if manager.is_outdated(svm, asked) {
+        return Err(Error::with(Code::KeyUnusable, "AWS KMS has denied the customer key since it was proven; start again"));
+    }
     let next = KeyStoreRecord { state: KeyStoreState::SvmKekRekey, kek_version: version, ..store.record };
     let txn = Txn::new()
         .when(Compare::Unchanged(store.key.clone(), store.revision))
         .when(Compare::Unchanged(config.key.clone(), config.revision))
+        .when(Compare::Unchanged(current.key.clone(), current.revision))
         .put(kek_key(svm, version), record.encode()?)
         .put(store.key.clone(), next.encode()?);
     job.step("turn", "before");
     match manager.store.transact(job.fenced(txn)).await {
         Ok(revision) => {
             job.step("turn", "after");
+            held.keep();
             manager.view.reached(revision).await;
             // An alias may have moved since the older version was wrapped, or the key may have been rotated.
             let before = manager.view.under::<KekRecord>(&keks_prefix(svm)).into_iter().find(|kek| kek.record.version == store.record.kek_version);
@@ -78,14 +88,9 @@ async fn next_version(job: &JobContext, config: &Stored<AwsKmsRecord>, store: St
             }
             Ok(Stored { revision, record: next, ..store })
         }
-        Err(error) => {
-            // Whether it happened or not: if so, the poll or whoever goes on with the rekey unwraps it again.
-            manager.keyring.retain(svm, &[store.record.kek_version]);
-            Err(match error {
-                StoreError::Conflict { .. } => Error::with(Code::InUse, "the configuration was changed while the KEK was made; start again"),
-                error => error.into(),
-            })
-        }
+        // Whether it happened or not, the KEK leaves memory: if so, the poll or whoever goes on with the rekey unwraps it again.
+        Err(StoreError::Conflict { .. }) => Err(Error::with(Code::InUse, "the configuration was changed while the KEK was made; start again")),
+        Err(error) => Err(error.into()),
     }
 }
 

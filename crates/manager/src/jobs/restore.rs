@@ -4,6 +4,7 @@ use super::context::JobContext;
 use super::{Afterwards, Plan};
 use crate::aws::{Phase, context, kek_from};
 use crate::inner::Inner;
+use crate::poll::Proof;
 use crate::records::{AwsKmsRecord, KekRecord, KeyStoreRecord, KeyStoreState, Stored, kek_key, keks_prefix};
 use crate::{Code, Error, Result};
 use keystead_awskms::Client;
@@ -23,6 +24,7 @@ pub(crate) async fn run(job: &JobContext, config: Uuid) -> Result<Plan> {
     let mut keks = Vec::new();
     let mut versions = Vec::new();
     let client = manager.client(&config)?;
+    let asked = manager.clock.monotonic();
     for record in older.chain([current.clone()]) {
         job.progress(format!("node {}: unwrapping version {} of the KEK", manager.node.name, record.version)).await;
         versions.push(record.version.to_string());
@@ -34,24 +36,25 @@ pub(crate) async fn run(job: &JobContext, config: Uuid) -> Result<Plan> {
     Ok(Plan {
         txn: Txn::new().when(Compare::Unchanged(config.key, config.revision)),
         message: format!("node {}: version {} of the KEK is loaded", manager.node.name, versions.join(" and ")),
-        afterwards: Afterwards::Serve(keks, Box::new(config.record)),
+        afterwards: Afterwards::Serve(Proof { asked, keks, config: Box::new(config.record) }),
     })
 }
 
-/// While a rekey-internal, or a move of keys, has not ended, two versions of the KEK wrap keys. What changes how AWS wraps the KEK would have to change both, so it waits.
+/// The key store of an SVM, to be compared. While a rekey-internal, or a move of keys, has not ended, two versions of the KEK wrap keys. What changes how AWS wraps the KEK would have to change both, so it waits.
 ///
 /// # Errors
 /// 65537610.
-pub(crate) async fn not_while_rekeying(manager: &Inner, svm: Uuid) -> Result<()> {
+pub(crate) async fn not_while_rekeying(manager: &Inner, svm: Uuid) -> Result<Stored<KeyStoreRecord>> {
     let name = || manager.svm_ref(svm).name;
-    match manager.fresh::<KeyStoreRecord>(svm).await?.map(|store| store.record.state) {
-        Some(KeyStoreState::SvmKekRekey) => {
+    let store = manager.fresh::<KeyStoreRecord>(svm).await?.ok_or_else(|| Error::new(Code::NotConfigured))?;
+    match store.record.state {
+        KeyStoreState::SvmKekRekey => {
             Err(Error::with(Code::KeystoreSwitching, format!("the rekey-internal of the SVM {} has not ended; start it again, and it goes on", name())))
         }
-        Some(KeyStoreState::Switching | KeyStoreState::Mixed) => {
+        KeyStoreState::Switching | KeyStoreState::Mixed => {
             Err(Error::with(Code::KeystoreSwitching, format!("keys of the SVM {} are being moved; migrate goes on where it was", name())))
         }
-        _ => Ok(()),
+        _ => Ok(store),
     }
 }
 

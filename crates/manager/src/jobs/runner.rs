@@ -34,7 +34,8 @@ pub(crate) struct Runner {
     /// Counts ends of jobs, for those who wait.
     pub ends: watch::Sender<u64>,
     slots: Arc<Semaphore>,
-    running: Mutex<HashSet<Uuid>>,
+    /// With the configuration that each works on.
+    running: Mutex<HashMap<Uuid, Option<Uuid>>>,
     /// Failures that callers must see although the store has not taken them yet.
     unsaved: Mutex<HashMap<Uuid, Error>>,
 }
@@ -58,7 +59,7 @@ impl Runner {
 
     /// Whether this node is still at work on a job. Its end may stand in the store already, while the KEK is just being put into memory: to callers it has not ended before that is done.
     pub fn is_at_work(&self, job: Uuid) -> bool {
-        lock(&self.running).contains(&job)
+        lock(&self.running).contains_key(&job)
     }
 
     fn ended(&self) {
@@ -74,7 +75,7 @@ pub(crate) async fn run(manager: Arc<Inner>, stop: CancellationToken) {
     loop {
         for job in runnable(&manager) {
             let Ok(slot) = Arc::clone(&manager.runner.slots).try_acquire_owned() else { break };
-            lock(&manager.runner.running).insert(job.record.uuid);
+            lock(&manager.runner.running).insert(job.record.uuid, job.record.kind.config());
             tasks.spawn(execute(Arc::clone(&manager), job, lease.clone(), slot));
         }
         sweep(&manager).await;
@@ -97,21 +98,44 @@ pub(crate) async fn run(manager: Arc<Inner>, stop: CancellationToken) {
 fn runnable(manager: &Inner) -> Vec<Stored<JobRecord>> {
     let mut open: Vec<Stored<JobRecord>> = manager.view.all::<JobRecord>();
     open.retain(|job| !job.record.state.is_final());
-    open.sort_by_key(|job| (job.record.start_time, job.record.uuid));
-    let mut busy = HashSet::new();
+    open.sort_by_key(|job| (job.record.order, job.record.start_time, job.record.uuid));
     let running = lock(&manager.runner.running).clone();
+    // Also those that were cancelled and have not yet come to their end.
+    let at_work = |job: &Uuid| open_job(manager, *job).is_none();
+    let mut busy: HashSet<Uuid> = running.iter().filter(|(job, _)| at_work(job)).filter_map(|(_, config)| *config).collect();
     open.retain(|job| {
         let first = job.record.kind.config().is_none_or(|config| busy.insert(config));
         first
             && matches!(job.record.state, JobState::Queued | JobState::Running)
-            && !running.contains(&job.record.uuid)
+            && !running.contains_key(&job.record.uuid)
             && !manager.view.any_under(&key::<ClaimRecord>(job.record.uuid))
     });
     open
 }
 
+/// A job that has not ended.
+fn open_job(manager: &Inner, job: Uuid) -> Option<Stored<JobRecord>> {
+    manager.view.get::<JobRecord>(job).ok().flatten().filter(|job| !job.record.state.is_final())
+}
+
+/// A job at work on this node. However it ends, others of its configuration can come.
+struct AtWork {
+    manager: Arc<Inner>,
+    job: Uuid,
+}
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        lock(&self.manager.runner.unsaved).remove(&self.job);
+        lock(&self.manager.runner.running).remove(&self.job);
+        self.manager.runner.ended();
+        self.manager.runner.wake.notify_one();
+    }
+}
+
 async fn execute(manager: Arc<Inner>, job: Stored<JobRecord>, lease: Lease, slot: OwnedSemaphorePermit) {
     let uuid = job.record.uuid;
+    let _at_work = AtWork { manager: Arc::clone(&manager), job: uuid };
     match claim(&manager, job, &lease).await {
         Ok(Some(context)) => conclude(&context).await,
         Ok(None) => {}
@@ -120,11 +144,7 @@ async fn execute(manager: Arc<Inner>, job: Stored<JobRecord>, lease: Lease, slot
             tokio::time::sleep(WRITE_RETRY).await;
         }
     }
-    lock(&manager.runner.unsaved).remove(&uuid);
-    lock(&manager.runner.running).remove(&uuid);
     drop(slot);
-    manager.runner.ended();
-    manager.runner.wake.notify_one();
 }
 
 /// Takes the job for this node. `None`: somebody else was faster.
@@ -163,6 +183,7 @@ async fn conclude(context: &JobContext) {
         let outcome = tokio::select! {
             outcome = super::run(context, &kind) => outcome,
             error = vanished(context, &kind) => Err(error),
+            () = cancelled(context) => return,
         };
         match outcome {
             Ok(plan) => match commit(context, &kind, plan).await {
@@ -173,7 +194,12 @@ async fn conclude(context: &JobContext) {
             Err(error) => return fail(context, &kind, error).await,
         }
     }
-    fail(context, &kind, Error::unexpected("the configuration kept changing while the job ran")).await;
+    fail(
+        context,
+        &kind,
+        Error::unexpected("the configuration kept changing while the job ran, or the store did not take its end before the proof of AWS was too old"),
+    )
+    .await;
 }
 
 /// Ends when what the job works on is gone, so that a DELETE need not wait for an AWS that hangs.
@@ -185,6 +211,16 @@ async fn vanished(context: &JobContext, kind: &JobKind) -> Error {
         }
     }
     Error::with(Code::NotConfigured, "the configuration was deleted while this operation ran")
+}
+
+/// Returns when the job has ended without this node: it was cancelled. What its body holds in memory goes with it.
+async fn cancelled(context: &JobContext) {
+    let mut changes = context.manager.view.changes();
+    while open_job(&context.manager, context.job()).is_some() {
+        if changes.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 fn is_gone(context: &JobContext, kind: &JobKind) -> bool {
@@ -206,14 +242,12 @@ enum Committed {
 
 async fn commit(context: &JobContext, kind: &JobKind, plan: Plan) -> Committed {
     let svm = match &plan.afterwards {
-        Afterwards::Serve(_, config) | Afterwards::Rewrapped(_, config, _) => Some(config.svm),
+        Afterwards::Serve(proof) | Afterwards::Rewrapped(proof, _) => Some(proof.config.svm),
         Afterwards::Forget(svm) => Some(*svm),
         Afterwards::Nothing | Afterwards::Retire(..) => None,
     };
-    svm.inspect(|svm| context.manager.polls.settling(*svm));
-    let committed = transact(context, kind, plan).await;
-    svm.inspect(|svm| context.manager.polls.settled(*svm));
-    committed
+    let _settling = svm.map(|svm| context.manager.polls.settling(svm));
+    transact(context, kind, plan).await
 }
 
 async fn transact(context: &JobContext, kind: &JobKind, plan: Plan) -> Committed {
@@ -224,7 +258,15 @@ async fn transact(context: &JobContext, kind: &JobKind, plan: Plan) -> Committed
     let Ok(value) = record.encode() else { return Committed::Failed(Error::unexpected("the job's record cannot be written as JSON")) };
     let txn = context.fenced(plan.txn).put(context.key(), value).delete(context.claim.0.clone());
     context.step("commit", "before");
+    let proven = match &plan.afterwards {
+        Afterwards::Serve(proof) | Afterwards::Rewrapped(proof, _) => Some((proof.config.svm, proof.asked)),
+        Afterwards::Nothing | Afterwards::Retire(..) | Afterwards::Forget(_) => None,
+    };
     loop {
+        // The store may be away for long, and AWS may have denied the key meanwhile: then the proof is none any more, and its KEKs leave memory with the plan.
+        if proven.is_some_and(|(svm, asked)| context.manager.is_outdated(svm, asked)) {
+            return if ended_here(context).await { Committed::Lost } else { Committed::Outdated };
+        }
         match context.manager.store.transact(txn.clone()).await {
             Ok(revision) => {
                 context.step("commit", "after");
@@ -275,13 +317,12 @@ fn after(context: &JobContext, afterwards: Afterwards) {
     let manager = &context.manager;
     match afterwards {
         Afterwards::Nothing => {}
-        Afterwards::Serve(keks, config) => {
-            manager.proven(&config, keks);
-        }
-        Afterwards::Rewrapped(keks, config, wrapped) => {
-            manager.proven(&config, keks);
+        Afterwards::Serve(proof) => manager.proven(proof),
+        Afterwards::Rewrapped(proof, wrapped) => {
+            let svm = manager.svm_ref(proof.config.svm);
+            manager.proven(proof);
             let (old, new) = *wrapped;
-            manager.tell_rewrapped(&manager.svm_ref(config.svm), &old, &new);
+            manager.tell_rewrapped(&svm, &old, &new);
         }
         Afterwards::Retire(svm, version) => manager.keyring.retain(svm, &[version]),
         Afterwards::Forget(svm) => {

@@ -126,6 +126,7 @@ impl Inner {
             message: if done { "success".to_owned() } else { "queued".to_owned() },
             error: None,
             start_time: now,
+            order: 1 + self.view.all::<JobRecord>().iter().map(|job| job.record.order).max().unwrap_or_default(),
             end_time: done.then_some(now),
             node: done.then_some(self.node.uuid),
             svm,
