@@ -540,6 +540,42 @@ async fn a_revocation_in_the_middle_of_a_move_away() {
     assert_eq!(scene.versions().await, [[3].into(), [].into(), [3].into()]);
 }
 
+/// A denial that comes after the proof ends a move away, also while the grace still runs and keys are served.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_denial_during_a_move_away_ends_it() {
+    let scene = scene().await;
+    let keys = scene.make(250);
+    let config = scene.enabled().await;
+    let path = format!("/security/aws-kms/{config}");
+    assert_eq!(scene.node.ask("PATCH", &format!("{path}?return_timeout=30"), Some(json!({ "polling_period": 1 }))).await.0, 200);
+    scene.stop.at("migrate.batch.before");
+    let away = scene.node.ask("POST", &format!("/security/key-managers/{config}/migrate"), Some(json!({ "uuid": scene.onboard }))).await;
+    assert_eq!(away.0, 202, "{away:?}");
+    scene.stop.held().await;
+    scene.kms.set_key_state(&scene.key, KeyState::Disabled).unwrap();
+    eventually("the denial must be seen", async || {
+        scene.clock.advance(Duration::from_secs(1));
+        (scene.node.get(&format!("{path}?fields=state")).await["state"]["code"] == "65537551").then_some(())
+    })
+    .await;
+    scene.stop.go_on();
+    let job = away.1["job"]["_links"]["self"]["href"].as_str().unwrap().strip_prefix("/api").unwrap().to_owned();
+    let job = eventually("the job must end", async || {
+        let job = scene.node.get(&format!("{job}?fields=*")).await;
+        ["success", "failure"].contains(&job["state"].as_str().unwrap()).then_some(job)
+    })
+    .await;
+    assert_eq!((&job["state"], &job["code"]), (&json!("failure"), &json!(65_537_538)), "{job}");
+    let [of_keys, aws, onboard] = scene.versions().await;
+    assert_eq!((of_keys, aws, onboard), ([2, 3].into(), [2].into(), [3].into()), "it has stopped on the way");
+    scene.check(&keys);
+    assert_eq!(code(&scene.migrate(&config, &scene.onboard).await), "65537538", "and does not go on");
+    scene.kms.set_key_state(&scene.key, KeyState::Enabled).unwrap();
+    let answer = scene.migrate(&config, &scene.onboard).await;
+    assert_eq!(answer.0, 201, "{answer:?}");
+    scene.check(&keys);
+}
+
 /// A first key and an enable without a move, at the same moment: whatever wins, no key is under a key manager that the SVM has not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_create_that_races_the_enable() {

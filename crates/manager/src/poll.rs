@@ -121,6 +121,29 @@ impl Drop for Held<'_> {
     }
 }
 
+/// KEKs in memory that a job has proven for a configuration which holds none in the store yet, and the machine for them. Without [`Begun::keep`] they leave it again, however the job ends.
+pub(crate) struct Begun<'b> {
+    manager: &'b Inner,
+    kek: Option<Arc<Kek>>,
+    _settling: Settling<'b>,
+}
+
+impl Begun<'_> {
+    /// It is stored, and the view shows it.
+    pub fn keep(mut self) {
+        self.kek = None;
+    }
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        if let Some(kek) = self.kek.take() {
+            self.manager.polls.forget(kek.svm());
+            self.manager.keyring.remove(&kek);
+        }
+    }
+}
+
 /// What polls can delay each other by: an endpoint that hangs, a proxy that hangs, an account whose rate is used up. Other tenants have another lane.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Lane {
@@ -293,6 +316,30 @@ impl Inner {
         self.take(&config, Answer { asked, outcome: Outcome::Ok, reason: String::new(), detail: AwsDetail::default(), keks });
     }
 
+    /// The same before it is stored, where the configuration has held no KEK: keys may be made with it as soon as the transaction stands.
+    ///
+    /// # Errors
+    /// 8 where another KEK of the same version is in memory.
+    pub(crate) fn begin(&self, proof: Proof) -> crate::Result<Begun<'_>> {
+        let svm = proof.config.svm;
+        let in_use = || crate::Error::with(crate::Code::InUse, "another move of the SVM's keys is under way; start again when it has ended");
+        let version = proof.keks.last().map_or(0, Kek::version);
+        if self.keyring.get(svm, version).is_some() {
+            return Err(in_use());
+        }
+        let _settling = self.polls.settling(svm);
+        self.proven(proof);
+        match self.keyring.get(svm, version) {
+            Some(kek) => Ok(Begun { manager: self, kek: Some(kek), _settling }),
+            None => Err(in_use()),
+        }
+    }
+
+    /// Whether AWS has denied, or keys are refused, since it was asked then.
+    pub(crate) fn denied_since(&self, svm: Uuid, asked: Duration) -> bool {
+        self.polls.lock().get(&svm).is_some_and(|watched| watched.machine.outdates(asked))
+    }
+
     /// Whether a proof is too old to act on: AWS has denied since, or it was long ago.
     pub(crate) fn is_outdated(&self, svm: Uuid, asked: Duration) -> bool {
         let is_old = self.clock.monotonic().saturating_sub(asked) > PROOF_LASTS;
@@ -320,7 +367,7 @@ impl Inner {
         }
         machines.retain(|svm, watched| {
             // A record that cannot be read is no DELETE.
-            let kept = configs.contains_key(svm) || settling.contains(svm) || self.view.contains(&watched.config);
+            let kept = configs.contains_key(svm) || settling.contains(svm) || (self.view.contains(&watched.config) && self.has_aws_kek(*svm));
             if !kept {
                 self.keyring.forget(*svm);
             }

@@ -29,7 +29,7 @@ pub(crate) async fn run(job: &JobContext, kind: &JobKind) -> Result<Plan> {
     let reservation = reservation(manager, *svm, *config).await?;
     if reservation.record.state == KeyStoreState::Mixed {
         // Interrupted: the configuration is stored, and keys are on their way.
-        return enabled(migrate::finish(job, reservation).await?);
+        return enabled(migrate::finish(job, reservation, None).await?);
     }
     let moves = reservation.record.onboard;
     if !moves {
@@ -66,16 +66,17 @@ pub(crate) async fn run(job: &JobContext, kind: &JobKind) -> Result<Plan> {
     if let Some(certificate) = certificate {
         txn = txn.put(key::<EkmipCertificateRecord>(manager.node.uuid), certificate.encode()?);
     }
+    let proof = Proof { asked, keks: vec![kek], config: Box::new(record) };
     if moves {
         if !migrate {
             // Nobody has asked for a move: a key that was made meanwhile ends the enabling.
             txn = txn.when(Compare::EmptyPrefix(keys_prefix(*svm)));
         }
-        let turned = match migrate::turn_to_aws(job, &record, (kek, asked), &kek_record, reservation, txn).await {
+        let turned = match migrate::turn_to_aws(job, proof, &kek_record, reservation, txn).await {
             Err(error) if error.code == Code::InUse && !migrate => refuse_live_keys(manager, *svm).await.and(Err(error))?,
             turned => turned?,
         };
-        return enabled(migrate::finish(job, turned).await?);
+        return enabled(migrate::finish(job, turned, None).await?);
     }
     let store = KeyStoreRecord { state: KeyStoreState::Active, kek_version: kek_record.version, ..reservation.record };
     let txn = txn
@@ -83,7 +84,7 @@ pub(crate) async fn run(job: &JobContext, kind: &JobKind) -> Result<Plan> {
         .when(Compare::EmptyPrefix(onboard_keys_prefix(*svm)))
         .put(reservation.key, store.encode()?)
         .put(kek_key(*svm, kek_record.version), kek_record.encode()?);
-    enabled(Plan { txn, message: String::new(), afterwards: Afterwards::Serve(Proof { asked, keks: vec![kek], config: Box::new(record) }) })
+    enabled(Plan { txn, message: String::new(), afterwards: Afterwards::Serve(proof) })
 }
 
 fn enabled(plan: Plan) -> Result<Plan> {

@@ -18,7 +18,6 @@ use crate::poll::Proof;
 use crate::records::{AwsKmsRecord, KekRecord, KeyStoreRecord, KeyStoreState, OnboardRecord, Record, Stored, kek_key, keks_prefix, onboard_kek_key};
 use crate::view::View;
 use crate::{Code, Error, Result};
-use keystead_keyring::Kek;
 use keystead_store::{Compare, Error as StoreError, Txn};
 use std::time::Duration;
 use uuid::Uuid;
@@ -29,24 +28,19 @@ pub(crate) async fn run(job: &JobContext, config: Uuid, to_onboard: bool) -> Res
     let store = key_store(manager, config.record.svm).await?;
     let onboard = manager.fresh::<OnboardRecord>("").await?.ok_or_else(|| Error::new(Code::KeyManagerNotFound))?;
     let destination = if to_onboard { onboard.record.uuid } else { config.record.uuid };
-    let store = match store.record.state {
-        KeyStoreState::Mixed if store.record.manager == destination => {
-            if to_onboard {
-                fresh_ok(job, &config).await?;
-            }
-            store
+    let (store, proof) = match store.record.state {
+        KeyStoreState::Mixed if store.record.manager == destination && to_onboard => (store, Some(fresh_ok(job, &config).await?)),
+        KeyStoreState::Mixed if store.record.manager == destination => (store, None),
+        KeyStoreState::Switching if store.record.other == Some(destination) && to_onboard => {
+            let asked = fresh_ok(job, &config).await?;
+            (turn_to_onboard(job, &config, &onboard, store, asked).await?, Some(asked))
         }
         KeyStoreState::Switching if store.record.other == Some(destination) => {
-            if to_onboard {
-                let asked = fresh_ok(job, &config).await?;
-                turn_to_onboard(job, &config, &onboard, store, asked).await?
-            } else {
-                let version = store.record.kek_version + 1;
-                let asked = manager.clock.monotonic();
-                let (kek, kek_record) = set_up(job, &config.record, version, false).await?;
-                let unchanged = Txn::new().when(Compare::Unchanged(config.key.clone(), config.revision));
-                turn_to_aws(job, &config.record, (kek, asked), &kek_record, store, unchanged).await?
-            }
+            let asked = manager.clock.monotonic();
+            let (kek, kek_record) = set_up(job, &config.record, store.record.kek_version + 1, false).await?;
+            let unchanged = Txn::new().when(Compare::Unchanged(config.key.clone(), config.revision));
+            let proof = Proof { asked, keks: vec![kek], config: Box::new(config.record.clone()) };
+            (turn_to_aws(job, proof, &kek_record, store, unchanged).await?, None)
         }
         KeyStoreState::Active if store.record.manager == destination => {
             let message = "the keys had been moved already".to_owned();
@@ -54,7 +48,7 @@ pub(crate) async fn run(job: &JobContext, config: Uuid, to_onboard: bool) -> Res
         }
         _ => return Err(Error::with(Code::MigrateSwitching, "it was turned elsewhere while this job waited")),
     };
-    finish(job, store).await
+    finish(job, store, proof).await
 }
 
 /// Takes back a move that has not begun.
@@ -73,11 +67,11 @@ pub(crate) fn stay(view: &View, config: Uuid, to_onboard: bool) -> Txn {
     }
 }
 
-/// Wraps every key by the version that the SVM was turned to; then deletes all others, and ends the move.
-pub(super) async fn finish(job: &JobContext, store: Stored<KeyStoreRecord>) -> Result<Plan> {
+/// Wraps every key by the version that the SVM was turned to; then deletes all others, and ends the move. `proof`: when AWS was asked for what allows it, where keys leave it.
+pub(super) async fn finish(job: &JobContext, store: Stored<KeyStoreRecord>, proof: Option<Duration>) -> Result<Plan> {
     let manager = &job.manager;
     let (svm, version) = (store.record.svm, store.record.kek_version);
-    let done = rewrap::all(job, svm, version).await?;
+    let done = rewrap::all(job, svm, version, proof).await?;
     job.progress(format!("{done} keys were moved; deleting what the other key manager holds")).await;
     let to_onboard = store.record.onboard;
     let txn = Txn::new().when(Compare::Unchanged(store.key.clone(), store.revision));
@@ -96,36 +90,35 @@ pub(super) async fn finish(job: &JobContext, store: Stored<KeyStoreRecord>) -> R
 /// 8 where a comparison fails.
 pub(super) async fn turn_to_aws(
     job: &JobContext,
-    config: &AwsKmsRecord,
-    (kek, asked): (Kek, Duration),
+    proof: Proof,
     kek_record: &KekRecord,
     store: Stored<KeyStoreRecord>,
     more: Txn,
 ) -> Result<Stored<KeyStoreRecord>> {
     let manager = &job.manager;
-    let (svm, before) = (config.svm, store.record.kek_version);
+    let svm = proof.config.svm;
     // What does not open now would not open after the turn either, and new keys would be elsewhere.
-    if manager.kek(svm, before).is_none() {
+    if manager.kek(svm, store.record.kek_version).is_none() {
         manager.onboard_key_for_moving()?;
     }
     let next = KeyStoreRecord {
         svm,
-        manager: config.uuid,
+        manager: proof.config.uuid,
         onboard: false,
         state: KeyStoreState::Mixed,
         kek_version: kek_record.version,
         other: Some(store.record.manager),
     };
     let txn = more.put(kek_key(svm, kek_record.version), kek_record.encode()?);
+    let asked = proof.asked;
     // In memory first: once the transaction stands, keys are made with it. From now on the state of the configuration counts.
-    let _settling = manager.polls.settling(svm);
-    manager.proven(Proof { asked, keks: vec![kek], config: Box::new(config.clone()) });
-    let turned = turn(job, store, next, txn).await;
-    if turned.is_err() {
-        manager.polls.forget(svm);
-        manager.keyring.retain(svm, &[before]);
+    let begun = manager.begin(proof)?;
+    if manager.is_outdated(svm, asked) {
+        return Err(Error::with(Code::KeyUnusable, "AWS KMS has denied the customer key since it was proven, or that was long ago; start again"));
     }
-    turned
+    let turned = turn(job, store, next, txn).await?;
+    begun.keep();
+    Ok(turned)
 }
 
 /// Turns the SVM to a KEK that the onboard key manager wraps.
@@ -137,8 +130,8 @@ async fn turn_to_onboard(
     asked: Duration,
 ) -> Result<Stored<KeyStoreRecord>> {
     let manager = &job.manager;
-    let (svm, before) = (store.record.svm, store.record.kek_version);
-    let (kek, kek_record) = manager.new_onboard_kek(svm, before + 1)?;
+    let svm = store.record.svm;
+    let (kek, kek_record) = manager.new_onboard_kek(svm, store.record.kek_version + 1)?;
     let next = KeyStoreRecord {
         svm,
         manager: onboard.record.uuid,
@@ -153,7 +146,7 @@ async fn turn_to_onboard(
         .put(onboard_kek_key(svm, kek_record.version), kek_record.encode()?);
     let held = manager.hold_while_served(kek)?;
     if manager.is_outdated(svm, asked) {
-        return Err(Error::with(Code::KeyUnusable, "AWS KMS has denied the customer key since it was proven; start again"));
+        return Err(Error::with(Code::KeyUnusable, "AWS KMS has denied the customer key since it was proven; start again when it allows the move"));
     }
     let turned = turn(job, store, next, txn).await?;
     held.keep();

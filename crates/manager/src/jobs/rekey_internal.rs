@@ -28,7 +28,7 @@ pub(crate) async fn run(job: &JobContext, config: Uuid) -> Result<Plan> {
     let store = key_store(manager, svm).await?;
     let store = if store.record.state == KeyStoreState::SvmKekRekey { store } else { next_version(job, &config, store).await? };
     let version = store.record.kek_version;
-    let done = rewrap::all(job, svm, version).await?;
+    let done = rewrap::all(job, svm, version, None).await?;
     job.progress(format!("{done} keys are wrapped by version {version}; retiring the older one")).await;
     let active = KeyStoreRecord { state: KeyStoreState::Active, ..store.record };
     let mut txn = Txn::new().when(Compare::Unchanged(store.key.clone(), store.revision)).put(store.key, active.encode()?);

@@ -25,26 +25,40 @@ const ARRIVAL: Duration = Duration::from_secs(60);
 
 /// Wraps all keys of the SVM by this version, which new keys are made under already. Returns how many were wrapped again.
 ///
+/// `proof`: when AWS was asked for what allows it; then a denial that is newer ends it.
+///
 /// # Errors
-/// 65537556 while a KEK is not to be had; 65536884 a key's record that fails its tag; the store.
-pub(super) async fn all(job: &JobContext, svm: Uuid, version: u32) -> Result<usize> {
+/// 65537538 such a denial; 65537556 while a KEK is not to be had; 65536884 a key's record that fails its tag; the store.
+pub(super) async fn all(job: &JobContext, svm: Uuid, version: u32, proof: Option<Duration>) -> Result<usize> {
     let manager = &job.manager;
     arrived(job, svm, version).await?;
     // As this node sees it now; keys that are destroyed meanwhile make it fewer.
     let all = manager.view.keys().svm(&*manager.store, svm).await?.not_under(version);
     let mut done = 0;
-    while pass(job, svm, version, all, &mut done).await? > 0 {}
+    while pass(job, svm, version, (all, proof), &mut done).await? > 0 {}
     Ok(done)
 }
 
+/// # Errors
+/// 65537538 where AWS has denied the customer key since it was asked for a proof.
+pub(super) fn still_allowed(job: &JobContext, svm: Uuid, proof: Option<Duration>) -> Result<()> {
+    match proof {
+        Some(asked) if job.manager.denied_since(svm, asked) => {
+            Err(Error::with(Code::KeyUnusable, "AWS KMS has denied the customer key since it was proven; start again when it allows the move"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Goes once through the keys of the SVM. Returns how many were wrapped again.
-async fn pass(job: &JobContext, svm: Uuid, version: u32, all: usize, done: &mut usize) -> Result<usize> {
+async fn pass(job: &JobContext, svm: Uuid, version: u32, (all, proof): (usize, Option<Duration>), done: &mut usize) -> Result<usize> {
     let manager = &job.manager;
     let before = *done;
     let mut range = Range::prefix(keys_prefix(svm), BATCH);
     loop {
         // Anew for each page: while the job holds a KEK, a block does not wipe it.
         let kek = loaded(manager, svm, version)?;
+        still_allowed(job, svm, proof)?;
         let page = match manager.store.range(range.clone()).await {
             Ok(page) => page,
             Err(StoreError::Unavailable(_)) => {
