@@ -284,11 +284,35 @@ async fn usage_is_counted_before_it_is_answered_and_never_twice_given() {
     assert_eq!(kmip.call(Operation::Check, vec![uid(&id), count(4)]).reason(), Some(ResultReason::UsageLimitExceeded));
     let Some(Value::Structure(left)) = kmip.attribute(&id, "Usage Limits") else { panic!() };
     assert!(left.contains(&count(3)), "{left:?}");
-    // What is undone is not counted.
+    // What is undone is not counted, and not given out.
     let undo = Item::enumeration(Tag::BatchErrorContinuationOption, BatchErrorContinuationOption::Undo);
-    let batch = vec![(Operation::Encrypt, vec![uid(&id), gcm(), data(&[7; 3])]), (Operation::Destroy, vec![uid(&id)])];
-    kmip.try_batch(batch, &[undo]).unwrap();
+    let batch = vec![
+        (Operation::Encrypt, vec![uid(&id), gcm(), data(&[7; 3])]),
+        (Operation::Get, vec![uid(&id)]),
+        (Operation::RNGRetrieve, vec![Item::integer(Tag::DataLength, 16)]),
+        (Operation::Destroy, vec![uid(&id)]),
+    ];
+    let answers = kmip.try_batch(batch, &[undo]).unwrap();
+    let payloads: Vec<_> = answers[..3].iter().map(|answer| answer.payload().items().to_vec()).collect();
+    assert_eq!(payloads, [vec![uid(&id)], vec![uid(&id)], vec![]]);
+    // Nor does anybody give himself more once some is used; before, the count is the server's.
+    let set = |operation, attribute| (operation, vec![uid(&id), new(attribute)]);
+    let gone = || (Operation::DeleteAttribute, vec![uid(&id), reference(&Identity::Known(Tag::UsageLimits))]);
+    for (operation, payload) in [set(Operation::ModifyAttribute, limits(50)), set(Operation::SetAttribute, limits(50)), gone()] {
+        assert_eq!(kmip.call(operation, payload).reason(), Some(ResultReason::WrongKeyLifecycleState), "{operation:?}");
+    }
     assert_eq!(kmip.call(Operation::GetUsageAllocation, vec![uid(&id), count(3)]).id(), id);
+    let id = kmip.created(vec![active(), limits(10)]);
+    let mut greedy = limits(20);
+    if let Value::Structure(items) = &mut greedy.value {
+        items.push(count(i64::MAX));
+    }
+    kmip.call(Operation::ModifyAttribute, vec![uid(&id), new(greedy)]).id();
+    let Some(Value::Structure(left)) = kmip.attribute(&id, "Usage Limits") else { panic!() };
+    assert!(left.contains(&count(20)), "{left:?}");
+    kmip.call(Operation::DeleteAttribute, vec![uid(&id), reference(&Identity::Known(Tag::UsageLimits))]).id();
+    kmip.call(Operation::AddAttribute, vec![uid(&id), new(limits(5))]).id();
+    assert_eq!(kmip.call(Operation::GetUsageAllocation, vec![uid(&id), count(6)]).reason(), Some(ResultReason::UsageLimitExceeded));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
