@@ -362,6 +362,14 @@ async fn an_object_moves_with_its_identifier_and_attributes() {
         assert_eq!(there.attribute(&id, name), kmip.attribute(&id, name), "{name}");
     }
     assert_eq!(there.call(Operation::Import, vec![uid("no uuid"), kind, attributes, key]).reason(), Some(ResultReason::InvalidField));
+    // What was not always sensitive does not become so by a journey.
+    let later = kmip.created(vec![]);
+    kmip.call(Operation::SetAttribute, vec![uid(&later), new(Attribute::new(Tag::Sensitive, Value::Boolean(true)))]).id();
+    let (kind, key) = (Item::enumeration(Tag::ObjectType, ObjectType::SymmetricKey), exported.payload().find(Tag::SymmetricKey).unwrap().clone());
+    let told = kmip.call(Operation::GetAttributes, vec![uid(&later)]).payload().find(Tag::Attributes).unwrap().clone();
+    assert_eq!(there.call(Operation::Import, vec![uid(&later), kind, told, key]).id(), later);
+    assert_eq!((there.attribute(&later, "Sensitive"), there.attribute(&later, "Always Sensitive")), (Some(Value::Boolean(true)), Some(Value::Boolean(false))));
+    assert_eq!(kmip.with_id(Operation::Export, &later).reason(), Some(ResultReason::Sensitive));
     // Of a destroyed object, the attributes are left.
     let gone = kmip.created(vec![]);
     kmip.with_id(Operation::Destroy, &gone).id();
