@@ -307,6 +307,13 @@ impl<'a> Managed<'a> {
         self.set(Tag::UsageLimits, Value::Structure(counted));
     }
 
+    /// Whether some of its Usage Limits is used.
+    pub fn has_counted(&self) -> bool {
+        let Some(Value::Structure(items)) = self.value(Tag::UsageLimits) else { return false };
+        let number = |tag| items.iter().find(|item| item.tag == tag).map(|item| &item.value);
+        number(Tag::UsageLimitsCount).is_some_and(|count| Some(count) != number(Tag::UsageLimitsTotal))
+    }
+
     /// The terms that it is found by.
     pub fn terms(&self) -> Vec<u64> {
         self.attributes.iter().filter(|attribute| is_indexed(&attribute.identity)).filter_map(|attribute| term(&attribute.identity, &attribute.value)).collect()

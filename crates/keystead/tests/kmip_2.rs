@@ -284,11 +284,35 @@ async fn usage_is_counted_before_it_is_answered_and_never_twice_given() {
     assert_eq!(kmip.call(Operation::Check, vec![uid(&id), count(4)]).reason(), Some(ResultReason::UsageLimitExceeded));
     let Some(Value::Structure(left)) = kmip.attribute(&id, "Usage Limits") else { panic!() };
     assert!(left.contains(&count(3)), "{left:?}");
-    // What is undone is not counted.
+    // What is undone is not counted, and not given out.
     let undo = Item::enumeration(Tag::BatchErrorContinuationOption, BatchErrorContinuationOption::Undo);
-    let batch = vec![(Operation::Encrypt, vec![uid(&id), gcm(), data(&[7; 3])]), (Operation::Destroy, vec![uid(&id)])];
-    kmip.try_batch(batch, &[undo]).unwrap();
+    let batch = vec![
+        (Operation::Encrypt, vec![uid(&id), gcm(), data(&[7; 3])]),
+        (Operation::Get, vec![uid(&id)]),
+        (Operation::RNGRetrieve, vec![Item::integer(Tag::DataLength, 16)]),
+        (Operation::Destroy, vec![uid(&id)]),
+    ];
+    let answers = kmip.try_batch(batch, &[undo]).unwrap();
+    let payloads: Vec<_> = answers[..3].iter().map(|answer| answer.payload().items().to_vec()).collect();
+    assert_eq!(payloads, [vec![uid(&id)], vec![uid(&id)], vec![]]);
+    // Nor does anybody give himself more once some is used; before, the count is the server's.
+    let set = |operation, attribute| (operation, vec![uid(&id), new(attribute)]);
+    let gone = || (Operation::DeleteAttribute, vec![uid(&id), reference(&Identity::Known(Tag::UsageLimits))]);
+    for (operation, payload) in [set(Operation::ModifyAttribute, limits(50)), set(Operation::SetAttribute, limits(50)), gone()] {
+        assert_eq!(kmip.call(operation, payload).reason(), Some(ResultReason::WrongKeyLifecycleState), "{operation:?}");
+    }
     assert_eq!(kmip.call(Operation::GetUsageAllocation, vec![uid(&id), count(3)]).id(), id);
+    let id = kmip.created(vec![active(), limits(10)]);
+    let mut greedy = limits(20);
+    if let Value::Structure(items) = &mut greedy.value {
+        items.push(count(i64::MAX));
+    }
+    kmip.call(Operation::ModifyAttribute, vec![uid(&id), new(greedy)]).id();
+    let Some(Value::Structure(left)) = kmip.attribute(&id, "Usage Limits") else { panic!() };
+    assert!(left.contains(&count(20)), "{left:?}");
+    kmip.call(Operation::DeleteAttribute, vec![uid(&id), reference(&Identity::Known(Tag::UsageLimits))]).id();
+    kmip.call(Operation::AddAttribute, vec![uid(&id), new(limits(5))]).id();
+    assert_eq!(kmip.call(Operation::GetUsageAllocation, vec![uid(&id), count(6)]).reason(), Some(ResultReason::UsageLimitExceeded));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -338,6 +362,14 @@ async fn an_object_moves_with_its_identifier_and_attributes() {
         assert_eq!(there.attribute(&id, name), kmip.attribute(&id, name), "{name}");
     }
     assert_eq!(there.call(Operation::Import, vec![uid("no uuid"), kind, attributes, key]).reason(), Some(ResultReason::InvalidField));
+    // What was not always sensitive does not become so by a journey.
+    let later = kmip.created(vec![]);
+    kmip.call(Operation::SetAttribute, vec![uid(&later), new(Attribute::new(Tag::Sensitive, Value::Boolean(true)))]).id();
+    let (kind, key) = (Item::enumeration(Tag::ObjectType, ObjectType::SymmetricKey), exported.payload().find(Tag::SymmetricKey).unwrap().clone());
+    let told = kmip.call(Operation::GetAttributes, vec![uid(&later)]).payload().find(Tag::Attributes).unwrap().clone();
+    assert_eq!(there.call(Operation::Import, vec![uid(&later), kind, told, key]).id(), later);
+    assert_eq!((there.attribute(&later, "Sensitive"), there.attribute(&later, "Always Sensitive")), (Some(Value::Boolean(true)), Some(Value::Boolean(false))));
+    assert_eq!(kmip.with_id(Operation::Export, &later).reason(), Some(ResultReason::Sensitive));
     // Of a destroyed object, the attributes are left.
     let gone = kmip.created(vec![]);
     kmip.with_id(Operation::Destroy, &gone).id();

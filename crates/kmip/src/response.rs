@@ -61,6 +61,16 @@ impl Response<'_> {
         !matches!(self, Response::Identifier { .. } | Response::Attribute { .. } | Response::Ciphered { changes: true, .. })
     }
 
+    /// What an answer says of something that was undone: which object, and nothing of what was given for it. Otherwise an Encrypt that is undone would be one that is not counted.
+    #[must_use]
+    pub fn undone(self) -> Self {
+        match self {
+            Response::Object { id, .. } | Response::Exported { id, .. } | Response::Ciphered { id, .. } => Response::Checked { id },
+            Response::Random(_) => Response::Nothing,
+            other => other,
+        }
+    }
+
     /// Writes the payload. Attributes that the version does not have are left out: an older client must never see them.
     pub fn write(&self, version: Version, out: &mut Writer<'_>) {
         out.structure(Tag::ResponsePayload, |out| match self {

@@ -59,8 +59,9 @@ pub async fn add(context: &mut Context<'_>, unit: &mut Unit<'_>, id: Option<&str
     check_name(&found.object, &attribute)?;
     let index = found.object.add(attribute.clone())?;
     changed(context, &mut found, &attribute.identity)?;
+    let attribute = as_kept(&found, attribute, index);
     unit.change(found)?;
-    Ok(Response::Attribute { id: id.to_string(), attribute: Attribute { index, ..attribute } })
+    Ok(Response::Attribute { id: id.to_string(), attribute })
 }
 
 pub async fn modify(
@@ -83,8 +84,9 @@ pub async fn modify(
     }
     let index = instance(&found, &attribute.identity, which, context.now)?;
     replace(context, &mut found, &attribute, index)?;
+    let attribute = as_kept(&found, attribute, index);
     unit.change(found)?;
-    Ok(Response::Attribute { id: id.to_string(), attribute: Attribute { index, ..attribute } })
+    Ok(Response::Attribute { id: id.to_string(), attribute })
 }
 
 /// Adds the attribute, or modifies the one that is there.
@@ -143,6 +145,7 @@ pub async fn delete(context: &mut Context<'_>, unit: &mut Unit<'_>, id: Option<&
         let message = format!("the object has no attribute {:?}", identity.name());
         return Err(Failure::new(ResultReason::ItemNotFound, message).since_2(ResultReason::AttributeNotFound));
     }
+    check_state(context, &found, identity)?;
     let attribute = match which {
         Instance::All => {
             let mut last = None;
@@ -229,6 +232,14 @@ fn adjusted(now: &Value<'_>, adjustment: AdjustmentType, by: Option<&Value<'_>>)
     }
 }
 
+/// The attribute as it stands now: the count of Usage Limits is the server's.
+fn as_kept(found: &Found, attribute: Attribute<'static>, index: u32) -> Attribute<'static> {
+    match (&attribute.identity, found.object.value(Tag::UsageLimits)) {
+        (Identity::Known(Tag::UsageLimits), Some(kept)) => Attribute { index, value: kept.clone(), ..attribute },
+        _ => Attribute { index, ..attribute },
+    }
+}
+
 fn ambiguous(identity: &Identity<'_>, count: usize) -> Failure {
     let message = format!("the object has {count} of the attribute {:?}, and nothing says which is meant", identity.name());
     Failure::new(ResultReason::InvalidField, message).since_2(ResultReason::MultiValuedAttribute)
@@ -248,6 +259,9 @@ fn changed(context: &Context<'_>, found: &mut Found, identity: &Identity<'_>) ->
     if matches!(identity, Identity::Known(Tag::ActivationDate | Tag::ProcessStartDate | Tag::ProtectStopDate | Tag::DeactivationDate)) {
         check_dates(&found.object)?;
     }
+    if *identity == Identity::Known(Tag::UsageLimits) {
+        found.object.start_counting();
+    }
     found.object.set_date(Tag::LastChangeDate, context.now);
     Ok(())
 }
@@ -261,6 +275,8 @@ fn check_state(context: &Context<'_>, found: &Found, identity: &Identity<'_>) ->
     };
     let state = found.object.state(context.now);
     match *tag {
+        // Nobody gives himself more than he was given (section 3.21).
+        Tag::UsageLimits if found.object.has_counted() => denied("some of it is used"),
         Tag::ActivationDate if state != Some(State::PreActive) => denied("the object is not pre-active"),
         Tag::ProcessStartDate | Tag::ProtectStopDate | Tag::DeactivationDate => {
             if !matches!(state, Some(State::PreActive | State::Active)) {

@@ -46,22 +46,23 @@ pub async fn get(
         return Err(destroyed(&id.to_string()));
     }
     context.room.reserve(ANSWER * seen.size()).await?;
-    let object = give_out(context, unit, &seen, format, wrapping).await?;
-    if seen.facts(NEEDED)?.boolean(Tag::Fresh).unwrap_or(false) {
+    let facts = seen.facts(NEEDED)?;
+    let object = give_out(context, unit, &seen, &facts, format, wrapping).await?;
+    if facts.boolean(Tag::Fresh).unwrap_or(false) {
         context.fresh.push(id);
     }
     Ok(Response::Object { id: id.to_string(), object })
 }
 
-/// An object as it may be given out: what Get and Export have in common.
+/// An object as it may be given out: what Get and Export have in common. `object`: the attributes of [`NEEDED`], or all.
 pub(super) async fn give_out(
     context: &Context<'_>,
     unit: &Unit<'_>,
     seen: &Seen<'_>,
+    object: &Managed<'_>,
     format: Option<KeyFormatType>,
     wrapping: Option<KeyWrappingData>,
 ) -> Result<Object<'static>> {
-    let object = &*seen.facts(NEEDED)?;
     let flag = |tag, default| object.boolean(tag).unwrap_or(default);
     if object.has_state() && !flag(Tag::Extractable, true) {
         return Err(Failure::new(ResultReason::NotExtractable, "the object is not extractable"));

@@ -21,6 +21,7 @@ use keystead_kmip::response::Response;
 use keystead_kmip::{Failure, Result, Version};
 use keystead_manager::Manager;
 use keystead_manager::keys::Keys;
+use std::time::Duration;
 use uuid::Uuid;
 
 /// How often work is done again since something it had read has changed.
@@ -145,7 +146,7 @@ async fn undoable<'n>(context: &mut Context<'_>, items: &'n [RequestItem<'n, '_>
         Ok(responses) => items.iter().zip(responses).map(|(item, response)| answer(item, Outcome::Success(response))).collect(),
         Err(Stopped { done, failure }) => {
             let at = done.len();
-            let mut answers: Vec<_> = items.iter().zip(done).map(|(item, response)| answer(item, Outcome::Undone(Some(response)))).collect();
+            let mut answers: Vec<_> = items.iter().zip(done).map(|(item, response)| answer(item, Outcome::Undone(Some(response.undone())))).collect();
             answers.extend(items.get(at).map(|item| answer(item, Outcome::Failed(failure))));
             answers
         }
@@ -173,7 +174,8 @@ async fn repeat(context: &mut Context<'_>, items: &[RequestItem<'_, '_>]) -> std
         Stopped { done, failure }
     };
     let mut last = Vec::new();
-    for _ in 0..REPEATS {
+    for attempt in 0..REPEATS {
+        step_aside(context, attempt).await;
         context.placeholder = placeholder;
         let mut unit = Unit::new(context.keys, context.version);
         let mut responses = Vec::with_capacity(items.len());
@@ -190,6 +192,15 @@ async fn repeat(context: &mut Context<'_>, items: &[RequestItem<'_, '_>]) -> std
         }
     }
     Err(at_the_end(last, Failure::new(ResultReason::GeneralFailure, "the object kept changing while this operation ran; try again")))
+}
+
+/// Who has lost several times waits a little, each for another while: otherwise the quickest of many that change one object would win always.
+async fn step_aside(context: &Context<'_>, attempt: usize) {
+    if attempt >= 3 {
+        let longest = 1u128 << attempt.min(6);
+        let milliseconds = u64::try_from(context.manager.new_uuid().as_u128() % longest).unwrap_or(1);
+        tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+    }
 }
 
 async fn execute(context: &mut Context<'_>, unit: &mut Unit<'_>, item: &RequestItem<'_, '_>) -> Result<Response<'static>> {

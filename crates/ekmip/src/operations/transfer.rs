@@ -36,6 +36,9 @@ const OWN: &[Tag] = &[
     Tag::KeyValueLocation,
 ];
 
+/// What another server says of the past of an object.
+const HISTORY: &[Tag] = &[Tag::RandomNumberGenerator, Tag::AlwaysSensitive, Tag::NeverExtractable];
+
 /// An object that comes from another server.
 pub struct Import<'n> {
     /// Its identifier there, and here.
@@ -75,13 +78,11 @@ pub async fn import(context: &mut Context<'_>, unit: &mut Unit<'_>, import: Impo
         }
     }
     check_dates(&new)?;
-    let made_here = new.value(Tag::RandomNumberGenerator).cloned();
+    // What was once so, or how the key was made, nobody can tell here; what its server says counts.
+    let told: Vec<_> = HISTORY.iter().filter_map(|tag| Some((*tag, new.value(*tag)?.clone()))).collect();
     if let Some((secret, format)) = take(&mut new, import.object)? {
         new.describe_secret(&secret, format, false, context.now);
-        // Whoever made the key, it was not this server.
-        if let Some(generator) = made_here {
-            new.set(Tag::RandomNumberGenerator, generator.into_owned());
-        }
+        told.into_iter().for_each(|(tag, value)| new.set(tag, value));
         arrive(context, &mut new)?;
         unit.create(new, Some(secret))?;
         context.placeholder = Some(id);
@@ -100,8 +101,8 @@ pub async fn export(
     let seen = unit.look(id).await?;
     context.room.reserve(ANSWER * seen.size()).await?;
     // Of what is destroyed, the attributes are left (section 4.41).
-    let object = if seen.is_destroyed() { None } else { Some(give_out(context, unit, &seen, format, wrapping).await?) };
     let known = seen.object()?;
+    let object = if seen.is_destroyed() { None } else { Some(give_out(context, unit, &seen, &known, format, wrapping).await?) };
     let owned = |attribute: Attribute<'_>| Attribute { identity: attribute.identity.into_owned(), index: attribute.index, value: attribute.value.into_owned() };
     let attributes = known.all(context.version, context.now).into_iter().map(owned).collect();
     if object.is_some() && known.boolean(Tag::Fresh).unwrap_or(false) {
