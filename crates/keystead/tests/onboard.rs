@@ -389,15 +389,27 @@ async fn outages_in_the_middle_of_a_move() {
     scene.check(&keys);
     assert_eq!(scene.versions().await, [[2].into(), [2].into(), [].into()]);
 
-    // Away: AWS is only needed at the beginning.
+    // Away: AWS must allow it at the beginning and at the end. Whoever cuts the way to it in between does not get the keys away.
     scene.stop.at("migrate.batch.before");
     let away = scene.node.ask("POST", &format!("/security/key-managers/{config}/migrate"), Some(json!({ "uuid": scene.onboard }))).await;
     assert_eq!(away.0, 202, "{away:?}");
     scene.stop.held().await;
     scene.kms.add_fault(FaultRule::always(Fault::CaptivePortal));
     scene.stop.go_on();
-    eventually("the move must end", async || (scene.versions().await == [[3].into(), [].into(), [3].into()]).then_some(())).await;
+    let job = away.1["job"]["uuid"].as_str().unwrap().to_owned();
+    let ended = eventually("the move must stop", async || {
+        let job = scene.node.get(&format!("/cluster/jobs/{job}?fields=*")).await;
+        (job["state"] == "failure").then_some(job)
+    })
+    .await;
+    assert_eq!(ended["code"], 65_537_538, "{ended}");
+    assert_eq!(scene.state_of(&config).await, "mixed");
     scene.check(&keys);
+    scene.kms.clear_faults();
+    assert_eq!(scene.migrate(&config, &scene.onboard).await.0, 201);
+    assert_eq!(scene.versions().await, [[3].into(), [].into(), [3].into()]);
+    scene.check(&keys);
+    scene.kms.add_fault(FaultRule::always(Fault::CaptivePortal));
 
     // And one that cannot begin leaves all as it is.
     let answer = scene.migrate(&scene.onboard, &config).await;

@@ -11,8 +11,8 @@ use crate::jobs::JobKind;
 use crate::keys::record::destroyed_prefix;
 use crate::model::{Accepted, OnboardKeyManager, Principal};
 use crate::records::{
-    AwsKmsRecord, Base64, KeyStoreRecord, KeyStoreState, NodeRecord, OnboardKekRecord, OnboardRecord, Record, Recovery, Stored, SvmRecord, keks_prefix, key,
-    keys_prefix, onboard_kek_key, onboard_keys_prefix, onboard_place,
+    AwsKmsRecord, Base64, KekRecord, KeyStoreRecord, KeyStoreState, NodeRecord, OnboardKekRecord, OnboardRecord, Record, Recovery, Stored, SvmRecord, kek_key,
+    keks_prefix, key, keys_prefix, onboard_kek_key, onboard_keys_prefix, onboard_place,
 };
 use crate::{Code, Error, Manager, Result};
 use argon2::{Algorithm, Argon2, Params, Version};
@@ -200,6 +200,30 @@ impl Inner {
     /// versions: who revokes it does so for keys that are on their way from or to it, too.
     pub(crate) fn kek(&self, svm: Uuid, version: u32) -> Option<Arc<Kek>> {
         self.keyring.get(svm, version).or_else(|| self.onboard_kek(svm, version))
+    }
+
+    /// The same for a new key, which nothing else would tell apart later: what is in memory must be what is stored.
+    pub(crate) fn kek_for_new_keys(&self, svm: Uuid, version: u32) -> Option<Arc<Kek>> {
+        match self.keyring.get(svm, version) {
+            // Versions begin anew when an SVM gets a key manager again.
+            Some(kek) if self.stored_check_value(svm, version).is_none_or(|stored| is_right(&kek, &stored)) => Some(kek),
+            Some(stale) => {
+                self.keyring.remove(&stale);
+                self.onboard_kek(svm, version)
+            }
+            None => self.onboard_kek(svm, version),
+        }
+    }
+
+    /// What tells whether a KEK in memory is the one that the view shows; `None`: the view does not show it yet.
+    fn stored_check_value(&self, svm: Uuid, version: u32) -> Option<Base64> {
+        let onboard = onboard_kek_key(svm, version);
+        let onboard = self.view.get::<OnboardKekRecord>(onboard.strip_prefix(OnboardKekRecord::PREFIX)?).ok().flatten();
+        if let Some(onboard) = onboard {
+            return Some(onboard.record.check_value);
+        }
+        let aws = kek_key(svm, version);
+        self.view.get::<KekRecord>(aws.strip_prefix(KekRecord::PREFIX)?).ok().flatten().map(|kek| kek.record.check_value)
     }
 
     fn onboard_kek(&self, svm: Uuid, version: u32) -> Option<Arc<Kek>> {

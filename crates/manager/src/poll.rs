@@ -385,7 +385,11 @@ impl Inner {
                 continue;
             }
             let mut settings = poll_settings(&cluster, &config.record);
-            let watched = machines.entry(svm).or_insert_with(|| Watched::new(now, settings, config.key.clone()));
+            let watched = machines.entry(svm).or_insert_with(|| {
+                // What the onboard key manager had in memory is from now on this configuration's to allow.
+                self.keyring.forget(svm);
+                Watched::new(now, settings, config.key.clone())
+            });
             watched.now = now;
             if !config.record.unproven {
                 watched.unproven = None;
@@ -584,7 +588,8 @@ impl Inner {
             self.tell_throttled(&self.svm_ref(record.svm), &watched.reason, &watched.detail);
         }
         for kek in keks.into_iter().filter(|_| watched.machine.state().serves()) {
-            if self.keyring.get(record.svm, kek.version()).is_none() {
+            // One of the same version and another content is from a configuration that is no more.
+            if self.keyring.get(record.svm, kek.version()).is_none_or(|known| !known.matches(kek.expose())) {
                 self.keyring.insert(kek);
             }
         }

@@ -48,7 +48,17 @@ pub(crate) async fn run(job: &JobContext, config: Uuid, to_onboard: bool) -> Res
         }
         _ => return Err(Error::with(Code::MigrateSwitching, "it was turned elsewhere while this job waited")),
     };
-    finish(job, store, proof).await
+    let plan = finish(job, store, proof).await?;
+    if !to_onboard {
+        return Ok(plan);
+    }
+    // Once more, right before the end: keys leave AWS for good, and the last proof may be as old as the move is long. Whoever has cut the network meanwhile ends it here.
+    let asked = fresh_ok(job, &config).await?;
+    let afterwards = match plan.afterwards {
+        Afterwards::Retire(svm, version, _) => Afterwards::Retire(svm, version, Some(asked)),
+        other => other,
+    };
+    Ok(Plan { afterwards, ..plan })
 }
 
 /// Takes back a move that has not begun.
@@ -81,7 +91,11 @@ pub(super) async fn finish(job: &JobContext, store: Stored<KeyStoreRecord>, proo
     };
     let txn = txn.put(store.key, store.record.without_move().encode()?);
     let place = if to_onboard { "the onboard key manager" } else { "AWS KMS" };
-    Ok(Plan { txn, message: format!("{done} keys were moved, and the KEK of the SVM is kept by {place} alone"), afterwards: Afterwards::Retire(svm, version) })
+    Ok(Plan {
+        txn,
+        message: format!("{done} keys were moved, and the KEK of the SVM is kept by {place} alone"),
+        afterwards: Afterwards::Retire(svm, version, None),
+    })
 }
 
 /// Turns the SVM to a KEK that AWS has wrapped, and that was proven when it was asked then. `more` goes into the same transaction.

@@ -28,6 +28,7 @@ use context::JobContext;
 use jiff::Timestamp;
 use keystead_store::Txn;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 use uuid::Uuid;
 
 /// What a job does, with its inputs. Secrets are sealed for the record that they will end in.
@@ -216,7 +217,7 @@ pub(crate) enum Afterwards {
     /// The same, and the KEK is wrapped anew: the record that was, and the one that is.
     Rewrapped(Proof, Box<(KekRecord, KekRecord)>),
     /// Every key of the SVM is wrapped by this version: the others leave memory.
-    Retire(Uuid, u32),
+    Retire(Uuid, u32, Option<Duration>),
     /// The SVM has no key manager any more: its KEKs leave memory.
     Forget(Uuid),
 }

@@ -38,7 +38,7 @@ pub(crate) async fn run(job: &JobContext, config: Uuid) -> Result<Plan> {
     Ok(Plan {
         txn,
         message: format!("version {version} of the KEK is in use; {done} keys were wrapped again, and the older version is deleted"),
-        afterwards: Afterwards::Retire(svm, version),
+        afterwards: Afterwards::Retire(svm, version, None),
     })
 }
 

@@ -260,7 +260,9 @@ async fn transact(context: &JobContext, kind: &JobKind, plan: Plan) -> Committed
     context.step("commit", "before");
     let proven = match &plan.afterwards {
         Afterwards::Serve(proof) | Afterwards::Rewrapped(proof, _) => Some((proof.config.svm, proof.asked)),
-        Afterwards::Nothing | Afterwards::Retire(..) | Afterwards::Forget(_) => None,
+        // Keys that leave AWS may do so only as long as AWS has not said otherwise.
+        Afterwards::Retire(svm, _, asked) => asked.map(|asked| (*svm, asked)),
+        Afterwards::Nothing | Afterwards::Forget(_) => None,
     };
     loop {
         // The store may be away for long, and AWS may have denied the key meanwhile: then the proof is none any more, and its KEKs leave memory with the plan.
@@ -324,7 +326,7 @@ fn after(context: &JobContext, afterwards: Afterwards) {
             let (old, new) = *wrapped;
             manager.tell_rewrapped(&svm, &old, &new);
         }
-        Afterwards::Retire(svm, version) => manager.keyring.retain(svm, &[version]),
+        Afterwards::Retire(svm, version, _) => manager.keyring.retain(svm, &[version]),
         Afterwards::Forget(svm) => {
             manager.keyring.forget(svm);
             manager.polls.forget(svm);

@@ -238,7 +238,7 @@ impl Keys {
                     None => (0, Vec::new()),
                     Some(secret) => {
                         let version = store.record.kek_version;
-                        let kek = self.inner.kek(self.svm, version).ok_or_else(|| self.blocked())?;
+                        let kek = self.inner.kek_for_new_keys(self.svm, version).ok_or_else(|| self.blocked())?;
                         (version, kek.wrap(&id.to_string(), &secret).0)
                     }
                 };
