@@ -117,16 +117,16 @@ impl Found {
 
     /// How many records a commit writes for it, and how many bytes.
     fn cost(&self) -> (usize, usize) {
-        (2 + self.stored_names + self.object.names().count(), self.size() + self.object.size())
+        (2 + self.stored_names + self.object.names().count(), self.size())
     }
 
-    /// About how many bytes it has, attributes and secret.
+    /// About how many bytes it has: attributes as they are now, and the record that they came in or the secret.
     pub fn size(&self) -> usize {
-        match &self.source {
+        let source = match &self.source {
             Source::Stored(stored) => stored.size(),
-            // It came with this very message, whose room it is counted in; what was made here is small.
             Source::New(secret) => secret.as_ref().map_or(0, |secret| secret.len()),
-        }
+        };
+        source + self.object.size()
     }
 }
 
@@ -314,5 +314,21 @@ fn change(found: Found) -> Option<Change> {
                 },
             })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use keystead_kmip::ttlv::Value;
+
+    #[test]
+    fn what_is_staged_counts_as_large_as_it_is_now() {
+        let mut object = Managed::new(Uuid::nil(), ObjectType::SymmetricKey);
+        object.set(Tag::Description, Value::TextString("x".repeat(50_000).into()));
+        let secret = Some(Arc::new(Zeroizing::new(vec![0; 32])));
+        let found = Found { object, source: Source::New(secret), destroyed: false, stored_names: 0 };
+        assert_eq!(found.size(), 32 + found.object.size());
+        assert!(Seen::Staged(&found).size() > 50_000 && found.cost() == (2, found.size()));
     }
 }

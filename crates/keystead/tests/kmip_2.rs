@@ -316,6 +316,158 @@ async fn usage_is_counted_before_it_is_answered_and_never_twice_given() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_may_not_leave_does_not_leave_by_another_door() {
+    use ResultReason as R;
+    let scene = scene().await;
+    let mut kmip = scene.speaking(2, 1);
+    let flag = |tag, value| Attribute::new(tag, Value::Boolean(value));
+    let kept = [(Tag::Sensitive, true, R::Sensitive, "Always Sensitive"), (Tag::Extractable, false, R::NotExtractable, "Never Extractable")];
+    // Not as a successor.
+    for (tag, value, reason, always) in kept {
+        for (major, minor) in [(1, 0), (1, 4), (2, 1)] {
+            let id = kmip.created(vec![flag(tag, value)]);
+            let mut client = scene.speaking(major, minor);
+            let successor = client.with_id(Operation::ReKey, &id).id();
+            for id in [&id, &successor] {
+                assert_eq!(kmip.get(id).reason(), Some(reason), "{tag} at {major}.{minor}");
+                assert!(client.get(id).reason().is_some());
+            }
+            assert_eq!(kmip.attribute(&successor, always), Some(Value::Boolean(true)));
+        }
+        // What has become so later says of its successor alone that it always was.
+        let id = kmip.created(vec![]);
+        kmip.call(Operation::SetAttribute, vec![uid(&id), new(flag(tag, value))]).id();
+        let successor = kmip.with_id(Operation::ReKey, &id).id();
+        assert_eq!((kmip.attribute(&id, always), kmip.attribute(&successor, always)), (Some(Value::Boolean(false)), Some(Value::Boolean(true))));
+        // Not as an opaque object.
+        let opaque = Item::structure(
+            Tag::OpaqueObject,
+            vec![Item::new(Tag::OpaqueDataType, Value::Enumeration(0x8000_0001)), Item::bytes(Tag::OpaqueDataValue, vec![7])],
+        );
+        let payload = vec![Item::enumeration(Tag::ObjectType, ObjectType::OpaqueObject), held(Tag::Attributes, &[flag(tag, value)]), opaque];
+        let id = kmip.call(Operation::Register, payload).id();
+        for operation in [Operation::Get, Operation::Export] {
+            assert_eq!(kmip.with_id(operation, &id).reason(), Some(reason), "{operation:?} of an opaque object");
+        }
+    }
+    // Nor where a Template says so, which is itself no secret.
+    let mut old = scene.at(4);
+    let form = Item::structure(Tag::Template, vec![own(flag(Tag::Sensitive, true).to_node())]);
+    let payload = vec![Item::enumeration(Tag::ObjectType, ObjectType::Template), template(&[Attribute::name("form")]), form];
+    let form = old.call(Operation::Register, payload).id();
+    assert_eq!(old.get(&form).reason(), None);
+    let named = Item::structure(
+        Tag::TemplateAttribute,
+        [Attribute::name("form").value]
+            .into_iter()
+            .map(|value| Item::new(Tag::Name, value))
+            .chain(
+                [
+                    Attribute::new(Tag::CryptographicAlgorithm, Value::Enumeration(CryptographicAlgorithm::AES.number())),
+                    Attribute::new(Tag::CryptographicUsageMask, Value::Integer(12)),
+                ]
+                .map(|attribute| own(attribute.to_node())),
+            )
+            .collect(),
+    );
+    let id = old.call(Operation::Create, vec![Item::enumeration(Tag::ObjectType, ObjectType::SymmetricKey), named]).id();
+    assert_eq!(old.get(&id).reason(), Some(R::Sensitive));
+    // Nor wrapped by a key that may not protect anything, or whose use would have to be counted.
+    let wrapper = |attributes: Vec<Attribute<'static>>| {
+        let algorithm = Attribute::new(Tag::CryptographicAlgorithm, Value::Enumeration(CryptographicAlgorithm::AES.number()));
+        let all = [vec![algorithm, Attribute::new(Tag::CryptographicUsageMask, Value::Integer(0x10)), active()], attributes].concat();
+        vec![Item::enumeration(Tag::ObjectType, ObjectType::SymmetricKey), held(Tag::Attributes, &all)]
+    };
+    let id = kmip.created(vec![]);
+    let stopped = Attribute::new(Tag::ProtectStopDate, Value::DateTime(2));
+    for (attributes, reason) in [(vec![], None), (vec![stopped], Some(R::WrongKeyLifecycleState)), (vec![limits(100)], Some(R::PermissionDenied))] {
+        let by = kmip.call(Operation::Create, wrapper(attributes)).id();
+        let wrapping = Item::structure(
+            Tag::KeyWrappingSpecification,
+            vec![
+                Item::enumeration(Tag::WrappingMethod, keystead_kmip::enumeration::WrappingMethod::Encrypt),
+                Item::structure(Tag::EncryptionKeyInformation, vec![uid(&by)]),
+            ],
+        );
+        for operation in [Operation::Get, Operation::Export] {
+            assert_eq!(kmip.call(operation, vec![uid(&id), wrapping.clone()]).reason(), reason, "{operation:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_import_is_under_the_rules_of_a_new_object() {
+    let scene = scene().await;
+    let mut kmip = scene.speaking(2, 1);
+    let count = |count| Item::new(Tag::UsageLimitsCount, Value::LongInteger(count));
+    let id = kmip.created(vec![]);
+    let key = kmip.with_id(Operation::Export, &id).payload().find(Tag::SymmetricKey).unwrap().clone();
+    let mut number = 0;
+    let mut import = |kmip: &mut Kmip, attributes: &[Attribute<'static>], key: &Item<'static>| {
+        number += 1;
+        let kind = Item::enumeration(Tag::ObjectType, ObjectType::SymmetricKey);
+        let id = format!("00000000-0000-4000-8000-{number:012}");
+        kmip.call(Operation::Import, vec![uid(&id), kind, held(Tag::Attributes, attributes), key.clone()])
+    };
+    let of = |total, left: Option<i64>| {
+        let mut limits = limits(total);
+        if let Value::Structure(items) = &mut limits.value {
+            items.splice(1..1, left.map(count));
+        }
+        vec![Attribute::new(Tag::CryptographicUsageMask, Value::Integer(12)), Attribute::new(Tag::State, Value::Enumeration(2)), limits]
+    };
+    for (total, left) in [(10, 11), (10, -1), (-1, -1)] {
+        assert_eq!(import(&mut kmip, &of(total, Some(left)), &key).reason(), Some(ResultReason::InvalidAttributeValue), "{left} of {total}");
+    }
+    for (left, most) in [(None, 10), (Some(4), 4)] {
+        let id = import(&mut kmip, &of(10, left), &key).id();
+        assert_eq!(kmip.call(Operation::GetUsageAllocation, vec![uid(&id), count(most)]).id(), id);
+        assert_eq!(kmip.call(Operation::GetUsageAllocation, vec![uid(&id), count(1)]).reason(), Some(ResultReason::UsageLimitExceeded));
+    }
+    // FIPS mode lets nothing in by this door either.
+    let weak = [
+        Attribute::new(Tag::CryptographicAlgorithm, Value::Enumeration(CryptographicAlgorithm::DES3.number())),
+        Attribute::new(Tag::CryptographicLength, Value::Integer(168)),
+        Attribute::new(Tag::CryptographicUsageMask, Value::Integer(12)),
+    ];
+    let id = kmip.call(Operation::Create, vec![Item::enumeration(Tag::ObjectType, ObjectType::SymmetricKey), held(Tag::Attributes, &weak)]).id();
+    let des = kmip.with_id(Operation::Export, &id).payload().find(Tag::SymmetricKey).unwrap().clone();
+    import(&mut kmip, &[], &des).id();
+    let forced = serde_json::json!({ "fips": { "enabled": true }, "keystead": { "force": true } });
+    assert_eq!(scene.node.ask("PATCH", "/security", Some(forced)).await.0, 200);
+    let mut kmip = scene.speaking(2, 1);
+    assert_eq!(import(&mut kmip, &[], &des).reason(), Some(ResultReason::FeatureNotSupported));
+    import(&mut kmip, &[], &key).id();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_says_how_it_encrypts() {
+    use ResultReason as R;
+    let scene = scene().await;
+    let mut kmip = scene.speaking(2, 1);
+    let own = |mode, padding, random| Attribute::new(Tag::CryptographicParameters, parameters(mode, padding, random).value);
+    let (gcm, cbc, pkcs5) = (BlockCipherMode::GCM, BlockCipherMode::CBC, Some(PaddingMethod::PKCS5));
+    let free = kmip.created(vec![active()]);
+    let bound = kmip.created(vec![active(), own(gcm, None, true), own(cbc, pkcs5, false)]);
+    let steps = [
+        (&free, vec![parameters(gcm, None, true), iv(&[1; 12])], Some(R::InvalidField)),
+        (&free, vec![parameters(gcm, None, false), iv(&[1; 12])], None),
+        (&bound, vec![], None),
+        (&bound, vec![iv(&[1; 12])], Some(R::InvalidField)),
+        (&bound, vec![parameters(gcm, None, true)], None),
+        (&bound, vec![Item::structure(Tag::CryptographicParameters, vec![Item::enumeration(Tag::BlockCipherMode, gcm)])], None),
+        (&bound, vec![parameters(gcm, None, false), iv(&[1; 12])], Some(R::BadCryptographicParameters)),
+        (&bound, vec![parameters(cbc, None, false), iv(&[1; 16])], Some(R::BadCryptographicParameters)),
+        (&bound, vec![parameters(cbc, pkcs5, false), iv(&[1; 16])], None),
+    ];
+    for (at, (id, items, reason)) in steps.into_iter().enumerate() {
+        let payload = std::iter::once(uid(id)).chain(items).chain([data(&[7; 16])]).collect();
+        let answer = kmip.call(Operation::Encrypt, payload);
+        assert_eq!(answer.reason(), reason, "{at}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_blocked_svm_refuses_encrypt_and_decrypt_like_get() {
     let scene: Scene = scene().await;
     let mut kmip = scene.speaking(2, 1);

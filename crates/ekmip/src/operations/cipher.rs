@@ -9,6 +9,7 @@ use crate::reason::failure;
 use crate::unit::{Found, Unit, destroyed};
 use keystead_keyring::cipher::{AES_BLOCK, CipherError, GCM_NONCE, GCM_TAG, aes_cbc_decrypt, aes_cbc_encrypt, aes_gcm_decrypt, aes_gcm_encrypt};
 use keystead_keyring::material::generate;
+use keystead_kmip::attribute::Identity;
 use keystead_kmip::cipher::CipherParameters;
 use keystead_kmip::enumeration::{
     BlockCipherMode, CryptographicAlgorithm, DECRYPT, ENCRYPT, Enumeration as _, ObjectType, PaddingMethod, ResultReason, State, UNRESTRICTED, UsageLimitsUnit,
@@ -32,9 +33,18 @@ pub async fn encrypt(context: &mut Context<'_>, unit: &mut Unit<'_>, request: &C
     let id = context.id(request.id)?;
     let mut found = unit.find(id).await?;
     usable(context, &found, ENCRYPT, Tag::ProtectStopDate)?;
-    let parameters = parameters(&found.object, request)?;
+    let (mut parameters, random) = parameters(&found.object, request)?;
+    if random {
+        if parameters.random_iv == Some(false) {
+            return Err(other("RandomIV"));
+        }
+        parameters.random_iv = Some(true);
+    }
     let mode = mode(context.version, &parameters, request.additional_data)?;
-    let made = if request.iv.is_none() && parameters.random_iv == Some(true) { Some(generate(iv_length(&mode))) } else { None };
+    if request.iv.is_some() && parameters.random_iv == Some(true) {
+        return Err(Failure::new(ResultReason::InvalidField, "IVCounterNonce and RandomIV exclude each other"));
+    }
+    let made = if parameters.random_iv == Some(true) { Some(generate(iv_length(&mode))) } else { None };
     let iv = made.as_ref().map(|made| made.as_slice()).or(request.iv);
     let key = secret(unit, &found)?;
     let (data, tag) = match mode {
@@ -58,7 +68,7 @@ pub async fn decrypt(context: &mut Context<'_>, unit: &mut Unit<'_>, request: &C
     let id = context.id(request.id)?;
     let found = unit.find(id).await?;
     usable(context, &found, DECRYPT, Tag::ProcessStartDate)?;
-    let parameters = parameters(&found.object, request)?;
+    let (parameters, _) = parameters(&found.object, request)?;
     let key = secret(unit, &found)?;
     let mut data = match mode(context.version, &parameters, request.additional_data)? {
         Mode::Cbc { padding } => aes_cbc_decrypt(&key, &exactly(request.iv)?, request.data, padding).map_err(|error| failed(&error))?,
@@ -102,16 +112,32 @@ fn usable(context: &Context<'_>, found: &Found, bit: i32, date: Tag) -> Result<(
     }
 }
 
-/// What the request says, and where it says nothing, the key.
-fn parameters(object: &Managed<'_>, request: &CipherRequest<'_>) -> Result<CipherParameters> {
-    match request.parameters {
-        Some(parameters) => Ok(parameters),
-        None => match object.value(Tag::CryptographicParameters) {
-            Some(value) => CipherParameters::from_value(value),
-            None => Err(Failure::new(ResultReason::InvalidField, "neither the request nor the key has Cryptographic Parameters")
-                .since_2(ResultReason::BadCryptographicParameters)),
-        },
+/// What the request says, and where it says nothing, the key; and whether the key wants its IVs made here.
+///
+/// The request chooses among what the key is for, where the key says so.
+fn parameters(object: &Managed<'_>, request: &CipherRequest<'_>) -> Result<(CipherParameters, bool)> {
+    let own = object.instances(&Identity::Known(Tag::CryptographicParameters), 0);
+    let own = own.iter().map(|attribute| CipherParameters::from_value(&attribute.value)).collect::<Result<Vec<_>>>()?;
+    let Some(chosen) = request.parameters.or_else(|| own.first().copied()) else {
+        return Err(Failure::new(ResultReason::InvalidField, "neither the request nor the key has Cryptographic Parameters")
+            .since_2(ResultReason::BadCryptographicParameters));
+    };
+    // What one of them leaves open, it permits. No padding is one of the paddings, and GCM has none.
+    let padding = |parameters: &CipherParameters| parameters.padding.unwrap_or(PaddingMethod::None);
+    let fits = |known: &&CipherParameters| {
+        (known.mode.is_none() || chosen.mode.is_none() || known.mode == chosen.mode)
+            && (known.padding.is_none() || chosen.mode == Some(BlockCipherMode::GCM) || padding(known) == padding(&chosen))
+    };
+    let fitting: Vec<&CipherParameters> = own.iter().filter(fits).collect();
+    if fitting.is_empty() && !own.is_empty() {
+        return Err(other("another mode or padding"));
     }
+    Ok((chosen, fitting.iter().any(|known| known.random_iv == Some(true))))
+}
+
+fn other(what: &str) -> Failure {
+    let failure = Failure::new(ResultReason::InvalidField, format!("the key's own Cryptographic Parameters want {what}"));
+    failure.since_2(ResultReason::BadCryptographicParameters)
 }
 
 fn mode(version: Version, parameters: &CipherParameters, additional_data: &[u8]) -> Result<Mode> {

@@ -113,7 +113,7 @@ pub(super) async fn start(context: &Context<'_>, unit: &Unit<'_>, object_type: O
     for name in template.names.into_iter().rev() {
         for attribute in template_attributes(unit, name, context.version).await? {
             // What the request itself says counts before what templates say, and a later template before an earlier one (section 4).
-            if attribute.identity.is_multiple() || object.instances(&attribute.identity, context.now).is_empty() {
+            if attribute.identity.is_multiple() || object.stored(&attribute.identity).is_empty() {
                 give(&mut object, attribute)?;
             }
         }

@@ -64,10 +64,12 @@ pub(super) async fn give_out(
     wrapping: Option<KeyWrappingData>,
 ) -> Result<Object<'static>> {
     let flag = |tag, default| object.boolean(tag).unwrap_or(default);
-    if object.has_state() && !flag(Tag::Extractable, true) {
+    // What a Template says there is about objects that are made with it; it has no secret itself.
+    let is_secret = object.object_type() != ObjectType::Template;
+    if is_secret && !flag(Tag::Extractable, true) {
         return Err(Failure::new(ResultReason::NotExtractable, "the object is not extractable"));
     }
-    if object.has_state() && flag(Tag::Sensitive, false) && wrapping.is_none() {
+    if is_secret && flag(Tag::Sensitive, false) && wrapping.is_none() {
         return Err(Failure::new(ResultReason::Sensitive, "the object is sensitive: it is given out wrapped by another key only"));
     }
     match unit.secret(seen)? {
@@ -144,6 +146,13 @@ async fn wrapped(context: &Context<'_>, unit: &Unit<'_>, material: &KeyMaterial<
     if key.integer(Tag::CryptographicUsageMask).unwrap_or(0) & (WRAP_KEY | UNRESTRICTED) == 0 {
         let reason = ResultReason::IncompatibleCryptographicUsageMask;
         return Err(refuse(ResultReason::PermissionDenied, reason, "may not wrap: its Cryptographic Usage Mask lacks Wrap Key"));
+    }
+    if key.date(Tag::ProtectStopDate).is_some_and(|stop| stop <= context.now) {
+        return Err(refuse(ResultReason::PermissionDenied, ResultReason::WrongKeyLifecycleState, "is past its Protect Stop Date"));
+    }
+    // Wrapping would be counted, and nothing here commits a count before the answer.
+    if key.value(Tag::UsageLimits).is_some() {
+        return Err(refuse(ResultReason::PermissionDenied, ResultReason::PermissionDenied, "has Usage Limits, and wrapping is not counted"));
     }
     let mode = wrapping.mode.or_else(|| mode_of(key)).unwrap_or(BlockCipherMode::NISTKeyWrap);
     let padding = match mode {

@@ -28,6 +28,9 @@ const NOT_TAKEN_OVER: &[Tag] = &[
     Tag::RandomNumberGenerator,
     Tag::Link,
     Tag::KeyFormatType,
+    // What the old secret always was; of the new one it is computed.
+    Tag::AlwaysSensitive,
+    Tag::NeverExtractable,
 ];
 /// The dates that move with an Offset.
 const DATES: [Tag; 4] = [Tag::ActivationDate, Tag::ProcessStartDate, Tag::ProtectStopDate, Tag::DeactivationDate];
@@ -46,7 +49,9 @@ pub async fn rekey(context: &mut Context<'_>, unit: &mut Unit<'_>, id: Option<&s
         return Err(Failure::new(ResultReason::PermissionDenied, "the key has been replaced already; re-key its replacement"));
     }
     let mut new = super::create::start(context, unit, ObjectType::SymmetricKey, template).await?;
-    let given: Vec<Identity<'static>> = new.every(context.now).into_iter().map(|attribute| attribute.identity.into_owned()).collect();
+    // What is stored alone: a default is not what the client has given, and must not stand in the way of what the old key has.
+    let mut given: Vec<Identity<'static>> = new.every(context.now).into_iter().map(|attribute| attribute.identity.into_owned()).collect();
+    given.retain(|identity| !new.stored(identity).is_empty());
     if offset.is_some() {
         if DATES.iter().any(|tag| given.contains(&Identity::Known(*tag))) {
             return Err(Failure::new(ResultReason::InvalidMessage, "an Offset and dates cannot both be given"));

@@ -3,6 +3,7 @@
 use super::Context;
 use super::create::{check_dates, take};
 use super::get::give_out;
+use super::usage::{check_count, is_counted};
 use crate::managed::Managed;
 use crate::reason::failure;
 use crate::unit::{Unit, name_taken};
@@ -78,11 +79,17 @@ pub async fn import(context: &mut Context<'_>, unit: &mut Unit<'_>, import: Impo
         }
     }
     check_dates(&new)?;
+    // Usage that was counted elsewhere stays used.
+    if !is_counted(&new) {
+        new.start_counting();
+    }
+    check_count(&new)?;
     // What was once so, or how the key was made, nobody can tell here; what its server says counts.
     let told: Vec<_> = HISTORY.iter().filter_map(|tag| Some((*tag, new.value(*tag)?.clone()))).collect();
     if let Some((secret, format)) = take(&mut new, import.object)? {
         new.describe_secret(&secret, format, false, context.now);
         told.into_iter().for_each(|(tag, value)| new.set(tag, value));
+        crate::approved::check(context.manager.fips(), &new)?;
         arrive(context, &mut new)?;
         unit.create(new, Some(secret))?;
         context.placeholder = Some(id);

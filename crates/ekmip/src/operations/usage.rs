@@ -91,9 +91,39 @@ pub fn consume(object: &mut Managed<'static>, count: i64) -> Result<()> {
     let Some((left, _)) = limits(object) else { return Ok(()) };
     let rest = left.checked_sub(count).filter(|rest| *rest >= 0).ok_or_else(|| exceeded(left))?;
     let Some(Value::Structure(items)) = object.value(Tag::UsageLimits).cloned() else { return Ok(()) };
-    let counted = |item: Node<'static>| if item.tag == Tag::UsageLimitsCount { Node::new(item.tag, Value::LongInteger(rest)) } else { item };
-    object.set(Tag::UsageLimits, Value::Structure(items.into_iter().map(counted).collect()));
+    let mut items: Vec<Node<'static>> = items.into_iter().filter(|item| item.tag != Tag::UsageLimitsCount).collect();
+    // In the order of the specification: after the total, whether it was there or not.
+    let at = items.iter().position(|item| item.tag == Tag::UsageLimitsTotal).map_or(items.len(), |at| at + 1);
+    items.insert(at, Node::new(Tag::UsageLimitsCount, Value::LongInteger(rest)));
+    object.set(Tag::UsageLimits, Value::Structure(items));
     Ok(())
+}
+
+/// Whether an object's Usage Limits say how much of them is left; also where it has none.
+pub(super) fn is_counted(object: &Managed<'_>) -> bool {
+    match object.value(Tag::UsageLimits) {
+        Some(Value::Structure(items)) => items.iter().any(|item| item.tag == Tag::UsageLimitsCount),
+        _ => true,
+    }
+}
+
+/// Refuses Usage Limits of which more is left than there was, or less than nothing.
+///
+/// # Errors
+/// Invalid Field.
+pub(super) fn check_count(object: &Managed<'_>) -> Result<()> {
+    let Some(Value::Structure(items)) = object.value(Tag::UsageLimits) else { return Ok(()) };
+    let number = |tag: Tag| match items.iter().find(|item| item.tag == tag).map(|item| &item.value) {
+        Some(Value::LongInteger(number)) => Some(*number),
+        _ => None,
+    };
+    match (number(Tag::UsageLimitsCount), number(Tag::UsageLimitsTotal)) {
+        (Some(count), Some(total)) if (0..=total).contains(&count) => Ok(()),
+        _ => {
+            let failure = Failure::new(ResultReason::InvalidField, "UsageLimitsCount is not between 0 and UsageLimitsTotal");
+            Err(failure.since_2(ResultReason::InvalidAttributeValue))
+        }
+    }
 }
 
 async fn allowed(unit: &Unit<'_>, id: uuid::Uuid, wish: &Wish) -> Result<()> {
