@@ -100,6 +100,20 @@ async fn many_svms_start_together_and_go_through_an_outage() {
     let client = Credentials::issue(&node, &format!("svm{}", svms - 1)).await;
     let id = tokio::task::block_in_place(|| common::kmip::Kmip::connect(&client.endpoint(node.ekmip)).created(Vec::new()));
 
+    // More polls than run at a time: the rest waits for their end, and the poller does not turn round and round until then.
+    let settings = serde_json::json!({ "aws_kms": { "requests_per_second": 10_000 } });
+    assert_eq!(node.ask("PATCH", "/security/ekmip/settings", Some(settings)).await.0, 200);
+    kms.add_fault(FaultRule::always(Fault::Hold));
+    clock.advance(66 * MINUTE);
+    assert_eq!(kms.wait_held(64, Duration::from_secs(20)).await, 64);
+    let spins = clock.spins();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(clock.spins() - spins < 20, "{} turns while all that is due waits", clock.spins() - spins);
+    kms.clear_faults();
+    kms.release();
+    settled(&kms).await;
+    kms.clear_calls();
+
     // An hour without AWS. The rate does not hold the test up: it was looked at above.
     let settings = serde_json::json!({ "aws_kms": { "requests_per_second": 10_000, "min_poll_interval": "60s" } });
     assert_eq!(node.ask("PATCH", "/security/ekmip/settings", Some(settings)).await.0, 200);

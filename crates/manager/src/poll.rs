@@ -413,10 +413,13 @@ impl Inner {
             }
             let actions = watched.machine.on_settings(now, settings);
             self.act(svm, &actions, watched);
-            if watched.polling.is_none() && watched.machine.next_poll_at() <= now {
+            let is_due = watched.polling.is_none() && watched.machine.next_poll_at() <= now;
+            if is_due {
                 due.push((watched.machine.last() != Some(Outcome::Denied), watched.machine.next_poll_at(), svm));
             }
-            let next = if watched.polling.is_some() { watched.machine.deadline().map_or(wake_at, |(at, _)| at) } else { watched.machine.next_wakeup() };
+            // What is due is started below, or waits for the end of another poll, which wakes the poller: to come back for it at once would be to spin.
+            let waits = is_due || watched.polling.is_some();
+            let next = if waits { watched.machine.deadline().map_or(wake_at, |(at, _)| at) } else { watched.machine.next_wakeup() };
             wake_at = wake_at.min(next.max(now));
         }
         // Where a lane is full, who may confirm a denial comes first, and then who has waited longest.

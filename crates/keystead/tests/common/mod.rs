@@ -18,6 +18,7 @@ use keystead_testkit::{KmsStandIn, NewKey};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -35,11 +36,17 @@ pub const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
 pub struct ManualClock {
     now: watch::Sender<Duration>,
     start: jiff::Timestamp,
+    spins: AtomicUsize,
 }
 
 impl ManualClock {
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { now: watch::channel(Duration::ZERO).0, start: jiff::Timestamp::now() })
+        Arc::new(Self { now: watch::channel(Duration::ZERO).0, start: jiff::Timestamp::now(), spins: AtomicUsize::new(0) })
+    }
+
+    /// How often somebody has waited for a moment that had come already.
+    pub fn spins(&self) -> usize {
+        self.spins.load(Ordering::SeqCst)
     }
 
     pub fn now(&self) -> Duration {
@@ -62,6 +69,9 @@ impl Clock for ManualClock {
     }
 
     async fn sleep_until(&self, moment: Duration) {
+        if moment <= self.now() {
+            self.spins.fetch_add(1, Ordering::SeqCst);
+        }
         let _ = self.now.subscribe().wait_for(|now| *now >= moment).await;
     }
 }
