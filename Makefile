@@ -8,10 +8,10 @@ TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 help:
 	@echo "make quickstart   build Keystead, start it with an AWS KMS emulator, enable AWS KMS for an SVM, stay up until Ctrl-C"
 	@echo "make test         everything that CI runs: formatting, lints, unit, property, integration and end-to-end tests, and 30 seconds of fuzzing"
-	@echo "make check        formatting, lints, and the rules for dependencies"
+	@echo "make check        formatting, lints, and the rules for dependencies and for what is committed"
 	@echo "make unit         the Rust tests"
 	@echo "make e2e          the end-to-end tests with the real clients and emulators"
-	@echo "make soak         what takes long: many more crashes, races and malformed requests"
+	@echo "make soak         what takes long: many more crashes, races and malformed requests; 100,000 keys that move while clients read"
 	@echo "make fuzz         fuzzing with libFuzzer: SECONDS=600 for each target, both at the same time"
 	@echo "make bench        performance, as ratios"
 
@@ -35,6 +35,7 @@ check:
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --locked --manifest-path fuzz/Cargo.toml --target-dir $(TARGET) --all-targets -- -D warnings
 	scripts/check-dependencies
+	scripts/check-tree
 
 unit:
 	scripts/unit
@@ -49,7 +50,7 @@ e2e: build
 
 soak: build
 	cargo build --locked -p keystead --release --examples
-	SOAK=1 cargo test --locked -p keystead --release --test crash --test crash_keys --test hostile --test hostile_kmip --test aws_calls -- --nocapture
+	SOAK=1 cargo test --locked -p keystead --release --test crash --test crash_keys --test hostile --test hostile_kmip --test aws_calls --test migrate_load --test logins -- --nocapture
 
 fuzz: SECONDS := 600
 fuzz:
@@ -57,7 +58,7 @@ fuzz:
 
 bench:
 	scripts/test-env tests
-	cargo bench --locked -p keystead --bench rest --bench kmip
+	cargo bench --locked -p keystead --bench rest --bench lists --bench kmip
 
 clean:
 	cargo clean

@@ -3,12 +3,16 @@
 use keystead_kmip::attribute::{Attribute, DEFINITIONS, Definition, Shape};
 use keystead_kmip::enumeration::{CryptographicAlgorithm, Enumeration as _, LinkType};
 use keystead_kmip::ttlv::{Node, Value};
+use keystead_kmip::versions::{can_be_said, shown};
 use keystead_kmip::{Tag, Version};
 
 /// The attributes of a version that `which` picks, each with a value.
 pub fn attributes(version: Version, which: impl Fn(&Definition) -> bool) -> Vec<Attribute<'static>> {
     let there = DEFINITIONS.iter().filter(|definition| definition.since <= version && which(definition));
-    there.map(|definition| Attribute::new(definition.tag, value(definition.tag, definition.shape))).collect()
+    let given = there.map(|definition| (definition.tag, value(definition.tag, definition.shape)));
+    // Without the items that came later.
+    let known = given.filter(|(tag, value)| can_be_said(*tag, value, version));
+    known.map(|(tag, value)| Attribute::new(tag, shown(tag, &value, version).into_owned())).collect()
 }
 
 /// A value of that shape, with all its items.

@@ -4,6 +4,8 @@
 
 use crate::messages::{Item, one};
 use async_trait::async_trait;
+use keystead_audit::disk::RealDisk;
+use keystead_audit::{Audit, Named};
 use keystead_awskms::{Egress, Environment, EnvironmentOptions, SystemResolver};
 use keystead_kmip::attribute::Attribute;
 use keystead_kmip::ttlv::{Node, Value, decode};
@@ -18,6 +20,7 @@ use keystead_manager::{Manager, NodeOptions, Options, SealSource};
 use keystead_store::sqlite::SqliteStore;
 use keystead_testkit::{KmsStandIn, NewKey};
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
@@ -166,10 +169,13 @@ impl Scene {
             },
             settings,
             job_concurrency: 1,
+            max_open_jobs: 1_000,
             indexer: Arc::new(keystead_ekmip::index),
             fips_check: Arc::new(keystead_ekmip::fips_refusal),
             algorithm: Arc::new(keystead_ekmip::algorithm),
             ekmip_probe: Arc::new(keystead_ekmip::Probe),
+            audit: audit_log(folder.path(), clock.clone()),
+            audit_interval: Duration::from_secs(60),
         };
         // Nobody logs in.
         let manager = Manager::start(options, async |_: &Gate| Ok("no password".to_owned())).await.unwrap();
@@ -184,6 +190,21 @@ impl Scene {
         self.manager.stop().await;
         self.store.close().await;
     }
+}
+
+/// What clients do is recorded, as on a node.
+fn audit_log(folder: &Path, clock: Arc<OwnClock>) -> Audit {
+    let options = keystead_audit::Options {
+        folder: folder.join("audit"),
+        node: Named { uuid: Uuid::from_u128(1 << 64), name: "fuzz".to_owned() },
+        version: "0".to_owned(),
+        max_file_size: 1 << 24,
+        files: 2,
+        strict: false,
+        now: Arc::new(move || clock.utc()),
+        disk: Arc::new(RealDisk),
+    };
+    Audit::open(options).unwrap()
 }
 
 /// A new SVM with AWS KMS enabled.

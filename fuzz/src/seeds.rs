@@ -214,7 +214,7 @@ fn locate(version: Version) -> Vec<Node<'static>> {
         wanted(&[part], vec![]),
         wanted(&[group()], vec![Node::integer(Tag::MaximumItems, 1)]),
         wanted(&[group()], vec![Node::enumeration(Tag::ObjectGroupMember, ObjectGroupMember::GroupMemberFresh)]),
-        wanted(&[custom("x-n", Value::Integer(1))], vec![Node::integer(Tag::StorageStatusMask, 5)]),
+        wanted(&[custom("x-n", Value::Integer(1))], vec![Node::integer(Tag::StorageStatusMask, if version < Version::V2_0 { 3 } else { 5 })]),
         wanted(&[Attribute::new(Tag::State, Value::Enumeration(State::PreActive.number()))], vec![]),
         wanted(&[Attribute::new(Tag::CryptographicUsageMask, Value::Integer(4))], vec![]),
         wanted(&[Attribute::new(Tag::UsageLimits, Value::Structure(limits))], vec![]),

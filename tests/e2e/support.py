@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -38,12 +39,17 @@ def free_port():
 
 
 def free_ports(count):
-    """Ports that are free now, no two of them the same."""
+    """Ports that are free now, no two of them the same: below those that the kernel gives to connections (ip_local_port_range), of which any may be taken before a server listens there."""
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+        found = []
+        for port in random.sample(range(12_000, 32_000), 2_000):
+            if len(found) == count:
+                return found
+            one = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                one.bind(("127.0.0.1", port))
+                found.append(port)
+        raise AssertionError("no %d ports are free" % count)
 
 
 def wait_until(what, ready, process=None, log=None):

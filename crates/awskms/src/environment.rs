@@ -83,7 +83,8 @@ impl Environment {
         self.shared.fips.store(fips, Ordering::Release);
     }
 
-    pub(crate) fn fips(&self) -> bool {
+    /// Whether connections are made in FIPS mode from now on.
+    pub fn fips(&self) -> bool {
         self.shared.fips.load(Ordering::Acquire)
     }
 

@@ -34,7 +34,7 @@ pub use environment::{Environment, EnvironmentOptions};
 pub use error::{Class, Error, Hop};
 pub use resolver::{Resolver, SystemResolver};
 pub use source::{CredentialsSource, SourceError, key_arn_place};
-pub use tls::{TlsPolicy, is_fips, provider as tls_provider};
+pub use tls::{TlsPolicy, can_be_fips, is_fips, provider as tls_provider};
 
 /// Targets of `tracing` and `log` whose lowest levels print requests as they go over the wire. A log filter must never let them below `info`.
 pub const QUIET_TARGETS: &[&str] =

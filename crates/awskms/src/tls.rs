@@ -3,7 +3,7 @@
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::{CertificateError, CipherSuite, ClientConfig, DigitallySignedStruct, NamedGroup, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, CipherSuite, ClientConfig, DigitallySignedStruct, NamedGroup, ProtocolVersion, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use std::sync::Arc;
@@ -42,11 +42,20 @@ pub fn provider(fips: bool) -> CryptoProvider {
     }
 }
 
-/// Whether FIPS mode would have agreed upon this suite and group. A group that is not known was none of the forbidden: TLS 1.2 without a handshake of its own.
-pub fn is_fips(suite: Option<CipherSuite>, group: Option<NamedGroup>) -> bool {
-    suite.is_some_and(|suite| FIPS_SUITES.contains(&suite)) && group.is_none_or(|group| matches!(group, NamedGroup::secp256r1 | NamedGroup::secp384r1))
+/// Whether FIPS mode would have agreed upon this. A group that is not known was none of the forbidden. TLS 1.2 is none of it: whether the Extended Master Secret was agreed upon, which FIPS mode requires
+/// (SP 800-52r2; RFC 7627), cannot be seen afterwards.
+pub fn is_fips(version: Option<ProtocolVersion>, suite: Option<CipherSuite>, group: Option<NamedGroup>) -> bool {
+    version == Some(ProtocolVersion::TLSv1_3)
+        && suite.is_some_and(|suite| FIPS_SUITES.contains(&suite))
+        && group.is_none_or(|group| FIPS_GROUPS.contains(&group))
 }
 
+/// Whether a client that offers this could agree with FIPS mode, as far as its first message says.
+pub fn can_be_fips(suites: &[CipherSuite], groups: Option<&[NamedGroup]>) -> bool {
+    suites.iter().any(|suite| FIPS_SUITES.contains(suite)) && groups.is_none_or(|groups| groups.iter().any(|group| FIPS_GROUPS.contains(group)))
+}
+
+const FIPS_GROUPS: [NamedGroup; 2] = [NamedGroup::secp256r1, NamedGroup::secp384r1];
 const FIPS_SUITES: [CipherSuite; 6] = [
     CipherSuite::TLS13_AES_128_GCM_SHA256,
     CipherSuite::TLS13_AES_256_GCM_SHA384,
@@ -119,12 +128,13 @@ pub(crate) fn verifier_of(
 /// # Errors
 /// A text for the operator.
 pub(crate) fn config_of(verifier: Arc<dyn ServerCertVerifier>, fips: bool) -> Result<ClientConfig, String> {
-    let config = ClientConfig::builder_with_provider(Arc::new(provider(fips)))
+    let mut config = ClientConfig::builder_with_provider(Arc::new(provider(fips)))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
         .dangerous()
         .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
+    config.require_ems = fips;
     Ok(config)
 }
 
@@ -192,9 +202,19 @@ mod tests {
         let fips = provider(true);
         assert_eq!(fips.cipher_suites.len(), FIPS_SUITES.len());
         assert_eq!(fips.kx_groups.iter().map(|group| group.name()).collect::<Vec<_>>(), [NamedGroup::secp256r1, NamedGroup::secp384r1]);
-        assert!(fips.cipher_suites.iter().all(|suite| is_fips(Some(suite.suite()), Some(NamedGroup::secp256r1))));
-        assert!(!is_fips(Some(CipherSuite::TLS13_CHACHA20_POLY1305_SHA256), Some(NamedGroup::secp256r1)));
-        assert!(!is_fips(Some(CipherSuite::TLS13_AES_128_GCM_SHA256), Some(NamedGroup::X25519)));
+        let (tls_1_3, p256) = (Some(ProtocolVersion::TLSv1_3), Some(NamedGroup::secp256r1));
+        assert!(fips.cipher_suites.iter().all(|suite| is_fips(tls_1_3, Some(suite.suite()), p256)));
+        assert!(!is_fips(tls_1_3, Some(CipherSuite::TLS13_CHACHA20_POLY1305_SHA256), p256));
+        assert!(!is_fips(tls_1_3, Some(CipherSuite::TLS13_AES_128_GCM_SHA256), Some(NamedGroup::X25519)));
+        assert!(!is_fips(Some(ProtocolVersion::TLSv1_2), Some(CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256), p256));
+        let both = [CipherSuite::TLS13_CHACHA20_POLY1305_SHA256, CipherSuite::TLS13_AES_128_GCM_SHA256];
+        assert!(can_be_fips(&both, None) && can_be_fips(&both, Some(&[NamedGroup::X25519, NamedGroup::secp384r1])));
+        assert!(!can_be_fips(&both[..1], None) && !can_be_fips(&both, Some(&[NamedGroup::X25519])));
+        let verifier = || verifier_of(TlsPolicy { verify: false, ..TlsPolicy::STRICT }, machine_roots(), None);
+        for (fips, verifier) in [true, false].map(|fips| (fips, verifier())) {
+            // A machine without roots cannot make one.
+            assert!(verifier.is_err() || config_of(verifier.unwrap(), fips).unwrap().require_ems == fips);
+        }
         assert!(provider(false).kx_groups.len() > 2);
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! * [`case`]: reads a transcript.
 //! * [`compare`]: an answer against the expected one, with exactly the variations that the profiles allow.
-//! * [`client`]: one mutual-TLS connection.
+//! * [`client`]: the client (`keystead_kmip_client`), and what only tests want of it.
 //! * [`replay`]: a case against a server.
 
 pub mod case;

@@ -16,6 +16,19 @@ pub fn check(fips: bool, object: &Managed<'_>) -> Result<()> {
     }
 }
 
+/// Refuses an IV or nonce of the client's to encrypt with: SP 800-38D, section 8.2, wants that of GCM made where it is used; SP 800-38A, appendix C, wants that of CBC unpredictable, and of a client's
+/// own nobody here can say that.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_iv(fips: bool, given: bool) -> Result<()> {
+    if !fips || !given {
+        return Ok(());
+    }
+    let message = "FIPS mode: the IV is made by the server; ask for RandomIV in CryptographicParameters, and take the IVCounterNonce of the answer";
+    Err(Failure::new(ResultReason::FeatureNotSupported, message))
+}
+
 /// What FIPS mode has against an object, from its stored attributes.
 pub fn fips_refusal(attributes: &[u8]) -> Option<String> {
     let wanted = [Tag::ObjectType, Tag::CryptographicAlgorithm, Tag::CryptographicLength];

@@ -68,6 +68,21 @@ pub enum Refusal {
     Unreadable,
 }
 
+impl Client {
+    /// A certificate of which nothing is known yet.
+    fn unknown(chain: Arc<Vec<CertificateDer<'static>>>) -> Result<Self, Refusal> {
+        let leaf = chain.first().ok_or(Refusal::Unreadable)?;
+        Ok(Self { svm: Uuid::nil(), fingerprint: fingerprint(leaf), probe: false, look_again_at: 0, chain })
+    }
+
+    /// The subject's common name, and the serial number in hexadecimal digits; empty where the certificate cannot be read.
+    pub fn names(&self) -> (String, String) {
+        let Some((_, certificate)) = self.chain.first().and_then(|leaf| X509Certificate::from_der(leaf).ok()) else { return Default::default() };
+        let common_name = certificate.subject().iter_common_name().next().and_then(|name| name.as_str().ok()).unwrap_or_default().to_owned();
+        (common_name, keystead_audit::chain::hex(certificate.raw_serial()))
+    }
+}
+
 impl Identities {
     fn new(table: ClientTable) -> Self {
         let cluster = verifier([table.cluster_ca.clone()]);
@@ -105,12 +120,11 @@ impl Identities {
     /// Recognizes a client after the handshake.
     ///
     /// # Errors
-    /// [`Refusal`].
-    pub fn recognize(&self, chain: &[CertificateDer<'_>], now: i64) -> Result<Client, Refusal> {
+    /// [`Refusal`], with the certificate, where there is one.
+    pub fn recognize(&self, chain: &[CertificateDer<'_>], now: i64) -> Result<Client, (Refusal, Option<Client>)> {
         let chain: Arc<Vec<_>> = Arc::new(chain.iter().map(|certificate| certificate.clone().into_owned()).collect());
-        let leaf = chain.first().ok_or(Refusal::Unreadable)?;
-        let client = Client { svm: Uuid::nil(), fingerprint: fingerprint(leaf), probe: false, look_again_at: 0, chain: Arc::clone(&chain) };
-        self.look(&client, now)
+        let client = Client::unknown(chain).map_err(|why| (why, None))?;
+        self.look(&client, now).map_err(|why| (why, Some(client)))
     }
 
     /// Looks at a client again: its certificate may have been revoked, or have ended.

@@ -4,6 +4,7 @@
 //! is committed by a `unit`. This room knows neither the store nor AWS: keys come from, and go to, `keystead_manager::keys`.
 
 mod approved;
+mod audit;
 mod clients;
 mod door;
 mod identity;
@@ -33,7 +34,8 @@ pub fn reads_as_attributes(bytes: &[u8]) -> bool {
 pub async fn answer_bytes(manager: &keystead_manager::Manager, svm: uuid::Uuid, bytes: &[u8]) -> Vec<u8> {
     let mut room = memory::Room::working(&memory::Memory::new().share(), bytes.len()).await;
     let mut out = Vec::new();
-    let served = operations::Served { manager, keys: &manager.keys(svm), interop: true, shown: &[] };
+    let actor = audit::Actor::nobody(svm);
+    let served = operations::Served { manager, keys: &manager.keys(svm), actor: &actor, interop: true, shown: &[] };
     session::answer(&served, bytes, manager.now().as_second(), &|_| Ok(()), &mut room, &mut out).await;
     out
 }

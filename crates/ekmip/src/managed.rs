@@ -7,6 +7,7 @@ use keystead_kmip::enumeration::{
     CryptographicAlgorithm, DRBGAlgorithm, Enumeration, HashingAlgorithm, KeyFormatType, ObjectType, RNGAlgorithm, ResultReason, State,
 };
 use keystead_kmip::ttlv::{Node, Value};
+use keystead_kmip::versions::has_member;
 use keystead_kmip::{Failure, Result, Tag, Version};
 use std::borrow::Cow;
 use std::hash::{Hash as _, Hasher as _};
@@ -182,9 +183,11 @@ impl<'a> Managed<'a> {
         self.attributes.iter().filter(|attribute| attribute.identity == *identity).map(|attribute| attribute.index).collect()
     }
 
-    /// All attributes that a version has, in the order of the table, then clients' own.
+    /// All attributes that a version has and can say, in the order of the table, then clients' own.
     pub fn all(&self, version: Version, now: i64) -> Vec<Attribute<'_>> {
-        self.filtered(now, |identity| identity.exists_in(version))
+        let mut all = self.filtered(now, |identity| identity.exists_in(version));
+        all.retain(|attribute| attribute.exists_in(version));
+        all
     }
 
     /// All attributes of whatever version.
@@ -202,7 +205,7 @@ impl<'a> Managed<'a> {
 
     /// Whether a client of that version may know of the object: Templates are gone since 2.0.
     pub fn exists_in(&self, version: Version) -> bool {
-        version < Version::V2_0 || self.object_type() != ObjectType::Template
+        has_member(Tag::ObjectType, self.object_type().number(), version)
     }
 
     /// Puts the one value under a tag.
@@ -372,7 +375,8 @@ fn value_size(value: &Value<'_>) -> usize {
     }
 }
 
-fn missing(identity: &Identity<'_>, index: u32) -> Failure {
+/// Item Not Found, of an instance of an attribute.
+pub fn missing(identity: &Identity<'_>, index: u32) -> Failure {
     let message = format!("the object has no attribute {:?} with the index {index}", identity.name());
     Failure::new(ResultReason::ItemNotFound, message).since_2(ResultReason::AttributeInstanceNotFound)
 }

@@ -3,12 +3,14 @@
 //! Small messages and small answers cost nothing here. What is larger takes a part of two pools: one for bytes that are still arriving, which a slow client may hold for a while, and one for
 //! messages that are worked on and answers that are being sent. Of each, one certificate can hold a quarter at most, so that no client can keep the others waiting.
 
+use crate::session::at_once;
 use keystead_kmip::enumeration::ResultReason;
 use keystead_kmip::{Failure, Result};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 /// What each message, and each answer, may use without asking, in bytes.
 pub const OWN: usize = 4 * 1024;
@@ -44,6 +46,8 @@ pub struct Room {
     /// What came without asking, in bytes.
     own: usize,
     held: Vec<[OwnedSemaphorePermit; 2]>,
+    /// Until when the parts of the answer wait for room, once one of them has had to: all of them together, since they hold what others wait for.
+    until: Option<Instant>,
 }
 
 #[derive(Clone, Copy)]
@@ -98,7 +102,7 @@ impl Room {
     }
 
     fn new(share: &Arc<Share>, kind: Kind) -> Self {
-        Self { share: Arc::clone(share), kind, kib: 0, own: OWN, held: Vec::new() }
+        Self { share: Arc::clone(share), kind, kib: 0, own: OWN, held: Vec::new(), until: None }
     }
 
     /// Room for so many bytes of an answer.
@@ -111,7 +115,11 @@ impl Room {
             let text = "the answer is too large; ask for fewer objects at a time (Maximum Items and Offset of Locate, smaller batches)";
             return Err(Failure::new(ResultReason::ResponseTooLarge, text));
         }
-        timeout(PATIENCE, self.take(bytes))
+        if at_once(pin!(self.take(bytes))).await.is_some() {
+            return Ok(());
+        }
+        let until = *self.until.get_or_insert_with(|| Instant::now() + PATIENCE);
+        timeout_at(until, self.take(bytes))
             .await
             .map_err(|_| Failure::new(ResultReason::GeneralFailure, "the server has no room for the answer now; try again"))
     }
@@ -120,12 +128,17 @@ impl Room {
     async fn take(&mut self, bytes: usize) {
         let pool = self.share.pool(self.kind);
         let kib = bytes.saturating_sub(self.own).div_ceil(1024).min(pool.most - self.kib);
-        self.own = self.own.saturating_sub(bytes);
-        let Some(permits) = u32::try_from(kib).ok().filter(|permits| *permits > 0) else { return };
+        let own = self.own.saturating_sub(bytes);
+        let Some(permits) = u32::try_from(kib).ok().filter(|permits| *permits > 0) else {
+            self.own = own;
+            return;
+        };
         // The client's share first: who has used it up waits for itself, and not among the others. The semaphores are never closed.
         if let Ok(share) = Arc::clone(&pool.share).acquire_many_owned(permits).await
             && let Ok(all) = Arc::clone(&pool.all).acquire_many_owned(permits).await
         {
+            // All or nothing: it may be given up before.
+            self.own = own;
             self.kib += kib;
             self.held.push([share, all]);
         }
@@ -135,6 +148,7 @@ impl Room {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::time::timeout;
 
     #[tokio::test]
     async fn one_client_has_a_quarter_and_small_things_are_free() {
@@ -150,6 +164,27 @@ mod tests {
         assert_eq!(Room::arriving(&b, quarter).await.kib, quarter / 1024 - OWN / 1024, "others have theirs");
         drop(whole);
         assert_eq!(Room::arriving(&a, usize::MAX).await.kib, quarter / 1024, "more than there is: all of it");
+    }
+
+    /// Two answers that have each half of what there is for a client, and want more: each part of them waits for the other.
+    #[tokio::test(start_paused = true)]
+    async fn answers_that_wait_for_each_other_wait_once() {
+        let memory = Memory::new();
+        let share = memory.share();
+        let half = WORKING * 1024 / SHARE / 2;
+        let (mut one, mut other) = (Room::working(&share, 0).await, Room::working(&share, 0).await);
+        one.reserve(half + OWN).await.unwrap();
+        other.reserve(half + OWN).await.unwrap();
+        let begun = Instant::now();
+        let rest = async |room: &mut Room| {
+            for _ in 0..5 {
+                assert_eq!(room.reserve(64 * 1024).await.unwrap_err().reason, ResultReason::GeneralFailure);
+            }
+        };
+        tokio::join!(rest(&mut one), rest(&mut other));
+        assert!(begun.elapsed() < PATIENCE * 2, "{:?}", begun.elapsed());
+        drop(other);
+        one.reserve(64 * 1024).await.unwrap();
     }
 
     #[tokio::test]

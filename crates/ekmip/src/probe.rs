@@ -64,10 +64,12 @@ fn config(client: &Created, ca_certificate: &str, fips: bool) -> Result<ClientCo
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(ca_certificate.as_bytes()).map_err(|error| unusable(&error))?).map_err(|error| unusable(&error))?;
     let key = PrivateKeyDer::from_pem_slice(client.private_key_pem.expose_secret().as_bytes()).map_err(|error| unusable(&error))?;
-    ClientConfig::builder_with_provider(Arc::new(keystead_manager::fips::tls_provider(fips)))
+    let mut config = ClientConfig::builder_with_provider(Arc::new(keystead_manager::fips::tls_provider(fips)))
         .with_safe_default_protocol_versions()
         .map_err(|error| unusable(&error))?
         .with_root_certificates(roots)
         .with_client_auth_cert(vec![CertificateDer::from(client.certificate_der.clone())], key)
-        .map_err(|error| unusable(&error))
+        .map_err(|error| unusable(&error))?;
+    config.require_ems = fips;
+    Ok(config)
 }

@@ -1,25 +1,28 @@
 //! The server: accepts connections within its limits, and shakes hands off the accept loop.
 
+use crate::audit;
 use crate::clients::Clients;
 use crate::door::{Door, Guest};
 use crate::identity::{Identities, follow};
 use crate::session::{Session, Shared};
-use keystead_manager::fips::{tls_is_fips, tls_provider};
-use keystead_manager::{Error, Manager, ServerIdentity};
+use keystead_manager::fips::{tls_can_be_fips, tls_is_fips, tls_provider};
+use keystead_manager::{Error, Manager, Revision, ServerIdentity};
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::server::{Acceptor, ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
 use secrecy::ExposeSecret as _;
+use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -28,6 +31,9 @@ use uuid::Uuid;
 const DRAIN: Duration = Duration::from_secs(10);
 /// The pause after the system has no descriptors or memory for another connection.
 const EXHAUSTED: Duration = Duration::from_millis(100);
+
+/// The pause after a certificate of the server's own could not be used.
+const UNUSABLE: Duration = Duration::from_secs(60);
 
 /// What clients may take.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,11 +78,13 @@ impl Default for Limits {
 /// The list of clients or this node's certificate cannot be had.
 pub async fn serve(listener: TcpListener, manager: Manager, limits: Limits, stop: CancellationToken) -> Result<(), Error> {
     let identities = follow(&manager, stop.clone())?;
+    // Read before the certificate: one that is made meanwhile is then taken over, and not missed.
+    let known = manager.ekmip_certificate_revision();
     let certificate = Arc::new(Certificate(RwLock::new(certified(&manager.ekmip_identity()?)?)));
-    let acceptors = Acceptors { all: tls(&identities, &certificate, false)?, fips: tls(&identities, &certificate, true)? };
+    let configs = Configs { all: tls(&identities, &certificate, false)?, fips: tls(&identities, &certificate, true)? };
     let (fresh, shown) = mpsc::channel(1_024);
     let sessions = TaskTracker::new();
-    sessions.spawn(renew(manager.clone(), Arc::clone(&certificate), stop.clone()));
+    sessions.spawn(renew(manager.clone(), Arc::clone(&certificate), known, stop.clone()));
     sessions.spawn(crate::session::note_shown(manager.clone(), shown, stop.clone()));
     let shared = Arc::new(Shared { manager, identities, limits: limits.clone(), fresh, stop: stop.clone(), clients: Clients::new() });
     let slots = Arc::new(Semaphore::new(limits.max_connections));
@@ -96,11 +104,12 @@ pub async fn serve(listener: TcpListener, manager: Manager, limits: Limits, stop
         };
         // Looked at before the mode, and so never too late for a connection that it would not have agreed upon.
         let turned_on = shared.manager.fips_turned_on();
-        let acceptor = if shared.manager.fips() { acceptors.fips.clone() } else { acceptors.all.clone() };
+        let (config, turned_on) = if shared.manager.fips() { (&configs.fips, None) } else { (&configs.all, Some(turned_on)) };
+        let config = Arc::clone(config);
         let (shared, slots) = (Arc::clone(&shared), Arc::clone(&slots));
         let guest = door.enter(peer.ip(), Instant::now());
         sessions.spawn(async move {
-            connection(stream, acceptor, shared, guest, slots, turned_on)
+            connection((stream, peer), config, shared, guest, slots, turned_on)
                 .await
                 .unwrap_or_else(|why| tracing::debug!(%peer, why, "an EKMIP connection has ended"));
         });
@@ -114,39 +123,50 @@ pub async fn serve(listener: TcpListener, manager: Manager, limits: Limits, stop
 }
 
 /// What TLS may agree upon, in FIPS mode and out of it.
-struct Acceptors {
-    all: TlsAcceptor,
-    fips: TlsAcceptor,
+struct Configs {
+    all: Arc<ServerConfig>,
+    fips: Arc<ServerConfig>,
 }
 
 async fn connection(
-    stream: TcpStream,
-    acceptor: TlsAcceptor,
+    (stream, peer): (TcpStream, SocketAddr),
+    config: Arc<ServerConfig>,
     shared: Arc<Shared>,
     guest: Guest,
     slots: Arc<Semaphore>,
-    turned_on: CancellationToken,
+    turned_on: Option<CancellationToken>,
 ) -> Result<(), String> {
     // Without it an answer waits for the client's acknowledgement of the one before: 40 ms.
     stream.set_nodelay(true).map_err(|error| error.to_string())?;
-    let stream = tokio::select! {
-        shaken = tokio::time::timeout(shared.limits.handshake_timeout, acceptor.accept(stream)) => {
-            shaken.map_err(|_| "the handshake took too long".to_owned())?.map_err(|error| format!("handshake: {error}"))?
+    let (stream, able) = tokio::select! {
+        shaken = tokio::time::timeout(shared.limits.handshake_timeout, shaken(stream, config)) => {
+            shaken.map_err(|_| "the handshake took too long".to_owned())?.map_err(|error| {
+                audit::no_handshake(&shared.manager, peer, &error);
+                format!("handshake: {error}")
+            })?
         }
         () = guest.shown_out() => return Err("too many connections are in their handshake".to_owned()),
     };
     drop(guest);
     let Ok(_slot) = slots.try_acquire() else {
+        audit::refused(&shared.manager, None, peer, "max_connections is reached");
         tracing::warn!(limit = shared.limits.max_connections, "an EKMIP connection was refused: max_connections is reached");
         return Err("too many connections".to_owned());
     };
     let tls = stream.get_ref().1;
     let (suite, group) = (tls.negotiated_cipher_suite(), tls.negotiated_key_exchange_group());
-    let good = tls_is_fips(suite.map(|suite| suite.suite()), group.map(|group| group.name()));
-    Session::run(stream, shared, (!good).then_some(turned_on)).await
+    let good = tls_is_fips(tls.protocol_version(), suite.map(|suite| suite.suite()), group.map(|group| group.name()));
+    Session::run(stream, peer, shared, turned_on.filter(|_| !good), able).await
 }
 
-fn tls(identities: &watch::Receiver<Arc<Identities>>, certificate: &Arc<Certificate>, fips: bool) -> Result<TlsAcceptor, Error> {
+/// Shakes hands. Answers as well whether the client could agree with FIPS mode.
+async fn shaken(stream: TcpStream, config: Arc<ServerConfig>) -> std::io::Result<(TlsStream<TcpStream>, bool)> {
+    let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+    let able = tls_can_be_fips(start.client_hello().cipher_suites(), start.client_hello().named_groups());
+    Ok((start.into_stream(config).await?, able))
+}
+
+fn tls(identities: &watch::Receiver<Arc<Identities>>, certificate: &Arc<Certificate>, fips: bool) -> Result<Arc<ServerConfig>, Error> {
     let provider = Arc::new(tls_provider(fips));
     let verifier = Arc::new(Verifier { identities: identities.clone(), provider: Arc::clone(&provider) });
     let mut config = ServerConfig::builder_with_provider(provider)
@@ -157,7 +177,8 @@ fn tls(identities: &watch::Receiver<Arc<Identities>>, certificate: &Arc<Certific
     // A ticket holds the session with the client's certificate, so that the server keeps none; who it is is decided anew each time.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(Error::unexpected)?;
-    Ok(TlsAcceptor::from(Arc::new(config)))
+    config.require_ems = fips;
+    Ok(Arc::new(config))
 }
 
 /// Checks clients against the CAs of the moment.
@@ -222,26 +243,39 @@ impl ResolvesServerCert for Certificate {
     }
 }
 
-/// Takes a renewed certificate over.
-async fn renew(manager: Manager, certificate: Arc<Certificate>, stop: CancellationToken) {
+/// Takes a renewed certificate over. `known`: that of the one which is shown.
+async fn renew(manager: Manager, certificate: Arc<Certificate>, mut known: Option<Revision>, stop: CancellationToken) {
     let mut changes = manager.changes();
-    let mut known = manager.ekmip_certificate_revision();
+    let mut failed = false;
     loop {
+        let now = manager.ekmip_certificate_revision();
+        if now != known || failed {
+            known = now;
+            let new = manager.ekmip_identity().and_then(|identity| certified(&identity));
+            failed = new.is_err();
+            match new {
+                Ok(new) => {
+                    *certificate.0.write().unwrap_or_else(PoisonError::into_inner) = new;
+                    tracing::info!("the EKMIP server has a new certificate");
+                }
+                Err(error) => {
+                    tracing::error!(%error, detail = error.detail.as_deref(), "the new certificate of the EKMIP server cannot be used; it is tried again")
+                }
+            }
+        }
+        // One that cannot be used is tried again after a pause, and not at each change of whatever record.
+        let changed = async {
+            while changes.changed().await.is_ok() {
+                if manager.ekmip_certificate_revision() != known {
+                    return;
+                }
+            }
+            std::future::pending::<()>().await;
+        };
         tokio::select! {
             () = stop.cancelled() => return,
-            changed = changes.changed() => if changed.is_err() { return },
-        }
-        let now = manager.ekmip_certificate_revision();
-        if now == known {
-            continue;
-        }
-        match manager.ekmip_identity().and_then(|identity| certified(&identity)) {
-            Ok(new) => {
-                *certificate.0.write().unwrap_or_else(PoisonError::into_inner) = new;
-                tracing::info!("the EKMIP server has a new certificate");
-                known = now;
-            }
-            Err(error) => tracing::error!(%error, detail = error.detail.as_deref(), "the new certificate of the EKMIP server cannot be used"),
+            () = changed => {}
+            () = tokio::time::sleep(UNUSABLE), if failed => {}
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A session: one connection of one client, from the handshake to its end.
 
+use crate::audit::{self, Actor};
 use crate::clients::{ClientSlot, Clients, Full};
 use crate::identity::{Client, Identities, Refusal};
 use crate::managed::Managed;
@@ -14,6 +15,7 @@ use keystead_kmip::{Failure, Tag, Version};
 use keystead_manager::Manager;
 use keystead_manager::keys::Keys;
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
@@ -49,6 +51,7 @@ pub(crate) struct Session {
     stream: TlsStream<TcpStream>,
     shared: Arc<Shared>,
     client: Client,
+    actor: Actor,
     slot: ClientSlot,
     keys: Keys,
     identities: watch::Receiver<Arc<Identities>>,
@@ -62,26 +65,49 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Serves a connection until its end, or until `retired`. The error says why it ended, for the log.
-    pub async fn run(stream: TlsStream<TcpStream>, shared: Arc<Shared>, retired: Option<CancellationToken>) -> Result<(), String> {
+    /// Serves a connection until its end, or until `retired`. `able`: whether its client could agree with FIPS mode. The error says why it ended, for the log.
+    pub async fn run(
+        stream: TlsStream<TcpStream>,
+        peer: SocketAddr,
+        shared: Arc<Shared>,
+        retired: Option<CancellationToken>,
+        able: bool,
+    ) -> Result<(), String> {
         let mut identities = shared.identities.clone();
         let now = shared.manager.now().as_second();
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let current = Arc::clone(&identities.borrow_and_update());
-        let client = current.recognize(chain, now).map_err(|why| refused(&why))?;
+        let client = current.recognize(chain, now).map_err(|(why, client)| {
+            audit::refused(&shared.manager, client.as_ref(), peer, audit::words(&why));
+            refused(&why)
+        })?;
         let limits = &shared.limits;
         let slot = shared.clients.enter(client.svm, client.fingerprint, limits.max_connections_per_client, limits.max_connections_per_svm).map_err(|full| {
             let reached = match full {
                 Full::Client => "max_connections_per_client",
                 Full::Svm => "max_connections_per_svm",
             };
+            audit::refused(&shared.manager, Some(&client), peer, &format!("{reached} is reached"));
             tracing::warn!(svm = current.svm_name(client.svm), reached, "an EKMIP connection was refused");
             format!("{reached} is reached")
         })?;
+        let _unable = (!able).then(|| shared.manager.fips_unable(Some(client.svm)));
         let keys = shared.manager.keys(client.svm);
+        let actor = Actor::new(&client, current.svm_name(client.svm), peer);
         let retired = retired.unwrap_or_default();
-        let mut session =
-            Self { stream, client, slot, keys, identities, retired, shared, shown: Vec::new(), input: Zeroizing::default(), output: Zeroizing::default() };
+        let mut session = Self {
+            stream,
+            client,
+            actor,
+            slot,
+            keys,
+            identities,
+            retired,
+            shared,
+            shown: Vec::new(),
+            input: Zeroizing::default(),
+            output: Zeroizing::default(),
+        };
         let ended = session.serve().await;
         // Says goodbye where the peer still listens; it is not waited for.
         let _ = timeout(Duration::from_secs(1), session.stream.shutdown()).await;
@@ -164,7 +190,10 @@ impl Session {
     fn look_again(&mut self) -> Result<(), String> {
         let now = self.shared.manager.now().as_second();
         let current = Arc::clone(&self.identities.borrow_and_update());
-        self.client = current.check(&self.client, now).map_err(|why| refused(&why))?;
+        self.client = current.check(&self.client, now).map_err(|why| {
+            audit::shown_out(&self.shared.manager, &self.actor, &why);
+            refused(&why)
+        })?;
         Ok(())
     }
 
@@ -196,13 +225,15 @@ impl Session {
             _ if client.probe && ![Operation::Query.number(), Operation::DiscoverVersions.number()].contains(&operation) => {
                 Err(Failure::new(ResultReason::PermissionDenied, "the certificate of a probe may only ask what the server can do"))
             }
-            Ok(true) => match identities.borrow().check(client, now) {
-                Ok(_) => Ok(()),
-                Err(_) => Err(Failure::new(ResultReason::PermissionDenied, "the client's certificate is not accepted any more")),
-            },
+            Ok(true) => {
+                // Not looked at in place: who changes the table would wait for signatures to be checked.
+                let current = Arc::clone(&identities.borrow());
+                let checked = current.check(client, now);
+                checked.map(drop).map_err(|_| Failure::new(ResultReason::PermissionDenied, "the client's certificate is not accepted any more"))
+            }
             _ => Ok(()),
         };
-        let served = Served { manager: &self.shared.manager, keys: &self.keys, interop: self.shared.limits.interop, shown: &self.shown };
+        let served = Served { manager: &self.shared.manager, keys: &self.keys, actor: &self.actor, interop: self.shared.limits.interop, shown: &self.shown };
         for id in answer(&served, bytes, now, &welcome, room, &mut self.output).await {
             if self.shown.len() >= REMEMBERED {
                 self.shown.remove(0);
@@ -303,7 +334,7 @@ fn version_of(bytes: &[u8]) -> Version {
 }
 
 /// The output of a future that is ready; `None` where it has to wait.
-async fn at_once<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
+pub async fn at_once<F: Future>(mut future: Pin<&mut F>) -> Option<F::Output> {
     poll_fn(|context| match future.as_mut().poll(context) {
         Poll::Ready(output) => Poll::Ready(Some(output)),
         Poll::Pending => Poll::Ready(None),

@@ -142,6 +142,7 @@ impl<'k> Unit<'k> {
     /// As [`Unit::find`].
     pub async fn look(&self, id: Uuid) -> Result<Seen<'_>> {
         match self.staged.get(&id) {
+            Some(staged) if !self.exists(&staged.object, staged.destroyed) => Err(not_found(&id.to_string())),
             Some(staged) => Ok(Seen::Staged(staged)),
             None => Ok(Seen::Stored(self.stored(id).await?)),
         }
@@ -153,6 +154,9 @@ impl<'k> Unit<'k> {
     /// Item Not Found, in the same words whether it does not exist or is another SVM's.
     pub async fn find(&self, id: Uuid) -> Result<Found> {
         if let Some(staged) = self.staged.get(&id) {
+            if !self.exists(&staged.object, staged.destroyed) {
+                return Err(not_found(&id.to_string()));
+            }
             let Found { object, source, destroyed, stored_names } = staged;
             return Ok(Found { object: object.clone(), source: source.clone(), destroyed: *destroyed, stored_names: *stored_names });
         }
@@ -167,10 +171,9 @@ impl<'k> Unit<'k> {
     /// # Errors
     /// General Failure where the store cannot be read.
     pub async fn search(&self, term: Option<u64>, mut visit: impl FnMut(&Managed<'_>, bool)) -> Result<()> {
-        let _turn = match term {
-            None => Some(self.keys.scan().await.map_err(|error| failure(&error))?),
-            Some(_) => None,
-        };
+        // A term can have as many objects as there are: a group of all keys.
+        let many = self.keys.count(term).await.map_err(|error| failure(&error))? > AT_A_TIME;
+        let _turn = if many { Some(self.keys.scan().await.map_err(|error| failure(&error))?) } else { None };
         for (number, stored) in self.keys.find(term).await.map_err(|error| failure(&error))?.into_iter().enumerate() {
             // A search through a million keys takes its time; others are served meanwhile.
             if number % AT_A_TIME == AT_A_TIME - 1 {
@@ -178,12 +181,12 @@ impl<'k> Unit<'k> {
             }
             if !self.staged.contains_key(&stored.id) {
                 let object = Managed::decode(stored.id, stored.attributes())?;
-                if object.exists_in(self.version) {
+                if self.exists(&object, stored.destroyed) {
                     visit(&object, stored.destroyed);
                 }
             }
         }
-        for staged in self.staged.values() {
+        for staged in self.staged.values().filter(|staged| self.exists(&staged.object, staged.destroyed)) {
             visit(&staged.object, staged.destroyed);
         }
         Ok(())
@@ -206,11 +209,18 @@ impl<'k> Unit<'k> {
 
     async fn stored(&self, id: Uuid) -> Result<Arc<KeyObject>> {
         let stored = self.keys.get(id).await.map_err(|error| failure(&error))?.ok_or_else(|| not_found(&id.to_string()))?;
-        // 1.x has all types of objects, so that only others need a look.
-        if self.version >= Version::V2_0 && !Managed::decode_some(id, stored.attributes(), &[Tag::ObjectType])?.exists_in(self.version) {
+        // 1.x has all types of objects, so that only others need a look, and what is destroyed.
+        if (self.version >= Version::V2_0 || stored.destroyed)
+            && !self.exists(&Managed::decode_some(id, stored.attributes(), &[Tag::ObjectType])?, stored.destroyed)
+        {
             return Err(not_found(&id.to_string()));
         }
         Ok(stored)
+    }
+
+    /// Whether the client may know of an object. A Template that is destroyed is gone with all that was said of it (1.4, section 4.21).
+    fn exists(&self, object: &Managed<'_>, destroyed: bool) -> bool {
+        object.exists_in(self.version) && !(destroyed && object.object_type() == ObjectType::Template)
     }
 
     /// Makes an object.

@@ -11,7 +11,7 @@ use common::kmip::{Credentials, Kmip, message, template, uid};
 use common::program::free_port;
 use common::run::Run;
 use common::{enable_body, eventually, stand_in, toml_for};
-use keystead_conformance::client::{Client, Endpoint};
+use keystead_conformance::client::{Client, Endpoint, TestEndpoint as _};
 use keystead_kmip::Tag;
 use keystead_kmip::attribute::Attribute;
 use keystead_kmip::enumeration::{ObjectType, Operation};

@@ -1,6 +1,9 @@
 //! The command line.
 
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand};
+use keystead_kmip::Version;
+use keystead_kmip::enumeration::ObjectType;
 use std::path::PathBuf;
 
 /// Keystead: an open key manager for storage.
@@ -17,6 +20,34 @@ pub struct Cli {
 pub enum Command {
     /// Run a node: the REST API and the EKMIP server.
     Serve(Box<ServeArguments>),
+    /// The audit log of a node.
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// Work with EKMIP servers as a client.
+    #[command(subcommand)]
+    Ekmip(EkmipCommand),
+}
+
+/// What can be done with an audit log.
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// Check the chain of hashes over all files, also while the node runs. Exit code 0: it is whole; 1: it is broken; 2: there is no log, or it cannot be read.
+    Verify(VerifyArguments),
+}
+
+/// The flags of `audit verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArguments {
+    /// The data folder of the node.
+    #[arg(long, value_name = "DIR", env = "KEYSTEAD_DATA_DIR")]
+    pub data_dir: PathBuf,
+}
+
+/// What can be done with EKMIP servers.
+#[derive(Debug, Subcommand)]
+pub enum EkmipCommand {
+    /// Take keys in from another KMIP server into an SVM.
+    Import(Box<ImportArguments>),
 }
 
 /// The flags of `serve`. Each is also a key of the TOML file of the same name (with `_`), and a variable `KEYSTEAD_…`. A flag counts before a variable, a variable before the file.
@@ -37,4 +68,93 @@ pub struct ServeArguments {
     /// The node's name; the machine's name by default.
     #[arg(long, value_name = "NAME", env = "KEYSTEAD_NODE_NAME")]
     pub node_name: Option<String>,
+}
+
+/// Takes keys, secret data, opaque objects and certificates in from another KMIP server, with their names, states, dates and attributes, and, where they are UUIDs, their identifiers.
+///
+/// Each object is made in one step, read back, and compared. A run that was ended at any moment goes on where it was when it is started again with the same arguments; nothing is made twice. The source is
+/// only read.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit codes: 0 all objects are here; 1 it could not run, or ended before its end (run it again: it goes on); 2 the command line is wrong; 3 some objects were not moved (the \
+report says why, and what to do)."
+)]
+pub struct ImportArguments {
+    /// The server that the keys are at, host:port.
+    #[arg(long, value_name = "ADDR")]
+    pub source: String,
+    /// PEM file of the CA that vouches for the source.
+    #[arg(long, value_name = "FILE")]
+    pub source_ca: PathBuf,
+    /// PEM file of a client certificate that the source gives the keys to.
+    #[arg(long, value_name = "FILE")]
+    pub source_cert: PathBuf,
+    /// PEM file of its private key.
+    #[arg(long, value_name = "FILE")]
+    pub source_key: PathBuf,
+    /// What the source's certificate calls it, where that is not the host of its address.
+    #[arg(long, value_name = "NAME")]
+    pub source_server_name: Option<String>,
+    /// What the source is called in the marks of imported objects. Runs know by it what has been moved already: keep it the same, also when the address changes. By default, the address.
+    #[arg(long, value_name = "NAME")]
+    pub source_name: Option<String>,
+    /// The KMIP version to speak with the source. By default, the newest that both have.
+    #[arg(long, value_name = "VERSION", value_parser = version_parser())]
+    pub source_version: Option<Version>,
+    /// An EKMIP server of Keystead, host:port.
+    #[arg(long, value_name = "ADDR")]
+    pub destination: String,
+    /// PEM file of the cluster's CA.
+    #[arg(long, value_name = "FILE")]
+    pub destination_ca: PathBuf,
+    /// PEM file of the certificate of an EKMIP client of the SVM that takes the keys.
+    #[arg(long, value_name = "FILE")]
+    pub destination_cert: PathBuf,
+    /// PEM file of its private key.
+    #[arg(long, value_name = "FILE")]
+    pub destination_key: PathBuf,
+    /// Only objects with this name; several times, with one of them.
+    #[arg(long, value_name = "NAME")]
+    pub name: Vec<String>,
+    /// Only objects of this Object Group.
+    #[arg(long, value_name = "GROUP")]
+    pub group: Option<String>,
+    /// Only objects of this type.
+    #[arg(long, value_name = "TYPE", value_parser = type_parser())]
+    pub object_type: Option<ObjectType>,
+    /// Let an object come without those of its names that another object has in the SVM, where names are unique. By default, it is not moved.
+    #[arg(long)]
+    pub drop_taken_names: bool,
+    /// Write nothing, and say what would be done.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Write what came of each object into this file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+    /// Seconds that connecting, and each answer, may take.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    pub timeout: u64,
+    /// How often a call is tried again after a connection was lost, with pauses of 0.2 seconds, then twice as long, up to 5.
+    #[arg(long, value_name = "NUMBER", default_value_t = 6, value_parser = clap::value_parser!(u32).range(0..=1_000))]
+    pub retries: u32,
+}
+
+/// The types that can be imported, by the names that KMIP has for them.
+const TYPES: &[(&str, ObjectType)] = &[
+    ("Certificate", ObjectType::Certificate),
+    ("SymmetricKey", ObjectType::SymmetricKey),
+    ("PublicKey", ObjectType::PublicKey),
+    ("PrivateKey", ObjectType::PrivateKey),
+    ("SecretData", ObjectType::SecretData),
+    ("OpaqueObject", ObjectType::OpaqueObject),
+];
+
+fn type_parser() -> impl clap::builder::TypedValueParser<Value = ObjectType> {
+    let find = |name: String| TYPES.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind).ok_or("no type");
+    PossibleValuesParser::new(TYPES.iter().map(|(name, _)| *name)).try_map(find)
+}
+
+fn version_parser() -> impl clap::builder::TypedValueParser<Value = Version> {
+    let find = |text: String| Version::SUPPORTED.iter().find(|version| version.to_string() == text).copied().ok_or("no version");
+    PossibleValuesParser::new(["1.0", "1.1", "1.2", "1.3", "1.4", "2.0", "2.1"]).try_map(find)
 }

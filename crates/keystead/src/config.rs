@@ -40,12 +40,16 @@ pub struct Config {
     pub cluster: Cluster,
     /// `[ekmip]`.
     pub ekmip: Ekmip,
+    /// `[rest]`.
+    pub rest: Rest,
     /// `[store]`.
     pub store: StoreSection,
     /// `[seal]`.
     pub seal: SealSection,
     /// `[jobs]`.
     pub jobs: Jobs,
+    /// `[audit]`.
+    pub audit: Audit,
     /// `[log]`.
     pub log: Log,
 }
@@ -125,6 +129,31 @@ pub struct Certificate {
     pub serial_number: Option<String>,
 }
 
+/// `[rest]`: what clients of the REST API may take.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rest {
+    /// Connections in all; 1024 by default.
+    pub max_connections: Option<usize>,
+    /// Connections of one source, an IPv4 address or a /64 of IPv6; 256 by default.
+    pub max_connections_per_source: Option<usize>,
+    /// From the connection to the end of the handshake; 10 s by default.
+    #[serde(deserialize_with = "duration")]
+    pub handshake_timeout: Option<Duration>,
+    /// For the head of a request, and between two of them; 30 s by default.
+    #[serde(deserialize_with = "duration")]
+    pub head_timeout: Option<Duration>,
+    /// For the body of a request; 30 s by default.
+    #[serde(deserialize_with = "duration")]
+    pub body_timeout: Option<Duration>,
+    /// How long a client may take nothing of its answer; 30 s by default.
+    #[serde(deserialize_with = "duration")]
+    pub answer_timeout: Option<Duration>,
+    /// For what a call does, beside what `return_timeout` asks to wait; 180 s by default.
+    #[serde(deserialize_with = "duration")]
+    pub request_timeout: Option<Duration>,
+}
+
 /// `[store]`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -156,6 +185,39 @@ pub struct Jobs {
     pub retention: Option<Duration>,
     /// How many jobs run at a time on this node; 16 by default.
     pub concurrency: Option<usize>,
+    /// How many may be open, queued and running together; 20000 by default.
+    pub max_open: Option<usize>,
+}
+
+/// `[audit]`: the audit log.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Audit {
+    /// Whether keys are handed out only where that can be recorded; no by default.
+    pub strict: Option<bool>,
+    /// A file that has so many bytes is followed by another; 64 MiB by default.
+    pub max_file_size: Option<u64>,
+    /// How many files are kept; 16 by default.
+    pub files: Option<usize>,
+    /// How often what is counted (Gets, logins, refusals) is recorded; 60 s by default.
+    #[serde(deserialize_with = "duration")]
+    pub interval: Option<Duration>,
+    /// `[audit.syslog]`.
+    pub syslog: Syslog,
+}
+
+/// `[audit.syslog]`: the collector that gets a copy.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Syslog {
+    /// `host:port`; without it, nothing is forwarded.
+    pub address: Option<String>,
+    /// `tls` (the default) or `tcp`.
+    pub protocol: Option<String>,
+    /// A PEM file of CAs that vouch for the collector, in place of the machine's own.
+    pub ca: Option<PathBuf>,
+    /// `json` (the default), the record as it stands in the log, or `text`.
+    pub format: Option<String>,
 }
 
 /// `[log]`.
@@ -239,6 +301,36 @@ impl Config {
         Ok(limits)
     }
 
+    /// What clients of the REST API may take.
+    ///
+    /// # Errors
+    /// A limit out of its bounds.
+    pub fn rest_limits(&self) -> Result<keystead_rest::Limits, String> {
+        let (rest, default) = (&self.rest, keystead_rest::Limits::default());
+        let limits = keystead_rest::Limits {
+            max_connections: rest.max_connections.unwrap_or(default.max_connections),
+            max_connections_per_source: rest.max_connections_per_source.unwrap_or(default.max_connections_per_source),
+            handshake_timeout: rest.handshake_timeout.unwrap_or(default.handshake_timeout),
+            head_timeout: rest.head_timeout.unwrap_or(default.head_timeout),
+            body_timeout: rest.body_timeout.unwrap_or(default.body_timeout),
+            answer_timeout: rest.answer_timeout.unwrap_or(default.answer_timeout),
+            request_timeout: rest.request_timeout.unwrap_or(default.request_timeout),
+        };
+        let bounds = |holds: bool, what: &str| if holds { Ok(()) } else { Err(format!("[rest] {what}")) };
+        bounds((1..=1_000_000).contains(&limits.max_connections), "max_connections must be 1 to 1000000")?;
+        bounds((1..=1_000_000).contains(&limits.max_connections_per_source), "max_connections_per_source must be 1 to 1000000")?;
+        for (name, timeout) in [
+            ("handshake_timeout", limits.handshake_timeout),
+            ("head_timeout", limits.head_timeout),
+            ("body_timeout", limits.body_timeout),
+            ("answer_timeout", limits.answer_timeout),
+            ("request_timeout", limits.request_timeout),
+        ] {
+            bounds((Duration::from_millis(100)..=Duration::from_secs(3_600)).contains(&timeout), &format!("{name} must be 100 ms to 1 h"))?;
+        }
+        Ok(limits)
+    }
+
     /// The settings of the cluster, as the file has them.
     pub fn settings(&self) -> Settings {
         let default = Settings::default();
@@ -270,7 +362,19 @@ impl Config {
 }
 
 /// The sections, the longest name first where one starts with another.
-const SECTIONS: &[&[&str]] = &[&["ekmip", "certificate"], &["aws_kms"], &["cluster"], &["ekmip"], &["store"], &["seal"], &["jobs"], &["log"]];
+const SECTIONS: &[&[&str]] = &[
+    &["ekmip", "certificate"],
+    &["aws_kms"],
+    &["cluster"],
+    &["ekmip"],
+    &["rest"],
+    &["store"],
+    &["seal"],
+    &["jobs"],
+    &["audit", "syslog"],
+    &["audit"],
+    &["log"],
+];
 
 /// What the value of a variable may mean: TOML where it reads as TOML (`true`, `5`, `["a"]`), and text.
 fn readings(value: &str) -> Vec<toml::Value> {
@@ -379,7 +483,20 @@ mod tests {
     /// Every key of the file, whatever keys there will be: serde names them when it meets one that it does not know.
     #[test]
     fn every_key_is_a_variable_too() {
-        let sections: [&[&str]; 9] = [&[], &["aws_kms"], &["cluster"], &["ekmip"], &["ekmip", "certificate"], &["store"], &["seal"], &["jobs"], &["log"]];
+        let sections: [&[&str]; 12] = [
+            &[],
+            &["aws_kms"],
+            &["cluster"],
+            &["ekmip"],
+            &["ekmip", "certificate"],
+            &["rest"],
+            &["store"],
+            &["seal"],
+            &["jobs"],
+            &["audit"],
+            &["audit", "syslog"],
+            &["log"],
+        ];
         let mut keys = 0;
         for section in sections {
             let nonsense = section.iter().rev().fold("nonsense = 1".to_owned(), |inner, part| format!("{part} = {{ {inner} }}"));

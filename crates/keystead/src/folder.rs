@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `store.db` | the store |
 //! | `seal.key` | the seal key, unless `[seal]` says otherwise; 0600 |
+//! | `audit/` | the audit log; 0700, its files 0600 |
 //! | `ca.pem` | the certificate of the cluster's CA |
 //! | `node-uuid` | the identifier of this node |
 //! | `admin-password` | the generated password of `admin`, until it is first changed; 0600 |

@@ -1,8 +1,10 @@
 //! The program as a library, so that a test can run the same node with a listener at its steps. No logic lives here: only how the rooms are put together.
 
+pub mod audit;
 pub mod cli;
 pub mod config;
 mod folder;
+pub mod import;
 mod logging;
 mod process;
 mod seal_source;

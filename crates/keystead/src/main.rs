@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use clap::error::ErrorKind;
-use keystead::cli::{Cli, Command};
+use keystead::cli::{AuditCommand, Cli, Command, EkmipCommand};
 use std::process::ExitCode;
 
 /// Everything that is freed is wiped first, whoever allocated it: the SDK, the TLS library, a JSON parser.
@@ -20,18 +20,30 @@ fn main() -> ExitCode {
                 ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => "a command is missing",
                 _ => text.lines().next().unwrap_or_default(),
             };
-            eprintln!("keystead: {}; see keystead serve --help", first.strip_prefix("error: ").unwrap_or(first));
+            eprintln!("keystead: {}; see {} --help", first.strip_prefix("error: ").unwrap_or(first), asked_for());
             return ExitCode::from(2);
         }
     };
     let result = match command {
-        Command::Serve(arguments) => keystead::serve::run(arguments, keystead::serve::Hooks::default()),
+        Command::Serve(arguments) => keystead::serve::run(arguments, keystead::serve::Hooks::default()).map(|()| ExitCode::SUCCESS),
+        Command::Ekmip(EkmipCommand::Import(arguments)) => keystead::import::run(&arguments),
+        Command::Audit(AuditCommand::Verify(arguments)) => return keystead::audit::verify(&arguments.data_dir),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(why) => {
             eprintln!("keystead: {why}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// The command that the words on the command line are nearest to.
+fn asked_for() -> &'static str {
+    let words: Vec<_> = std::env::args_os().skip(1).take(2).collect();
+    match words.iter().map(|word| word.to_str()).collect::<Vec<_>>().as_slice() {
+        [Some("ekmip"), Some("import")] => "keystead ekmip import",
+        [Some("ekmip"), ..] => "keystead ekmip",
+        _ => "keystead serve",
     }
 }

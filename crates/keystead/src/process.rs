@@ -1,5 +1,7 @@
 //! The process as such: no core dumps, since they would hold keys; as many open files as it may have.
 
+use tokio::signal::unix::{SignalKind, signal};
+
 /// Turns core dumps off, for this process and what it starts.
 ///
 /// # Errors
@@ -18,6 +20,16 @@ pub fn open_files() -> u64 {
     let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
     let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised);
     rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// Has a write beyond the limit on the size of files fail, as one to a full disk does: by default it ends the process. Only within a runtime.
+///
+/// # Errors
+/// The system refuses.
+pub fn no_end_by_file_size() -> Result<(), String> {
+    let number = rustix::process::Signal::XFSZ.as_raw();
+    // Whoever listens, the signal does nothing else any more, also when nobody listens later.
+    signal(SignalKind::from_raw(number)).map(drop).map_err(|error| format!("SIGXFSZ cannot be caught: {error}"))
 }
 
 /// The machine's name, for a node that has none of its own.

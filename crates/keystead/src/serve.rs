@@ -4,6 +4,7 @@ use crate::cli::ServeArguments;
 use crate::config::Config;
 use crate::folder::Folder;
 use crate::{logging, process, seal_source};
+use keystead_audit::disk::{Disk, RealDisk};
 use keystead_awskms::{Egress, Environment, EnvironmentOptions, Resolver, SystemResolver};
 use keystead_manager::clock::{Clock, SystemClock};
 use keystead_manager::passwords::{self, Gate};
@@ -28,6 +29,8 @@ const EKMIP_LISTEN: &str = "127.0.0.1:5696";
 const FILES_BESIDE: u64 = 6_000;
 /// How many jobs run at a time when nothing is said.
 const JOBS: usize = 16;
+/// How many jobs may be open when nothing is said: twice what one call can bring.
+const OPEN_JOBS: usize = 20_000;
 
 /// What a test can put in place of the real thing. In production all of it is the default.
 pub struct Hooks {
@@ -41,6 +44,8 @@ pub struct Hooks {
     pub resolver: Arc<dyn Resolver>,
     /// Wraps the store, to make it fail.
     pub store: StoreWrapper,
+    /// The disk of the audit log.
+    pub audit_disk: Arc<dyn Disk>,
 }
 
 /// Puts something between the node and its store.
@@ -54,6 +59,7 @@ impl Default for Hooks {
             random: Arc::new(SystemRandom),
             resolver: Arc::new(SystemResolver),
             store: Box::new(|store| store),
+            audit_disk: Arc::new(RealDisk),
         }
     }
 }
@@ -78,6 +84,7 @@ pub fn run(arguments: Box<ServeArguments>, hooks: Hooks) -> Result<(), String> {
     let stop = CancellationToken::new();
     let result = runtime.block_on(async {
         tokio::spawn(stop_on_signal(stop.clone())?);
+        process::no_end_by_file_size()?;
         node(config, hooks, stop, |_, _| {}).await
     });
     // What blocks in a thread of its own (a resolver, say) must not hold up the end.
@@ -96,7 +103,7 @@ pub async fn node(config: Config, hooks: Hooks, stop: CancellationToken, ready: 
     let listen_address = listener.local_addr().map_err(|error| error.to_string())?;
     let ekmip = listen("--ekmip-listen", config.ekmip_listen.as_deref().unwrap_or(EKMIP_LISTEN)).await?;
     let ekmip_address = ekmip.local_addr().map_err(|error| error.to_string())?;
-    let limits = config.ekmip_limits()?;
+    let (limits, rest_limits) = (config.ekmip_limits()?, config.rest_limits()?);
 
     let database = folder.file("store.db");
     let seal = seal_source::open(&config.seal, &folder, database.exists())?;
@@ -118,6 +125,11 @@ pub async fn node(config: Config, hooks: Hooks, stop: CancellationToken, ready: 
     keystead_manager::check_settings(&settings).map_err(|error| format!("{}: {error}", error.target.as_deref().unwrap_or("configuration")))?;
 
     let name = config.node_name.clone().unwrap_or_else(process::machine_name);
+    let node_uuid = folder.node_uuid()?;
+    let audit_interval = crate::audit::interval(&config.audit)?;
+    let collector = crate::audit::target(&config.audit.syslog)?;
+    let of_node = keystead_audit::Named { uuid: node_uuid, name: name.clone() };
+    let audit = crate::audit::open(&config.audit, &folder, of_node, Arc::clone(&hooks.clock), hooks.audit_disk)?;
     let (ekmip_names, ekmip_addresses) = own_names(&name, ekmip_address.ip(), config.ekmip.address.as_deref());
     let options = Options {
         store,
@@ -129,7 +141,7 @@ pub async fn node(config: Config, hooks: Hooks, stop: CancellationToken, ready: 
         steps: hooks.steps,
         gate: Gate::new(),
         node: NodeOptions {
-            uuid: folder.node_uuid()?,
+            uuid: node_uuid,
             name: name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             address: config.cluster.address.clone().or_else(|| reachable(listen_address)),
@@ -139,10 +151,13 @@ pub async fn node(config: Config, hooks: Hooks, stop: CancellationToken, ready: 
         },
         settings,
         job_concurrency: config.jobs.concurrency.unwrap_or(JOBS),
+        max_open_jobs: config.jobs.max_open.unwrap_or(OPEN_JOBS),
         indexer: Arc::new(keystead_ekmip::index),
         fips_check: Arc::new(keystead_ekmip::fips_refusal),
         algorithm: Arc::new(keystead_ekmip::algorithm),
         ekmip_probe: Arc::new(keystead_ekmip::Probe),
+        audit: audit.clone(),
+        audit_interval,
     };
     let given = config.admin_password.clone();
     let manager = Manager::start(options, async |gate: &Gate| first_password(given, config.admin_password_file.as_deref(), &folder, gate).await).await?;
@@ -154,7 +169,11 @@ pub async fn node(config: Config, hooks: Hooks, stop: CancellationToken, ready: 
     tokio::spawn(remove_first_password(manager.clone(), path.clone(), stop.clone()));
     tracing::info!(%listen_address, %ekmip_address, node = name, store = sqlite.describe(), "the REST API and the EKMIP server are served");
     ready(listen_address, ekmip_address);
-    let rest = keystead_rest::serve(listener, tls, manager.clone(), stop.clone());
+    // The collector gets the end of the log as well: the records of the jobs' ends, and that it was closed.
+    let stop_forwarding = CancellationToken::new();
+    let _stop_forwarding = stop_forwarding.clone().drop_guard();
+    let forwarding = collector.map(|target| tokio::spawn(keystead_audit::forward::run(audit, target, stop_forwarding.clone())));
+    let rest = keystead_rest::serve(listener, tls, manager.clone(), rest_limits, stop.clone());
     let data_plane = async {
         // One without the other is no node.
         keystead_ekmip::serve(ekmip, manager.clone(), limits, stop.clone()).await.inspect_err(|_| stop.cancel())
@@ -162,6 +181,10 @@ pub async fn node(config: Config, hooks: Hooks, stop: CancellationToken, ready: 
     let (_, data_plane) = tokio::join!(rest, data_plane);
     tracing::info!("stopping");
     manager.stop().await;
+    stop_forwarding.cancel();
+    if let Some(forwarding) = forwarding {
+        let _ = forwarding.await;
+    }
     sqlite.close().await;
     data_plane.map_err(text)
 }

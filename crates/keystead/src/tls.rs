@@ -2,6 +2,7 @@
 
 use keystead_manager::fips::tls_provider;
 use keystead_manager::{Manager, ServerIdentity};
+use keystead_rest::Vouchers;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -10,36 +11,37 @@ use rustls::sign::CertifiedKey;
 use secrecy::ExposeSecret as _;
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
 use tokio_util::sync::CancellationToken;
-
-/// The certificate is valid for a year; it is made anew each month, and tried again each day after that has failed.
-const RENEW: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-const RETRY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// TLS of the REST API, with a certificate of the cluster's CA for these names and addresses.
 ///
 /// # Errors
 /// One line for the operator.
 pub fn of_rest(manager: &Manager, names: Vec<String>, addresses: Vec<IpAddr>, stop: CancellationToken) -> Result<keystead_rest::Tls, String> {
-    let certificate = Arc::new(Certificate(RwLock::new(made(manager, &names, &addresses)?)));
-    let tls = keystead_rest::Tls { all: config(&certificate, false)?, fips: config(&certificate, true)? };
-    tokio::spawn(renew(manager.clone(), certificate, names, addresses, stop));
+    let first = manager.server_identity(names.clone(), addresses.clone()).map_err(|error| error.detail.unwrap_or(error.message))?;
+    let certificate = Arc::new(Certificate(RwLock::new(certified(&first)?)));
+    let vouchers = Vouchers::new(manager.clone());
+    let tls = keystead_rest::Tls { all: config(&certificate, &vouchers, false)?, fips: config(&certificate, &vouchers, true)?, vouchers };
+    let manager = manager.clone();
+    tokio::spawn(async move {
+        let take_over = |new: &ServerIdentity| {
+            *certificate.0.write().unwrap_or_else(PoisonError::into_inner) = certified(new)?;
+            Ok(())
+        };
+        manager.renew_server_identity(first, names, addresses, take_over, stop).await;
+    });
     Ok(tls)
 }
 
-fn config(certificate: &Arc<Certificate>, fips: bool) -> Result<Arc<ServerConfig>, String> {
-    let config = ServerConfig::builder_with_provider(Arc::new(tls_provider(fips)))
+fn config(certificate: &Arc<Certificate>, vouchers: &Arc<Vouchers>, fips: bool) -> Result<Arc<ServerConfig>, String> {
+    let provider = Arc::new(tls_provider(fips));
+    let mut config = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| format!("TLS cannot be set up: {error}"))?
-        .with_no_client_auth()
+        .with_client_cert_verifier(vouchers.verifier(provider))
         .with_cert_resolver(Arc::clone(certificate) as Arc<dyn ResolvesServerCert>);
+    config.require_ems = fips;
     Ok(Arc::new(config))
-}
-
-fn made(manager: &Manager, names: &[String], addresses: &[IpAddr]) -> Result<Arc<CertifiedKey>, String> {
-    let identity = manager.server_identity(names.to_vec(), addresses.to_vec()).map_err(|error| error.detail.unwrap_or(error.message))?;
-    certified(&identity)
 }
 
 fn certified(identity: &ServerIdentity) -> Result<Arc<CertifiedKey>, String> {
@@ -58,25 +60,5 @@ struct Certificate(RwLock<Arc<CertifiedKey>>);
 impl ResolvesServerCert for Certificate {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner)))
-    }
-}
-
-async fn renew(manager: Manager, certificate: Arc<Certificate>, names: Vec<String>, addresses: Vec<IpAddr>, stop: CancellationToken) {
-    let mut pause = RENEW;
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(pause) => {}
-        }
-        pause = match made(&manager, &names, &addresses) {
-            Ok(new) => {
-                *certificate.0.write().unwrap_or_else(PoisonError::into_inner) = new;
-                RENEW
-            }
-            Err(error) => {
-                tracing::error!(error, "the certificate of the REST API could not be made anew; the old one is shown, and it is tried again");
-                RETRY
-            }
-        };
     }
 }

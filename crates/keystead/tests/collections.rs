@@ -50,7 +50,10 @@ async fn pages_lead_through_everything_once() {
         }
     }
     let counted = node.get("/svm/svms?return_records=false").await;
-    assert_eq!((counted["num_records"].as_u64(), counted.get("records")), (Some(7), None));
+    assert_eq!(counted, json!({ "num_records": 7 }), "nothing but the number");
+    let (_, headers, counted) = node.call("GET", "/svm/svms?return_records=false&max_records=3", None).await;
+    assert_eq!(counted, json!({ "num_records": 3 }));
+    assert!(headers["link"].to_str().unwrap().contains("start=") && headers["content-type"] == "application/json", "the way on is in the header: {headers:?}");
     assert_eq!(names(&node.get("/svm/svms?name=svm3").await), ["svm3"]);
     assert_eq!(names(&node.get("/svm/svms?name=svm3&subtype=other").await), [""; 0]);
 }
@@ -76,10 +79,63 @@ async fn links_are_left_out_for_clients_that_prefer_plain_json() {
         last["_links"]["self"]["href"].is_string() && last["_links"].get("next").is_none(),
         "and links on the page that it leads to, also on the last: {last}"
     );
+    for (accept, links) in [
+        ("*/*", true),
+        ("application/hal+json", true),
+        ("application/json, application/hal+json", true),
+        ("application/json;q=0.1, */*", true),
+        ("application/hal+json;q=0.5, application/json;q=0.4", true),
+        ("application/json, application/hal+json;q=0.1", false),
+        ("application/json, */*;q=0.1", false),
+        ("APPLICATION/JSON; charset=utf-8 ; Q=0.9, application/*; q=0.8", false),
+    ] {
+        let (_, body) = ask(accept).await;
+        assert_eq!(body["records"][0]["_links"]["self"]["href"].is_string(), links, "{accept}");
+    }
+    // Several headers are as one.
+    let request = node.client.get(format!("https://{}/api/svm/svms?max_records=10", node.address)).basic_auth("admin", Some(PASSWORD));
+    let answer = request.header("accept", "application/hal+json;q=0.2").header("accept", "application/json").send().await.unwrap();
+    assert_eq!(answer.headers()["content-type"], "application/json");
     for accept in ["*/*", "application/hal+json", "application/json, application/hal+json"] {
         let (kind, body) = ask(accept).await;
         assert_eq!(kind, "application/hal+json");
         assert!(body["records"][0]["_links"]["self"]["href"].is_string());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_compared_is_of_one_kind() {
+    let (node, _kms, _) = node().await;
+    node.svm("svm1").await;
+    for name in ["one", "two"] {
+        let body = json!({ "svm": { "name": "svm1" }, "common_name": name });
+        assert_eq!(node.ask("POST", "/security/ekmip/clients?return_records=true", Some(body)).await.0, 201);
+    }
+    let count = async |query: &str| node.get(&format!("{query}&return_records=false")).await["num_records"].as_u64().unwrap();
+    // A moment is compared as a moment, though what is given is how long it is valid.
+    assert_eq!(count("/security/ekmip/clients?expiry_time=%3C=2020-01-01").await, 0);
+    assert_eq!(count("/security/ekmip/clients?expiry_time=%3E2020-01-01").await, 2);
+    assert_eq!(code(&node.ask("GET", "/security/ekmip/clients?expiry_time=soon", None).await), "262247");
+    let (status, answer) = node.ask("DELETE", "/security/ekmip/clients?expiry_time=%3C=2020-01-01", None).await;
+    assert_eq!((status, answer["num_records"].as_u64()), (200, Some(0)), "{answer}");
+    let page = node.get("/security/ekmip/clients?order_by=expiry_time&max_records=1").await;
+    let next = page["_links"]["next"]["href"].as_str().unwrap().strip_prefix("/api").unwrap();
+    assert_eq!(node.get(next).await["num_records"], 1, "a position among moments");
+    // An object is no text.
+    assert_eq!(count("/security/accounts?query=zzz&query_fields=*").await, 0);
+    assert_eq!(count("/security/accounts?query=admin&query_fields=*,name,*,name").await, 1);
+    for (query, expected) in [
+        (format!("query={}&query_fields=*", "z|".repeat(600)), "262245"),
+        (format!("query=z&query_fields={}", "*,".repeat(600)), "262245"),
+        ("query=z&query_fields=,".to_owned(), "262275"),
+        (format!("name={}", "*a|".repeat(65)), "262245"),
+        ("offset=100001".to_owned(), "262245"),
+    ] {
+        assert_eq!(code(&node.ask("GET", &format!("/security/accounts?{query}"), None).await), expected, "{query}");
+    }
+    // What is another value each time has no place in an order.
+    for field in ["date", "uptime"] {
+        assert_eq!(code(&node.ask("GET", &format!("/cluster/nodes?order_by={field}"), None).await), "262268");
     }
 }
 
@@ -107,6 +163,13 @@ async fn live_looks_go_to_what_is_shown_and_are_shared() {
     let first_page = node.get("/security/aws-kms?max_records=100&fields=state").await;
     let next = first_page["_links"]["next"]["href"].as_str().unwrap().strip_prefix("/api").unwrap();
     assert_eq!(codes(&node.get(next).await), ["0"; 3], "the next page is looked at too");
+    assert_eq!(codes(&node.get("/security/aws-kms?fields=state&offset=100").await), ["0"; 3], "what is passed over is not looked at");
+    let first_page = node.get("/security/aws-kms?max_records=100&fields=state&state.code=!262160").await;
+    let next = first_page["_links"]["next"]["href"].as_str();
+    assert_eq!((codes(&first_page).len(), next), (100, None), "the others are not known, and so do not pass");
+    let first_page = node.get("/security/aws-kms?max_records=100&fields=state&state.code=!nonsense").await;
+    let next = first_page["_links"]["next"]["href"].as_str().unwrap().strip_prefix("/api").unwrap();
+    assert_eq!(codes(&node.get(next).await), ["0"; 3], "each page has its own looks, also where a filter needs them");
     // Readers at the same time share one look at AWS.
     kms.clear_calls();
     let path = format!("/security/aws-kms?svm.name={last}&fields=amazon_reachability");
@@ -125,19 +188,136 @@ async fn a_job_can_be_cancelled_and_leaves_nothing() {
     assert_eq!(status, 202);
     kms.wait_held(1, Duration::from_secs(20)).await;
     let job = format!("/cluster/jobs/{}", body["job"]["uuid"].as_str().unwrap());
-    for (action, expected) in [("resume", "458776"), ("pause", "458776"), ("nonsense", "262247")] {
+    for (action, expected) in [("resume", "458771"), ("pause", "458783"), ("nonsense", "262247")] {
         assert_eq!(code(&node.ask("PATCH", &format!("{job}?action={action}"), None).await), expected, "a running job");
     }
-    assert_eq!(node.ask("PATCH", &format!("{job}?action=cancel"), None).await.0, 200);
+    assert_eq!(code(&node.ask("PATCH", &format!("{job}?action=cancel"), Some(json!({ "action": "pause" }))).await), "262186", "which of both?");
+    assert_eq!(node.ask("PATCH", &format!("{job}?action=cancel"), Some(json!({ "action": "cancel" }))).await.0, 200);
     let ended = node.get(&job).await;
     assert_eq!(ended["state"], "failure");
     assert!(!ended["message"].as_str().unwrap().is_empty());
-    assert_eq!(code(&node.ask("PATCH", &format!("{job}?action=cancel"), None).await), "458776", "an ended job");
+    for action in ["pause", "resume", "cancel"] {
+        assert_eq!(code(&node.ask("PATCH", &format!("{job}?action={action}"), None).await), "458762", "an ended job");
+    }
     kms.clear_faults();
     kms.release();
     let answer = node.enable(enable_body("svm1", &kms, &key)).await;
     assert_eq!(answer.0, 201, "the SVM is free: {answer:?}");
     assert_eq!(code(&node.ask("PATCH", "/cluster/jobs/00000000-0000-0000-0000-000000000000?action=cancel", None).await), "4");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_waits_can_be_paused_and_goes_on() {
+    let (node, kms, key) = node().await;
+    node.svm("svm1").await;
+    let (status, body) = node.enable(enable_body("svm1", &kms, &key)).await;
+    assert_eq!(status, 201, "{body}");
+    let config = format!("/security/aws-kms/{}", body["records"][0]["uuid"].as_str().unwrap());
+    // Jobs of one configuration go one after the other.
+    kms.add_fault(FaultRule::always(Fault::Hang));
+    let credentials = json!({ "access_key_id": common::ACCESS_KEY_ID, "secret_access_key": common::SECRET });
+    assert_eq!(node.ask("PATCH", &config, Some(credentials)).await.0, 202);
+    kms.wait_held(1, Duration::from_secs(20)).await;
+    let (_, body) = node.ask("PATCH", &config, Some(json!({ "polling_period": 7 }))).await;
+    let job = format!("/cluster/jobs/{}", body["job"]["uuid"].as_str().unwrap());
+    for (action, wanted) in [("resume", Some("458776")), ("pause", None), ("pause", Some("458776")), ("resume", None), ("resume", Some("458776"))] {
+        let answer = node.ask("PATCH", &format!("{job}?action={action}"), None).await;
+        match wanted {
+            None => assert_eq!(answer, (200, json!({})), "{action}"),
+            Some(wanted) => assert_eq!(code(&answer), wanted, "{action}"),
+        }
+    }
+    kms.clear_faults();
+    kms.release();
+    eventually("the job goes on", async || (node.get(&job).await["state"] == "success").then_some(())).await;
+    let jobs = node.get("/cluster/jobs").await;
+    assert!(jobs["num_records"].as_u64().unwrap() >= 3);
+    for job in jobs["records"].as_array().unwrap() {
+        assert!(job["message"].is_string(), "clients read it in lists as well: {job}");
+    }
+    assert!(node.get("/cluster/jobs?fields=uuid,!message").await["records"][0]["message"].is_string());
+    for path in ["", "?fields=state", "?fields=!message"] {
+        assert!(node.get(&format!("{job}{path}")).await["message"].is_string(), "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_known_is_read_past_wherever_that_is_asked_for() {
+    let (node, kms, key) = node().await;
+    node.svm("svm1").await;
+    let (status, body) = node.enable(enable_body("svm1", &kms, &key)).await;
+    assert_eq!(status, 201, "{body}");
+    let config = format!("/security/aws-kms/{}", body["records"][0]["uuid"].as_str().unwrap());
+    for fields in ["svm.{name,nope}", "nope,svm.{nope},region", "!svm.{nope}", "nope.{a,b}", "{region,nope}"] {
+        for path in [&config, "/security/aws-kms"] {
+            let record = node.ask("GET", &format!("{path}?ignore_unknown_fields=true&fields={fields}"), None).await;
+            assert_eq!(record.0, 200, "{fields}: {record:?}");
+            assert_eq!(code(&node.ask("GET", &format!("{path}?fields={fields}"), None).await), "262197", "{fields}");
+        }
+    }
+    assert_eq!(node.get(&format!("{config}?ignore_unknown_fields=true&fields=nope,region.{{nope}},port")).await["port"], kms.addr().port());
+    for fields in ["svm.{name,nope", "svm.name}", "svm.{nope}x", "svm.{a,{b}}"] {
+        let answer = node.ask("GET", &format!("{config}?ignore_unknown_fields=true&fields={fields}"), None).await;
+        assert_eq!(code(&answer), "262286", "{fields}");
+    }
+    for action in ["restore", "rekey-internal"] {
+        let answer = node.ask("POST", &format!("{config}/{action}?return_timeout=60"), Some(json!({ "nope": 1 }))).await;
+        assert_eq!((code(&answer), answer.1["error"]["target"].as_str()), ("262179".to_owned(), Some("nope")), "{action}");
+        let answer = node.ask("POST", &format!("{config}/{action}?ignore_unknown_fields=true"), Some(json!({ "nope": 1 }))).await;
+        // The other has no keys to wrap again.
+        assert!(answer.0 == 202 || code(&answer) == "65537559", "{action}: {answer:?}");
+    }
+    // A parameter that would be a filter elsewhere.
+    for (method, body) in [("DELETE", json!({})), ("PATCH", json!({ "polling_period": 7 }))] {
+        let answer = node.ask(method, &format!("{config}?region=x"), Some(body)).await;
+        assert_eq!((answer.0, code(&answer)), (400, "262211".to_owned()));
+        assert!(!answer.1["error"]["message"].as_str().unwrap().contains("POST"), "it is none: {answer:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_needs_no_login_says_which_methods_it_has() {
+    let (node, _, _) = node().await;
+    let ask = async |method: &str, path: &str| {
+        let answer = node.client.request(method.parse().unwrap(), format!("https://{}{path}", node.address)).send().await.unwrap();
+        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+        (status, headers, answer.text().await.unwrap())
+    };
+    for path in ["/healthz", "/api/openapi.json", "/docs/api", "/docs/api/"] {
+        let (status, headers, body) = ask("OPTIONS", path).await;
+        assert_eq!((status, body.as_str(), headers.get("allow").unwrap().to_str().unwrap()), (200, "", "GET, HEAD, OPTIONS"), "{path}");
+        assert_eq!((headers.get("content-type"), headers["content-length"].to_str().unwrap()), (None, "0"), "{path}");
+        let (status, headers, body) = ask("DELETE", path).await;
+        assert_eq!((status, headers["allow"].to_str().unwrap()), (405, "GET, HEAD, OPTIONS"), "{path}: {body}");
+        let (status, headers, body) = ask("GET", path).await;
+        assert_eq!((status, headers["content-length"].to_str().unwrap()), (200, body.len().to_string().as_str()), "{path}");
+        let (status, of_head, body) = ask("HEAD", path).await;
+        assert_eq!(
+            (status, &of_head["content-type"], &of_head["content-length"], body.as_str()),
+            (200, &headers["content-type"], &headers["content-length"], "")
+        );
+    }
+    let (plain, pretty) = (ask("GET", "/api/openapi.json").await.2, ask("GET", "/api/openapi.json?pretty=true").await.2);
+    assert!(!plain.contains('\n') && pretty.contains("\n  \"openapi\": \"3.1.0\""));
+    assert_eq!(serde_json::from_str::<Value>(&plain).unwrap(), serde_json::from_str::<Value>(&pretty).unwrap());
+    let (status, headers, _) = ask("OPTIONS", "/api/svm/svms").await;
+    assert_eq!((status, headers.get("content-type")), (200, None));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_that_was_made_is_answered_with_all_that_was_given() {
+    let (node, kms, key) = node().await;
+    node.svm("svm1").await;
+    let mut body = enable_body("svm1", &kms, &key);
+    let own = json!({ "access_error_grace": "30m", "max_unverified": "120m", "ca_certificates": kms.ca_pem() });
+    body["keystead"] = own.clone();
+    let (status, answer) = node.enable(body).await;
+    assert_eq!(status, 201, "{answer}");
+    assert_eq!(answer["records"][0]["keystead"], own);
+    let shown = node.get(&format!("/security/aws-kms/{}?fields=keystead", answer["records"][0]["uuid"].as_str().unwrap())).await;
+    for (member, value) in own.as_object().unwrap() {
+        assert_eq!(&shown["keystead"][member], value, "as a GET shows it");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

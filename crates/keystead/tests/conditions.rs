@@ -4,6 +4,7 @@
 mod common;
 
 use common::faulty::{Faulty, Mood};
+use common::steps::PauseAt;
 use common::{ManualClock, Node, code, enable_body, eventually, stand_in, toml_for};
 use keystead::serve::Hooks;
 use keystead_store::{Range, Txn};
@@ -295,6 +296,25 @@ async fn codes_65537901_and_65537912_and_65537106_by_what_is_in_the_store() {
     assert_eq!(scene.node.ask("DELETE", &format!("{path}?return_timeout=30"), None).await.0, 200);
     let left: Vec<String> = store.range(Range::prefix("/", 1_000)).await.unwrap().entries.into_iter().map(|entry| entry.key).collect();
     assert!(!left.iter().any(|key| key.starts_with("/aws-kms/") || key.starts_with("/keks/") || key.starts_with("/key-stores/")), "{left:?}");
+}
+
+/// The store goes away under a DELETE: before the key store is turned to `disabling`, and behind that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn codes_65536834_and_65536827_of_a_delete_that_loses_the_store() {
+    for (step, expected) in [("delete.disable.before", "65536834"), ("delete.disable.after", "65536827")] {
+        let pause = PauseAt::new(step);
+        let scene = common::scene::scene_with("", Hooks { steps: pause.clone(), ..Hooks::default() }).await;
+        let delete = async || scene.node.ask("DELETE", &format!("{}?return_timeout=30", scene.config), None).await;
+        let turn = async {
+            pause.reached().await;
+            scene.store.set(Mood::Unavailable);
+            pause.go();
+        };
+        let (answer, ()) = tokio::join!(delete(), turn);
+        assert_eq!((answer.0, code(&answer).as_str()), (500, expected), "{step}");
+        scene.store.set(Mood::Good);
+        eventually("it must go when the store is back", async || (delete().await.0 == 200).then_some(())).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,139 +1,55 @@
-//! `kill -9` at every named step of moving keys between the onboard key manager and AWS KMS: once accepted, the move is carried through, no key is lost, and nothing of the source is left.
+//! `kill -9` at every named step of moving keys between the onboard key manager and AWS KMS, and of giving such a move up: once accepted, it is carried through, no key is lost, and nothing of the source is left.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod common;
 
-use common::kmip::{Credentials, Kmip};
-use common::run::{Run, copy, stepnode};
-use common::{enable_body, eventually, stand_in, toml_for};
+use common::crash::{Call, Scene, scene, stored, versions};
+use common::eventually;
+use common::kmip::{Kmip, template, uid};
+use common::run::{Run, stepnode};
+use keystead_kmip::Tag;
 use keystead_kmip::attribute::Attribute;
-use keystead_store::sqlite::SqliteStore;
-use keystead_store::{Range, Store as _};
-use keystead_testkit::KmsStandIn;
-use serde_json::{Value as Json, json};
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use keystead_kmip::enumeration::{ObjectType, Operation};
+use keystead_kmip::ttlv::{Node, Value};
+use keystead_testkit::KeyState;
+use serde_json::json;
+use std::collections::BTreeMap;
 
-const PASSPHRASE: &str = "a cluster passphrase of the crash tests";
+/// More than two batches.
+const KEYS: usize = 250;
 
-struct Scene {
-    kms: KmsStandIn,
-    key: String,
-    root: tempfile::TempDir,
-    onboard: String,
-    client: Credentials,
-    keys: BTreeMap<String, Vec<u8>>,
-}
-
-/// A folder `onboard` with keys that the onboard key manager keeps: more than two batches.
-async fn scene() -> Scene {
-    let (kms, key) = stand_in().await;
-    let root = tempfile::tempdir().unwrap();
-    let folder = root.path().join("onboard");
-    std::fs::create_dir_all(&folder).unwrap();
-    std::fs::write(folder.join("keystead.toml"), toml_for(&kms, &folder)).unwrap();
-    let mut node = Run::start(&folder, None, &[]).await;
-    assert_eq!(node.call("POST", "/svm/svms?return_timeout=30", Some(json!({ "name": "svm1" }))).await.unwrap().0, 201);
-    let body = json!({ "onboard": { "passphrase": PASSPHRASE } });
-    let (status, body) = node.call("POST", "/security/key-managers?return_timeout=30&return_records=true", Some(body)).await.unwrap();
-    assert_eq!(status, 201, "{body}");
-    let onboard = body["records"][0]["uuid"].as_str().unwrap().to_owned();
-    let client = Credentials::issue_by(&node, "svm1").await;
-    let mut kmip = Kmip::connect_new(&client.endpoint(node.ekmip)).await;
-    let keys = (0..250)
-        .map(|n| {
-            let id = kmip.created(vec![Attribute::name(format!("base {n}"))]);
-            let material = kmip.get(&id).material();
-            (id, material)
-        })
-        .collect();
-    node.kill();
-    Scene { kms, key, root, onboard, client, keys }
-}
-
-impl Scene {
-    fn folder(&self, from: &str, name: &str) -> PathBuf {
-        let folder = self.root.path().join(name);
-        copy(&self.root.path().join(from), &folder);
-        folder
+/// Dies at each step of a call that moves all keys, and looks.
+async fn crash_at_each(scene: &Scene, call: Call<'_>, to_aws: bool, must: &[&str]) {
+    let steps = scene.steps_of(&call).await;
+    for expected in must {
+        assert!(steps.iter().any(|step| step == expected), "{expected} is none of {steps:?}");
     }
-
-    fn body(&self) -> Json {
-        let mut body = enable_body("svm1", &self.kms, &self.key);
-        body["keystead"] = json!({ "migrate_keys": true });
-        body
-    }
-
-    /// Dies at each step of a call, starts again, and looks.
-    async fn crash_at_each(&self, from: &str, path: &str, body: Json, steps: &[&str], to_aws: bool) {
-        for step in steps {
-            let folder = self.folder(from, &format!("{from}-{}", step.replace('#', "-")));
-            let mut node = Run::start(&folder, Some(&stepnode()), &[("STEPNODE_STOP_AT", step)]).await;
-            if let Some(config) = node.get("/security/aws-kms").await["records"].get(0) {
-                let state = format!("/security/aws-kms/{}?fields=state", config["uuid"].as_str().unwrap());
-                eventually("the KEK must unwrap", async || (node.get(&state).await["state"]["code"] == "0").then_some(())).await;
-            }
-            let answer = node.call("POST", &format!("{path}?return_timeout=60"), Some(body.clone())).await;
-            assert!(answer.is_none(), "{step}: {answer:?}");
-            let status = eventually(&format!("{step}: the process must have died"), async || node.child.try_wait().unwrap()).await;
-            assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "{step}");
-
-            let mut node = Run::start(&folder, None, &[]).await;
-            let jobs = eventually(&format!("{step}: all jobs must end"), async || {
-                let jobs = node.get("/cluster/jobs?fields=*").await["records"].as_array().unwrap().clone();
-                jobs.iter().all(|job| ["success", "failure"].contains(&job["state"].as_str().unwrap())).then_some(jobs)
-            })
-            .await;
-            assert!(jobs.iter().all(|job| job["state"] == "success"), "{step}: {jobs:?}");
-            let mut kmip = Kmip::connect(&self.client.endpoint(node.ekmip));
-            for (id, material) in &self.keys {
-                assert_eq!(kmip.get(id).material(), *material, "{step}");
-            }
-            // A new key goes where the others are.
-            kmip.created(vec![]);
-            node.kill();
-            drop(node);
-            let (keys, aws, onboard) = versions(&folder).await;
-            let (holds, empty) = if to_aws { (aws, onboard) } else { (onboard, aws) };
-            assert_eq!((&keys, holds.len(), empty.len()), (&holds, 1, 0), "{step}");
-            std::fs::remove_dir_all(&folder).unwrap();
+    for step in &steps {
+        let (folder, mut node) = scene.crash(&call, step).await;
+        if step == "accept.before" {
+            scene.ready(&node).await;
+            let (status, answer) = node.call(call.method, &format!("{}?return_timeout=60", call.path), Some(call.body.clone())).await.unwrap();
+            assert!([200, 201].contains(&status), "nothing was begun, so it begins now: {answer}");
         }
-        println!("{} crashes from {from}, each at a named step", steps.len());
+        scene.check(&node, step, &scene.keys);
+        // A new key goes where the others are.
+        Kmip::connect(&scene.client.endpoint(node.ekmip)).created(vec![]);
+        node.kill();
+        drop(node);
+        let [keys, aws, onboard] = versions(&folder).await;
+        let (holds, empty) = if to_aws { (aws, onboard) } else { (onboard, aws) };
+        assert_eq!((&keys, holds.len(), empty.len()), (&holds, 1, 0), "{step}");
+        std::fs::remove_dir_all(&folder).unwrap();
     }
-}
-
-/// The versions of the KEK that wrap keys; that AWS wraps; that the onboard key manager wraps. Read from the file itself once nobody has it open.
-async fn versions(folder: &Path) -> (BTreeSet<u32>, BTreeSet<u32>, BTreeSet<u32>) {
-    let store = SqliteStore::open(&folder.join("data/store.db")).await.unwrap();
-    let of = async |prefix: &str| store.range(Range::prefix(prefix, 9_999)).await.unwrap().entries;
-    let keys = of("/keys/").await.iter().map(|entry| u32::from_be_bytes(entry.value[1..5].try_into().unwrap())).collect();
-    let number = |entry: &keystead_store::Entry| entry.key.rsplit('/').next().unwrap().parse().unwrap();
-    let (aws, onboard) = (of("/keks/").await.iter().map(number).collect(), of("/onboard-keys/").await.iter().map(number).collect());
-    store.close().await;
-    (keys, aws, onboard)
+    println!("{} crashes from {}, each at a named step: {steps:?}", steps.len(), call.from);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crash_at_every_step_of_a_move() {
-    let scene = scene().await;
-    let steps = [
-        "accept.after",
-        "enable.describe_key.before",
-        "enable.describe_key.after",
-        "enable.encrypt.before",
-        "enable.encrypt.after",
-        "enable.decrypt.before",
-        "enable.decrypt.after",
-        "enable.turn.before",
-        "enable.turn.after",
-        "enable.batch.before",
-        "enable.batch.after",
-        "enable.batch.before#3",
-        "enable.batch.after#3",
-        "enable.commit.before",
-        "enable.commit.after",
-    ];
-    scene.crash_at_each("onboard", "/security/aws-kms", scene.body(), &steps, true).await;
+    let scene = scene(KEYS).await;
+    let enable = || Call { from: "onboard", method: "POST", path: "/security/aws-kms".to_owned(), body: scene.body() };
+    let must = ["accept.before", "enable.encrypt.after", "enable.turn.before", "enable.turn.after", "enable.batch.after#3", "enable.commit.after"];
+    crash_at_each(&scene, enable(), true, &must).await;
 
     // From AWS to the onboard key manager.
     let folder = scene.folder("onboard", "aws");
@@ -142,74 +58,129 @@ async fn a_crash_at_every_step_of_a_move() {
     assert_eq!(status, 201, "{body}");
     let config = body["records"][0]["uuid"].as_str().unwrap().to_owned();
     node.kill();
-    let steps = [
-        "accept.after",
-        "migrate.unwrap.before",
-        "migrate.unwrap.after",
-        "migrate.turn.before",
-        "migrate.turn.after",
-        "migrate.batch.before",
-        "migrate.batch.after",
-        "migrate.batch.before#3",
-        "migrate.batch.after#3",
-        "migrate.commit.before",
-        "migrate.commit.after",
-    ];
-    let path = format!("/security/key-managers/{config}/migrate");
-    scene.crash_at_each("aws", &path, json!({ "uuid": scene.onboard }), &steps, false).await;
+    let away = Call { from: "aws", method: "POST", path: format!("/security/key-managers/{config}/migrate"), body: json!({ "uuid": scene.onboard }) };
+    let must = ["migrate.unwrap.after", "migrate.unwrap.after#2", "migrate.turn.after", "migrate.batch.after#3", "migrate.commit.before"];
+    let path = away.path.clone();
+    crash_at_each(&scene, away, false, &must).await;
 
     // And to a configuration that is there already.
     let folder = scene.folder("aws", "back");
     let mut node = Run::start(&folder, None, &[]).await;
-    let state = format!("/security/aws-kms/{config}?fields=state");
-    eventually("the KEK must unwrap", async || (node.get(&state).await["state"]["code"] == "0").then_some(())).await;
+    scene.ready(&node).await;
     let (status, body) = node.call("POST", &format!("{path}?return_timeout=60"), Some(json!({ "uuid": scene.onboard }))).await.unwrap();
     assert_eq!(status, 201, "{body}");
     node.kill();
-    let steps = [
-        "accept.after",
-        "migrate.describe_key.before",
-        "migrate.describe_key.after",
-        "migrate.encrypt.before",
-        "migrate.encrypt.after",
-        "migrate.decrypt.before",
-        "migrate.decrypt.after",
-        "migrate.turn.before",
-        "migrate.turn.after",
-        "migrate.batch.before#2",
-        "migrate.batch.after#2",
-        "migrate.commit.before",
-        "migrate.commit.after",
-    ];
-    let path = format!("/security/key-managers/{}/migrate", scene.onboard);
-    scene.crash_at_each("back", &path, json!({ "uuid": config }), &steps, true).await;
+    let there = Call { from: "back", method: "POST", path: format!("/security/key-managers/{}/migrate", scene.onboard), body: json!({ "uuid": config }) };
+    crash_at_each(&scene, there, true, &["migrate.describe_key.before", "migrate.decrypt.after", "migrate.turn.after", "migrate.batch.after#3"]).await;
+}
+
+/// The customer key is lost in the middle of a move to AWS KMS: giving that up, and deleting the configuration once nobody wants what AWS keeps, are carried through as well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_at_every_step_of_giving_a_move_up() {
+    let scene = scene(KEYS).await;
+    let folder = scene.folder("onboard", "stuck");
+    let mut node = Run::start(&folder, Some(&stepnode()), &[("STEPNODE_STOP_AT", "enable.batch.after")]).await;
+    assert!(node.call("POST", "/security/aws-kms?return_timeout=60", Some(scene.body())).await.is_none());
+    eventually("the process must have died", async || node.child.try_wait().unwrap()).await;
+    scene.kms.set_key_state(&scene.key, KeyState::Disabled).unwrap();
+    let mut node = Run::start(&folder, None, &[]).await;
+    let job = eventually("the job must start over", async || node.get("/cluster/jobs?state=running").await["records"].get(0).cloned()).await;
+    let cancel = format!("/cluster/jobs/{}?action=cancel", job["uuid"].as_str().unwrap());
+    assert_eq!(node.call("PATCH", &cancel, Some(json!({}))).await.unwrap().0, 200);
+    let config = node.get("/security/aws-kms").await["records"][0]["uuid"].as_str().unwrap().to_owned();
+    node.kill();
+    let moved: Vec<String> = stored(&folder, "/keys/")
+        .await
+        .iter()
+        .filter(|entry| entry.value[1..5] == [0, 0, 0, 2])
+        .map(|entry| entry.key.rsplit('/').next().unwrap().to_owned())
+        .collect();
+    let (aws, onboard): (BTreeMap<_, _>, BTreeMap<_, _>) = scene.keys.clone().into_iter().partition(|(id, _)| moved.contains(id));
+    assert_eq!((aws.len(), onboard.len()), (100, 150));
+
+    let path = format!("/security/key-managers/{config}/migrate");
+    let give_up = Call { from: "stuck", method: "POST", path: path.clone(), body: json!({ "uuid": scene.onboard }) };
+    let steps = scene.steps_of(&give_up).await;
+    assert!(
+        ["migrate.turn_back.before", "migrate.turn_back.after", "migrate.commit.after"].iter().all(|step| steps.iter().any(|known| known == step)),
+        "{steps:?}"
+    );
+    for step in &steps {
+        let (folder, mut node) = scene.crash(&give_up, step).await;
+        if step == "accept.before" {
+            scene.refused(&node, step, &scene.keys);
+            eventually("it can be given up once the start has ended", async || {
+                (node.call("POST", &format!("{path}?return_timeout=60"), Some(give_up.body.clone())).await.unwrap().0 == 201).then_some(())
+            })
+            .await;
+        }
+        scene.check(&node, step, &onboard);
+        scene.refused(&node, step, &aws);
+        Kmip::connect(&scene.client.endpoint(node.ekmip)).created(vec![]);
+        node.kill();
+        drop(node);
+        assert_eq!(versions(&folder).await, [[1, 2].into(), [2].into(), [1].into()], "{step}");
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+    println!("{} crashes while a move was given up: {steps:?}", steps.len());
+
+    // Nobody wants what AWS keeps: it is destroyed, and the configuration deleted, with the keys that are left or without any.
+    for (from, keep, must) in [("part", true, "delete.commit.after"), ("none", false, "delete.disable.after")] {
+        let folder = scene.folder("stuck", from);
+        let mut node = Run::start(&folder, None, &[]).await;
+        scene.ready(&node).await;
+        if keep {
+            assert_eq!(node.call("POST", &format!("{path}?return_timeout=60"), Some(give_up.body.clone())).await.unwrap().0, 201);
+        }
+        let mut kmip = Kmip::connect(&scene.client.endpoint(node.ekmip));
+        for id in aws.keys().chain(onboard.keys().filter(|_| !keep)) {
+            assert!(kmip.call(Operation::Destroy, vec![uid(id)]).reason().is_none());
+        }
+        node.kill();
+        let delete = Call { from, method: "DELETE", path: format!("/security/aws-kms/{config}"), body: json!({}) };
+        let steps = scene.steps_of(&delete).await;
+        assert!(steps.iter().any(|step| step == must), "{steps:?}");
+        for step in &steps {
+            let (folder, mut node) = scene.crash(&delete, step).await;
+            if step == "accept.before" {
+                assert_eq!(node.call("DELETE", &format!("{}?return_timeout=60", delete.path), Some(json!({}))).await.unwrap().0, 200);
+            }
+            assert_eq!(node.get("/security/aws-kms").await["num_records"], 0, "{step}");
+            if keep {
+                scene.check(&node, step, &onboard);
+            }
+            node.kill();
+            drop(node);
+            let left = versions(&folder).await;
+            assert_eq!(left, if keep { [[1].into(), [].into(), [1].into()] } else { Default::default() }, "{step}");
+            assert_eq!(stored(&folder, "/key-stores/").await.len(), usize::from(keep), "{step}");
+            std::fs::remove_dir_all(&folder).unwrap();
+        }
+        println!("{} crashes of a DELETE in the middle of a move: {steps:?}", steps.len());
+    }
 }
 
 /// The first key of an SVM makes its place at the onboard key manager: all of that or nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crash_at_every_step_of_the_first_key() {
-    let scene = scene().await;
+    let scene = scene(3).await;
     for step in ["keys.adopt.before", "keys.adopt.after", "keys.commit.before", "keys.commit.after"] {
         let folder = scene.folder("onboard", &step.replace('.', "-"));
         let mut node = Run::start(&folder, Some(&stepnode()), &[("STEPNODE_STOP_AT", step)]).await;
         assert_eq!(node.call("POST", "/svm/svms?return_timeout=30", Some(json!({ "name": "svm2" }))).await.unwrap().0, 201);
-        let client = Credentials::issue_by(&node, "svm2").await;
+        let client = common::kmip::Credentials::issue_by(&node, "svm2").await;
         let mut kmip = Kmip::connect_new(&client.endpoint(node.ekmip)).await;
-        let kind = keystead_kmip::ttlv::Node::enumeration(keystead_kmip::Tag::ObjectType, keystead_kmip::enumeration::ObjectType::SymmetricKey);
-        let attributes = common::kmip::template(&[
-            Attribute::new(keystead_kmip::Tag::CryptographicAlgorithm, keystead_kmip::ttlv::Value::Enumeration(3)),
-            Attribute::new(keystead_kmip::Tag::CryptographicUsageMask, keystead_kmip::ttlv::Value::Integer(12)),
-        ]);
-        assert!(kmip.try_call(keystead_kmip::enumeration::Operation::Create, vec![kind, attributes]).is_err(), "{step}: nothing may be acknowledged");
+        let kind = Node::enumeration(Tag::ObjectType, ObjectType::SymmetricKey);
+        let attributes =
+            template(&[Attribute::new(Tag::CryptographicAlgorithm, Value::Enumeration(3)), Attribute::new(Tag::CryptographicUsageMask, Value::Integer(12))]);
+        assert!(kmip.try_call(Operation::Create, vec![kind, attributes]).is_err(), "{step}: nothing may be acknowledged");
         eventually(&format!("{step}: the process must have died"), async || node.child.try_wait().unwrap()).await;
         let mut node = Run::start(&folder, None, &[]).await;
         let mut kmip = Kmip::connect(&client.endpoint(node.ekmip));
         assert_eq!(kmip.locate(&[]).len(), usize::from(step == "keys.commit.after"), "{step}");
         let id = kmip.created(vec![]);
         assert!(kmip.get(&id).reason().is_none(), "{step}");
-        for (id, material) in scene.keys.iter().take(3) {
-            assert_eq!(Kmip::connect(&scene.client.endpoint(node.ekmip)).get(id).material(), *material, "{step}");
-        }
+        scene.check(&node, step, &scene.keys);
         node.kill();
     }
 }

@@ -4,17 +4,18 @@
 mod common;
 
 use common::blind::{connect, provider};
-use common::kmip::{Kmip, template, uid};
+use common::kmip::{Answer, Credentials, Kmip, template, uid};
 use common::scene::{Scene, enabled, scene, scene_with};
-use common::{code, enable_body, eventually};
+use common::steps::PauseAt;
+use common::{Node as Keystead, code, enable_body, eventually, stand_in, toml_for};
 use keystead::serve::Hooks;
 use keystead_kmip::Tag;
 use keystead_kmip::attribute::Attribute;
-use keystead_kmip::enumeration::{CryptographicAlgorithm, Enumeration as _, ObjectType, Operation, ResultReason};
+use keystead_kmip::enumeration::{BlockCipherMode, CryptographicAlgorithm, Enumeration as _, KeyFormatType, ObjectType, Operation, ResultReason};
 use keystead_kmip::ttlv::{Node, Value};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{CipherSuite, NamedGroup};
+use rustls::{CipherSuite, HandshakeKind, NamedGroup};
 use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -33,7 +34,7 @@ async fn fips(scene: &Scene, enabled: bool) {
     assert_eq!(answer.0, 200, "{answer:?}");
 }
 
-fn create(kmip: &mut Kmip, algorithm: CryptographicAlgorithm, bits: i32) -> common::kmip::Answer {
+fn create(kmip: &mut Kmip, algorithm: CryptographicAlgorithm, bits: i32) -> Answer {
     let attributes = [
         Attribute::new(Tag::CryptographicAlgorithm, Value::Enumeration(algorithm.number())),
         Attribute::new(Tag::CryptographicLength, Value::Integer(bits)),
@@ -42,17 +43,27 @@ fn create(kmip: &mut Kmip, algorithm: CryptographicAlgorithm, bits: i32) -> comm
     kmip.call(Operation::Create, vec![Node::enumeration(Tag::ObjectType, ObjectType::SymmetricKey), template(&attributes)])
 }
 
-fn register(kmip: &mut Kmip, algorithm: CryptographicAlgorithm, material: &[u8]) -> common::kmip::Answer {
+fn register(kmip: &mut Kmip, algorithm: CryptographicAlgorithm, material: &[u8]) -> Answer {
+    let attributes = [Attribute::new(Tag::CryptographicUsageMask, Value::Integer(12))];
+    kmip.call(Operation::Register, vec![Node::enumeration(Tag::ObjectType, ObjectType::SymmetricKey), template(&attributes), key(algorithm, material)])
+}
+
+/// Imports a key of 1.4 under a number.
+fn import(kmip: &mut Kmip, number: u128, algorithm: CryptographicAlgorithm, material: &[u8]) -> Answer {
+    let mask = Attribute::new(Tag::CryptographicUsageMask, Value::Integer(12)).to_node().into_owned();
+    let id = uid(&uuid::Uuid::from_u128(number).to_string());
+    kmip.call(Operation::Import, vec![id, Node::enumeration(Tag::ObjectType, ObjectType::SymmetricKey), mask, key(algorithm, material)])
+}
+
+fn key(algorithm: CryptographicAlgorithm, material: &[u8]) -> Node<'static> {
     let value = Node::structure(Tag::KeyValue, vec![Node::bytes(Tag::KeyMaterial, material.to_vec())]);
     let block = vec![
-        Node::enumeration(Tag::KeyFormatType, keystead_kmip::enumeration::KeyFormatType::Raw),
+        Node::enumeration(Tag::KeyFormatType, KeyFormatType::Raw),
         value,
         Node::enumeration(Tag::CryptographicAlgorithm, algorithm),
         Node::integer(Tag::CryptographicLength, material.len() as i32 * 8),
     ];
-    let key = Node::structure(Tag::SymmetricKey, vec![Node::structure(Tag::KeyBlock, block)]);
-    let attributes = [Attribute::new(Tag::CryptographicUsageMask, Value::Integer(12))];
-    kmip.call(Operation::Register, vec![Node::enumeration(Tag::ObjectType, ObjectType::SymmetricKey), template(&attributes), key])
+    Node::structure(Tag::SymmetricKey, vec![Node::structure(Tag::KeyBlock, block)])
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -132,7 +143,26 @@ async fn tls_of_both_servers() {
     old_rest.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     assert!(old_rest.read(&mut bytes).await.unwrap() > 0);
 
-    fips(&scene, true).await;
+    let mut old_tls_1_2 = kmip(provider(&[CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384], &[NamedGroup::secp256r1])).await.unwrap();
+    let endpoint = scene.client.endpoint(scene.node.ekmip);
+    let resumed = || {
+        tokio::task::block_in_place(|| {
+            let mut kmip = Kmip::connect(&endpoint);
+            kmip.try_call(Operation::Query, vec![]).unwrap();
+            kmip.handshake_kind()
+        })
+    };
+    assert_eq!((resumed(), resumed()), (Some(HandshakeKind::Full), Some(HandshakeKind::Resumed)));
+
+    // Clients that could not come back are told beforehand.
+    let answer = scene.node.ask("PATCH", "/security", Some(json!({ "fips": { "enabled": true } }))).await;
+    let message = answer.1["error"]["message"].as_str().unwrap();
+    assert!(code(&answer) == "52559974" && message.contains("KMIP connections of the SVM svm1") && message.contains("REST connections"), "{message}");
+    let report = scene.node.get("/security?fields=keystead.fips_report").await["keystead"]["fips_report"].clone();
+    assert!(report["clean"] == false && report["connections"].as_array().unwrap().iter().any(|found| found["svm"]["name"] == "svm1"), "{report}");
+    let forced = json!({ "fips": { "enabled": true }, "keystead": { "force": true } });
+    assert_eq!(scene.node.ask("PATCH", "/security", Some(forced)).await.0, 200);
+    assert_ne!(resumed(), Some(HandshakeKind::Resumed), "a session of before is of other TLS");
     for provider in others() {
         assert!(kmip(provider.clone()).await.is_err() && rest(provider).await.is_err());
     }
@@ -147,9 +177,16 @@ async fn tls_of_both_servers() {
         matches!(tokio::time::timeout(Duration::from_secs(5), stream.read(&mut bytes)).await, Ok(Ok(0) | Err(_)))
     };
     assert!(ended(&mut old_kmip).await && ended(&mut old_rest).await, "what was agreed upon before ends");
-    let mut good = good;
-    let mut bytes = [0; 64];
-    assert!(tokio::time::timeout(Duration::from_millis(300), good.read(&mut bytes)).await.is_err(), "what is good stays");
+    assert!(ended(&mut old_tls_1_2).await, "whether it has the Extended Master Secret cannot be seen");
+    let (mut good, mut request) = (good, Vec::new());
+    keystead_kmip::ttlv::encode(&common::kmip::message(4, vec![(Operation::Query, vec![])], &[]), &mut request);
+    good.write_all(&request).await.unwrap();
+    assert!(good.read(&mut bytes).await.unwrap() > 0, "what is good stays");
+    eventually("they are gone", async || {
+        let report = scene.node.get("/security?fields=keystead.fips_report").await["keystead"]["fips_report"].clone();
+        (report["clean"] == true && report["connections"] == json!([])).then_some(())
+    })
+    .await;
     // The reachability of the EKMIP servers is looked at with the same TLS.
     assert_eq!(scene.node.get(&format!("{}?fields=ekmip_reachability", scene.config)).await["ekmip_reachability"][0]["reachable"], true);
     fips(&scene, false).await;
@@ -216,10 +253,49 @@ async fn weak_certificates_are_named_and_kept_out() {
     assert!(report["certificates"][0]["reason"].as_str().unwrap().contains("1024"), "{report}");
     let uuid = scene.node.get("/security/certificates?name=old").await["records"][0]["uuid"].as_str().unwrap().to_owned();
     assert_eq!(scene.node.ask("DELETE", &format!("/security/certificates/{uuid}"), None).await.0, 200);
-    fips(&scene, true).await;
+    // This connection has what the mode does not allow: it ends, and its client is told so with the answer, before it sends more.
+    let (status, headers, answer) = scene.node.call("PATCH", "/security", Some(json!({ "fips": { "enabled": true } }))).await;
+    assert_eq!((status, headers.get("connection").and_then(|value| value.to_str().ok())), (200, Some("close")), "{answer}");
     assert_eq!(code(&scene.node.ask("POST", "/security/certificates", Some(install("new"))).await), "3735664");
     let speaks = json!({ "svm": { "name": "svm1" }, "certificate": weak });
     assert_eq!(code(&scene.node.ask("POST", "/security/ekmip/client-cas", Some(speaks)).await), "3735664");
+    scene.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_stands_between_requests_and_the_template() {
+    let scene = scene().await;
+    let (weak, weak_csr) = (include_str!("data/weak-ca.pem"), include_str!("data/rsa1024.csr"));
+    let key = rcgen::KeyPair::generate().unwrap();
+    let leaf = rcgen::CertificateParams::new(vec!["leaf.example".to_owned()]).unwrap().self_signed(&key).unwrap().pem();
+    let install = |name: &str| json!({ "type": "server", "name": name, "public_certificate": leaf, "private_key": key.serialize_pem(), "intermediate_certificates": [weak] });
+    let post = async |path: &str, body: serde_json::Value| scene.node.ask("POST", &format!("{path}?return_records=true"), Some(body)).await;
+    let with_weak = post("/security/certificates", install("a")).await;
+    assert_eq!(with_weak.0, 201, "{with_weak:?}");
+    let template = json!({ "ekmip": { "certificate": { "key_type": "rsa", "key_size": 1024 } } });
+    assert_eq!(scene.node.ask("PATCH", "/security/ekmip/settings", Some(template)).await.0, 200);
+    let report = scene.node.get("/security?fields=keystead.fips_report").await["keystead"]["fips_report"].clone();
+    let what: Vec<_> = report["certificates"].as_array().unwrap().iter().map(|found| found["what"].as_str().unwrap()).collect();
+    assert!(what.len() == 2 && what[0].starts_with("/security/certificates/") && what[1].starts_with("ekmip.certificate"), "{report}");
+    let ca = post("/security/certificates", json!({ "type": "root_ca", "common_name": "CA" })).await;
+    let sign = format!("/security/certificates/{}/sign", ca.1["records"][0]["uuid"].as_str().unwrap());
+
+    let forced = json!({ "fips": { "enabled": true }, "keystead": { "force": true } });
+    assert_eq!(scene.node.ask("PATCH", "/security", Some(forced)).await.0, 200);
+    let refused = async |path: &str, body: serde_json::Value| {
+        let answer = scene.node.ask("POST", path, Some(body)).await;
+        (code(&answer), answer.1["error"]["target"].as_str().unwrap_or_default().to_owned())
+    };
+    let of = |code: &str, target: &str| (code.to_owned(), target.to_owned());
+    assert_eq!(refused("/security/certificates", install("b")).await, of("3735664", "intermediate_certificates"));
+    assert_eq!(refused(&sign, json!({ "signing_request": weak_csr })).await, of("3735664", "signing_request"));
+    let good_csr = rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
+    assert_eq!(refused(&sign, json!({ "signing_request": good_csr, "hash_function": "sha1" })).await, of("3735665", "hash_function"));
+    assert_eq!(scene.node.ask("POST", &sign, Some(json!({ "signing_request": good_csr }))).await.0, 200);
+    let request = json!({ "subject_name": "CN=a", "hash_function": "sha1" });
+    assert_eq!(refused("/security/certificate-signing-request", request).await, of("3735665", "hash_function"));
+    let client = json!({ "svm": { "name": "svm1" }, "common_name": "c", "csr": weak_csr });
+    assert_eq!(refused("/security/ekmip/clients", client).await, of("3735664", "csr"));
     scene.node.stop().await;
 }
 
@@ -234,4 +310,134 @@ async fn from_the_configuration_file() {
         assert_eq!(code(&scene.node.ask("PATCH", "/security", Some(body)).await), expected);
     }
     scene.node.stop().await;
+}
+
+/// Import is a third door for keys: closed when Create and Register are, and open when they are.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn import_is_refused_as_create_and_register_are() {
+    use CryptographicAlgorithm as A;
+    let scene = scene().await;
+    let mut kmip = scene.connect();
+    let three = |kmip: &mut Kmip, number, algorithm, bits, material: &[u8]| {
+        [create(kmip, algorithm, bits), register(kmip, algorithm, material), import(kmip, number, algorithm, material)]
+            .map(|answer| (answer.reason(), answer.message()))
+    };
+    let all = |answers: &[(Option<ResultReason>, String); 3], reason| answers.iter().all(|answer| *answer == (reason, answers[0].1.clone()));
+    let (aes, des) = ([7; 32], [7; 24]);
+    for (number, algorithm, bits, material) in [(1, A::AES, 256, &aes[..]), (2, A::DES3, 168, &des)] {
+        let answers = three(&mut kmip, number, algorithm, bits, material);
+        assert!(all(&answers, None), "{answers:?}");
+    }
+    let forced = json!({ "fips": { "enabled": true }, "keystead": { "force": true } });
+    assert_eq!(scene.node.ask("PATCH", "/security", Some(forced)).await.0, 200);
+    let mut kmip = scene.connect();
+    let answers = three(&mut kmip, 3, A::AES, 256, &aes);
+    assert!(all(&answers, None), "{answers:?}");
+    let answers = three(&mut kmip, 4, A::DES3, 168, &des);
+    assert!(answers.iter().all(|(reason, message)| *reason == Some(ResultReason::FeatureNotSupported) && message.contains("FIPS")), "{answers:?}");
+    assert_eq!(kmip.get(&uuid::Uuid::from_u128(4).to_string()).reason(), Some(ResultReason::ItemNotFound), "nothing came in");
+
+    // Blocked, since the tenant has taken the customer key away.
+    scene.block().await;
+    let count = scene.connect().locate(&[]).len();
+    let answers = three(&mut kmip, 5, A::AES, 256, &aes);
+    assert!(all(&answers, Some(ResultReason::PermissionDenied)), "{answers:?}");
+    assert_eq!(scene.connect().locate(&[]).len(), count, "nothing came in");
+    scene.node.stop().await;
+}
+
+/// SP 800-38D, section 8.2: a nonce of GCM is made where data is encrypted. SP 800-38A, appendix C: an IV of CBC cannot be foreseen, and nobody here knows how a client makes his.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ivs_are_made_by_the_server() {
+    let scene = scene().await;
+    let mut kmip = scene.connect();
+    let id = create(&mut kmip, CryptographicAlgorithm::AES, 256).id();
+    assert_eq!(kmip.with_id(Operation::Activate, &id).reason(), None);
+    let parameters = |mode: BlockCipherMode, random: bool| {
+        let mut items = vec![Node::enumeration(Tag::BlockCipherMode, mode)];
+        items.extend(random.then(|| Node::new(Tag::RandomIV, Value::Boolean(true))));
+        Node::structure(Tag::CryptographicParameters, items)
+    };
+    let data = || Node::bytes(Tag::Data, vec![5; 32]);
+    let modes = [(BlockCipherMode::GCM, 12), (BlockCipherMode::CBC, 16)];
+    let before: Vec<_> = modes
+        .iter()
+        .map(|(mode, length)| {
+            let iv = Node::bytes(Tag::IVCounterNonce, vec![9; *length]);
+            kmip.call(Operation::Encrypt, vec![uid(&id), parameters(*mode, false), data(), iv.clone()])
+                .payload()
+                .clone()
+                .items()
+                .iter()
+                .cloned()
+                .chain([iv])
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    fips(&scene, true).await;
+    let mut kmip = scene.connect();
+    for ((mode, length), before) in modes.iter().zip(before) {
+        let iv = Node::bytes(Tag::IVCounterNonce, vec![9; *length]);
+        let answer = kmip.call(Operation::Encrypt, vec![uid(&id), parameters(*mode, false), data(), iv]);
+        assert_eq!(answer.reason(), Some(ResultReason::FeatureNotSupported), "{mode:?}: {}", answer.message());
+        assert!(answer.message().contains("FIPS mode") && answer.message().contains("RandomIV"), "{}", answer.message());
+        let answer = kmip.call(Operation::Encrypt, vec![uid(&id), parameters(*mode, true), data()]);
+        let made = answer.payload().find(Tag::IVCounterNonce).expect("the IV that was made");
+        assert!(matches!(&made.value, Value::ByteString(bytes) if bytes.len() == *length), "{mode:?}");
+        // Decrypt takes whatever IV the data was encrypted with, in FIPS mode and before it.
+        for encrypted in [answer.payload().items().to_vec(), before] {
+            let mut payload: Vec<_> = encrypted.into_iter().filter(|item| item.tag != Tag::UniqueIdentifier).collect();
+            payload.extend([uid(&id), parameters(*mode, false)]);
+            assert_eq!(*kmip.call(Operation::Decrypt, payload).payload().find(Tag::Data).unwrap(), data(), "{mode:?}");
+        }
+    }
+    scene.node.stop().await;
+}
+
+/// The report looks at all keys, whichever key manager keeps them: of an SVM without one of its own, of the admin SVM, and while they are on their way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_of_the_onboard_key_manager_are_in_the_report() {
+    let (kms, customer_key) = stand_in().await;
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let pause = PauseAt::new("enable.batch.before");
+    let node = Keystead::start_in(folder.clone(), &toml_for(&kms, folder.path()), Hooks { steps: pause.clone(), ..Hooks::default() }).await.unwrap();
+    let body = json!({ "onboard": { "passphrase": "a cluster passphrase that is long enough" } });
+    assert_eq!(node.ask("POST", "/security/key-managers?return_timeout=30", Some(body)).await.0, 201);
+    node.svm("svm1").await;
+    let mut expected = Vec::new();
+    let mut clients = Vec::new();
+    for svm in ["svm1", "keystead"] {
+        let client = Credentials::issue(&node, svm).await.endpoint(node.ekmip);
+        let mut kmip = Kmip::connect_new(&client).await;
+        expected.push((svm.to_owned(), create(&mut kmip, CryptographicAlgorithm::DES3, 168).id()));
+        assert_eq!(create(&mut kmip, CryptographicAlgorithm::AES, 256).reason(), None);
+        clients.push(client);
+    }
+    let reported = async || {
+        let report = node.get("/security?fields=keystead.fips_report").await["keystead"]["fips_report"].clone();
+        let keys = report["keys"].as_array().unwrap().iter().map(|key| {
+            let id = key["what"].as_str().unwrap().split(' ').nth(1).unwrap().to_owned();
+            (key["svm"]["name"].as_str().unwrap().to_owned(), id)
+        });
+        let mut keys: Vec<_> = keys.collect();
+        keys.sort();
+        assert_eq!(report["num_keys"].as_u64(), Some(keys.len() as u64), "{report}");
+        keys
+    };
+    expected.sort();
+    assert_eq!(reported().await, expected);
+
+    // Half way to AWS: a key of before is with the onboard key manager still, a new one is with AWS.
+    let mut enable = enable_body("svm1", &kms, &customer_key);
+    enable["keystead"] = json!({ "migrate_keys": true });
+    let (status, _, body) = node.call("POST", "/security/aws-kms", Some(enable)).await;
+    assert_eq!(status, 202, "{body}");
+    pause.reached().await;
+    expected.push(("svm1".to_owned(), create(&mut Kmip::connect(&clients[0]), CryptographicAlgorithm::DES3, 168).id()));
+    expected.sort();
+    assert_eq!(reported().await, expected, "in the middle of a move");
+    let refused = node.ask("PATCH", "/security", Some(json!({ "fips": { "enabled": true } }))).await;
+    assert!(code(&refused) == "52559974" && refused.1["error"]["message"].as_str().unwrap().contains("3 keys ("), "{refused:?}");
+    pause.go();
+    node.stop().await;
 }

@@ -267,13 +267,13 @@ async fn a_body_that_is_too_long() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_call_wants_a_login_and_answers_its_methods() {
     let (node, _kms, _) = node().await;
-    for route in ROUTES {
+    for (number, route) in ROUTES.iter().enumerate() {
         let url = format!("https://{}{}", node.address, route.path.replace("{}", "00000000-0000-0000-0000-000000000000"));
         for login in [None, Some("wrong password")] {
             let mut request = node.client.request(route.method.clone(), &url);
             if let Some(password) = login {
                 // Each from an account of its own, so that failures do not add up to a pause.
-                request = request.basic_auth(format!("nobody{}", route.path.len()), Some(password));
+                request = request.basic_auth(format!("nobody{number}"), Some(password));
             }
             let answer = request.send().await.unwrap();
             assert_eq!(answer.status(), 401, "{} {}", route.method, route.path);
@@ -395,5 +395,34 @@ async fn each_field_of_the_table_has_its_code() {
         ("GET", "/nothing/here".to_owned(), None, "3"),
     ] {
         assert_eq!(at(method, &path, body).await, expected, "{method} {path}");
+    }
+}
+
+/// What is wrong with the parameters of a URL, and with a body as JSON.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bad_urls_and_bodies_have_their_codes() {
+    let (node, _kms, _) = node().await;
+    for (method, parameters, expected) in [
+        ("GET", "region", "262248"),
+        ("GET", "region=%ff", "39387137"),
+        ("GET", "port=<", "262177"),
+        ("GET", "fields=svm.{name", "262286"),
+        ("PATCH", "query=a", "262272"),
+        ("GET", "query_fields=svm.name", "262273"),
+        ("GET", "query=&query_fields=svm.name", "262274"),
+        ("GET", "query=a&query_fields=", "262275"),
+        ("GET", "query=a&query_fields=nonsense", "262276"),
+        ("GET", "query=a", "262277"),
+    ] {
+        let answer = node.ask(method, &format!("/security/aws-kms?{parameters}"), None).await;
+        assert_eq!((answer.0, code(&answer).as_str()), (400, expected), "{method} {parameters}");
+    }
+    for (text, expected) in
+        [(r#"{"port": 1,}"#, "262199"), (r#"{"port": 1e999}"#, "262200"), ("[]", "262201"), (r#"{"svm": {"name": "a", "name": "b"}}"#, "262282")]
+    {
+        let request = node.client.post(format!("https://{}/api/security/aws-kms", node.address)).basic_auth("admin", Some(PASSWORD)).body(text);
+        let answer = request.send().await.unwrap();
+        let answer = (answer.status().as_u16(), serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap());
+        assert_eq!((answer.0, code(&answer).as_str()), (400, expected), "{text}");
     }
 }

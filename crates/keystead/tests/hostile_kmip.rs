@@ -275,7 +275,7 @@ fn strangers_stay_outside(scene: &Scene, revoked: &Credentials) -> String {
         assert!(Kmip::connect(&stranger.endpoint(scene.node.ekmip)).raw(&scene.get()).is_err());
     }
     let nobody = common::kmip::without_certificate(&scene.client, scene.node.ekmip);
-    assert!(tokio::task::block_in_place(|| nobody.and_then(|mut client| client.call_bytes(&scene.get()))).is_err());
+    assert!(tokio::task::block_in_place(|| nobody.and_then(|mut client| Ok(client.call_bytes(&scene.get())?))).is_err());
     "refused by the handshake".to_owned()
 }
 

@@ -10,14 +10,14 @@ use common::{Node, code, eventually, toml_for};
 use keystead::serve::Hooks;
 use keystead_conformance::case::Case;
 use keystead_conformance::{Verdict, cases_in, replay, replay_file};
-use keystead_kmip::Tag;
 use keystead_kmip::attribute::{Attribute, Identity};
 use keystead_kmip::enumeration::{Enumeration, KeyFormatType, ObjectType, Operation, ResultReason, RevocationReasonCode, State};
 use keystead_kmip::ttlv::{Node as Item, Value};
+use keystead_kmip::{Tag, Version};
 use keystead_store::Range;
 use keystead_testkit::KeyState;
 use serde_json::json;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -25,7 +25,7 @@ use std::time::Duration;
 fn own_cases() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/kmip-cases");
     let cases = cases_in(&[folder]).unwrap();
-    assert_eq!(cases.len(), 9);
+    assert_eq!(cases.len(), 14);
     cases
 }
 
@@ -36,6 +36,39 @@ async fn the_projects_own_cases_pass() {
     for case in own_cases() {
         let verdict = tokio::task::block_in_place(|| replay_file(&case, &endpoint)).unwrap();
         assert_eq!(verdict, Verdict::Pass, "{}", case.display());
+    }
+}
+
+/// The cases `operations-…` have every operation, and pass at each version from the one in their name to the last of its kind: together, each operation that Query offers at a version.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_projects_own_cases_have_every_operation_at_every_version() {
+    for version in Version::SUPPORTED {
+        // Another node for each, since an identifier can be imported once.
+        let scene = scene().await;
+        let endpoint = scene.client.endpoint(scene.node.ekmip);
+        let mut tried = BTreeSet::new();
+        for path in own_cases() {
+            let Some(first) = path.file_stem().unwrap().to_str().unwrap().strip_prefix("operations-") else { continue };
+            let (major, minor) = first.split_once('.').map(|(major, minor)| (major.parse::<u8>().unwrap(), minor.parse::<u8>().unwrap())).unwrap();
+            if major != version.major || minor > version.minor {
+                continue;
+            }
+            let line = |minor: u8| format!("<ProtocolVersionMinor type=\"Integer\" value=\"{minor}\"/>");
+            let text = std::fs::read_to_string(&path).unwrap();
+            // The versions that Discover Versions lists stand deeper than those of headers.
+            let (from, to) = (format!("\n        {}", line(minor)), format!("\n        {}", line(version.minor)));
+            assert!(text.contains(&from), "{}", path.display());
+            let text = text.replace(&from, &to);
+            let case = Case::parse(&text).unwrap();
+            let verdict = tokio::task::block_in_place(|| replay(&case, &endpoint)).unwrap();
+            assert_eq!(verdict, Verdict::Pass, "{} at {version}", path.display());
+            tried.extend(text.split("<Operation type=\"Enumeration\" value=\"").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned()));
+        }
+        let mut kmip = scene.speaking(version.major.into(), version.minor.into());
+        for offered in common::objects::offered(&mut kmip) {
+            let name = Operation::from_number(offered).unwrap().name();
+            assert!(tried.contains(name), "{name} is offered at {version}, and no case has it");
+        }
     }
 }
 
@@ -86,6 +119,8 @@ async fn mutated_cases_fail() {
         ("objects-2.1", "Data type=\"ByteString\" value=\"69", "Data type=\"ByteString\" value=\"68"),
         ("objects-2.1", "UsageLimitsCount type=\"LongInteger\" value=\"6\"", "UsageLimitsCount type=\"LongInteger\" value=\"16\""),
         ("objects-2.1", "ObjectType type=\"Enumeration\" value=\"Certificate\"", "ObjectType type=\"Enumeration\" value=\"SplitKey\""),
+        ("operations-1.0", "UsageLimitsCount type=\"LongInteger\" value=\"8\"", "UsageLimitsCount type=\"LongInteger\" value=\"9\""),
+        ("operations-1.2", "Data type=\"ByteString\" value=\"0707", "Data type=\"ByteString\" value=\"0807"),
     ];
     for (name, from, to) in mutations {
         let text = read(name);
@@ -192,8 +227,29 @@ async fn another_svms_objects_do_not_exist() {
         vec![Item::text(Tag::AttributeName, "Link"), Item::structure(Tag::AttributeValue, vec![Item::text(Tag::LinkedObjectIdentifier, id.clone())])],
     );
     assert!(b.call(Operation::Locate, vec![link]).payload().items().is_empty());
+    (b.major, b.minor) = (2, 1);
     let everything = vec![Item::integer(Tag::OffsetItems, 0), Item::integer(Tag::StorageStatusMask, 7)];
     assert_eq!(b.call(Operation::Locate, everything).payload().items().len(), 1, "destroyed ones neither");
+    let data = || Item::bytes(Tag::Data, vec![7; 16]);
+    let new = Item::structure(Tag::NewAttribute, vec![Item::text(Tag::Comment, "c")]);
+    let adjust = vec![Item::new(Tag::AttributeReference, Value::Enumeration(Tag::ProtectionPeriod.0)), Item::new(Tag::AdjustmentType, Value::Enumeration(1))];
+    let calls = [
+        (Operation::Check, vec![]),
+        (Operation::ObtainLease, vec![]),
+        (Operation::GetUsageAllocation, vec![Item::new(Tag::UsageLimitsCount, Value::LongInteger(1))]),
+        (Operation::Encrypt, vec![data()]),
+        (Operation::Decrypt, vec![data()]),
+        (Operation::Export, vec![]),
+        (Operation::SetAttribute, vec![new]),
+        (Operation::AdjustAttribute, adjust),
+    ];
+    for (operation, rest) in calls {
+        let payload = |id: &str| std::iter::once(uid(id)).chain(rest.clone()).collect();
+        let answer = b.call(operation, payload(&id));
+        assert_eq!(answer.reason(), Some(ResultReason::ObjectNotFound), "{operation:?}");
+        assert_eq!(b.call(operation, payload(never)).message().replace(never, ""), answer.message().replace(&id, ""), "{operation:?}");
+    }
+    (b.major, b.minor) = (1, 4);
     assert_eq!(b.locate(&[]), [mine.as_str()]);
     assert_eq!(b.locate(&[Attribute::name("shared name")]), [mine.as_str()]);
     assert!(b.locate(&[Attribute::new(Tag::UniqueIdentifier, Value::TextString(id.clone().into()))]).is_empty());
@@ -592,6 +648,27 @@ async fn codes_65536082_and_65537544_of_restore() {
     let keks = scene.store.inner().range(Range::prefix(format!("/keks/{svm}/"), 9)).await.unwrap().entries;
     scene.store.inner().transact(keystead_store::Txn::new().delete(keks[0].key.clone())).await.unwrap();
     assert_eq!(code(&restore().await), "65537544", "the wrapped KEK is missing");
+}
+
+/// A key's record that is not what was written is neither given out nor wrapped again, and nothing of it is lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn code_65536884_of_a_rekey_where_a_key_is_damaged() {
+    let scene = scene().await;
+    let mut kmip = scene.connect();
+    let id = kmip.created(vec![]);
+    let material = kmip.get(&id).material();
+    let store = scene.store.inner();
+    let good = store.range(Range::prefix("/keys/", 9)).await.unwrap().entries.remove(0);
+    let mut damaged = good.value.to_vec();
+    damaged[20] ^= 1;
+    store.transact(keystead_store::Txn::new().put(good.key.clone(), damaged)).await.unwrap();
+    eventually("the view must follow", async || (kmip.get(&id).reason() == Some(ResultReason::CryptographicFailure)).then_some(())).await;
+    let rekey = async || scene.node.ask("POST", &format!("{}/rekey-internal?return_timeout=30", scene.config), None).await;
+    let answer = rekey().await;
+    assert_eq!((answer.0, code(&answer).as_str()), (500, "65536884"));
+    store.transact(keystead_store::Txn::new().put(good.key, good.value)).await.unwrap();
+    eventually("the rekey must go on", async || (rekey().await.0 == 201).then_some(())).await;
+    assert_eq!(kmip.get(&id).material(), material);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -380,7 +380,7 @@ async fn what_may_not_leave_does_not_leave_by_another_door() {
     };
     let id = kmip.created(vec![]);
     let stopped = Attribute::new(Tag::ProtectStopDate, Value::DateTime(2));
-    for (attributes, reason) in [(vec![], None), (vec![stopped], Some(R::WrongKeyLifecycleState)), (vec![limits(100)], Some(R::PermissionDenied))] {
+    for (attributes, reason) in [(vec![], None), (vec![stopped], Some(R::PermissionDenied)), (vec![limits(100)], Some(R::PermissionDenied))] {
         let by = kmip.call(Operation::Create, wrapper(attributes)).id();
         let wrapping = Item::structure(
             Tag::KeyWrappingSpecification,
@@ -658,6 +658,13 @@ async fn objects_are_kept_where_their_client_permits_it() {
         let payload = vec![Item::enumeration(Tag::ObjectType, ObjectType::SymmetricKey), attributes, masks(&permitted)];
         assert_eq!(kmip.call(Operation::Create, payload).reason(), reason, "{permitted:?}");
     }
+    // They count without attributes too.
+    let secret = kmip.register(b"s", &[]).id();
+    let object = kmip.get(&secret).payload().find(Tag::SecretData).unwrap().clone();
+    let payload = vec![Item::enumeration(Tag::ObjectType, ObjectType::SecretData), masks(&[2]), object];
+    assert_eq!(kmip.call(Operation::Register, payload).reason(), Some(ResultReason::ProtectionStorageUnavailable));
+    let key = kmip.created(vec![]);
+    assert_eq!(kmip.call(Operation::ReKey, vec![uid(&key), masks(&[2])]).reason(), Some(ResultReason::ProtectionStorageUnavailable));
     let answer = kmip.call(Operation::Query, vec![Item::enumeration(Tag::QueryFunction, QueryFunction::QueryStorageProtectionMasks)]);
     assert_eq!(*answer.payload().find(Tag::ProtectionStorageMasks).unwrap(), masks(&[1]));
     let text_of = |answer: &Answer| text(&answer.payload().items()[0].value);

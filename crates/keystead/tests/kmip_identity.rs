@@ -6,6 +6,7 @@ mod common;
 use common::kmip::{Credentials, Kmip, uid};
 use common::scene::scene;
 use common::{code, eventually};
+use keystead_conformance::client::TestEndpoint as _;
 use keystead_kmip::enumeration::Operation;
 use serde_json::json;
 use std::time::Duration;

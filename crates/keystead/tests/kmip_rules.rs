@@ -3,6 +3,7 @@
 
 mod common;
 
+use common::faulty::Mood;
 use common::kmip::{Answer, Kmip, own, template, text, uid};
 use common::scene::{Scene, scene};
 use keystead_kmip::Tag;
@@ -232,4 +233,138 @@ async fn rekey_with_dates_and_get_with_a_wrap_type() {
         let answer = kmip.call(Operation::Get, vec![uid(&next), Item::new(Tag::KeyWrapType, Value::Enumeration(kind))]);
         assert_eq!(answer.reason(), reason, "KeyWrapType {kind}");
     }
+}
+
+/// Section 4.10: a Check that fails says which of what was asked for is denied, and nothing else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_check_says_what_was_denied() {
+    let (_scene, mut kmip) = at_1_4().await;
+    let limits = vec![Item::new(Tag::UsageLimitsTotal, Value::LongInteger(5)), Item::enumeration(Tag::UsageLimitsUnit, UsageLimitsUnit::Object)];
+    let id = kmip.created(vec![Attribute::new(Tag::UsageLimits, Value::Structure(limits))]);
+    let count = |count| Item::new(Tag::UsageLimitsCount, Value::LongInteger(count));
+    let mask = |mask| Item::integer(Tag::CryptographicUsageMask, mask);
+    let lease = |seconds| Item::new(Tag::LeaseTime, Value::Interval(seconds));
+    let rows = [
+        (vec![count(6), mask(4), lease(1)], vec![count(6)]),
+        (vec![count(5), mask(16), lease(1)], vec![mask(16)]),
+        (vec![mask(4), lease(1_000_000)], vec![lease(1_000_000)]),
+        (vec![count(6), mask(16), lease(1_000_000)], vec![count(6), mask(16), lease(1_000_000)]),
+    ];
+    for (asked, denied) in rows {
+        let answer = kmip.call(Operation::Check, std::iter::once(uid(&id)).chain(asked).collect());
+        assert_eq!(answer.reason(), Some(ResultReason::PermissionDenied));
+        assert_eq!(answer.0.find(Tag::ResponsePayload).map(Item::items), Some(denied.as_slice()));
+    }
+    let answer = kmip.call(Operation::Check, vec![uid(&id), count(5), mask(12), lease(1)]);
+    assert_eq!(answer.payload().items(), [uid(&id)]);
+    (kmip.major, kmip.minor) = (2, 1);
+    let answer = kmip.call(Operation::Check, vec![uid(&id), mask(16)]);
+    assert_eq!((answer.reason(), answer.0.find(Tag::ResponsePayload)), (Some(ResultReason::IncompatibleCryptographicUsageMask), None), "as OASIS has it");
+}
+
+/// Section 4: the placeholder is what an operation has made that succeeded.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_not_made_is_no_placeholder() {
+    let (_scene, mut kmip) = at_1_4().await;
+    kmip.created(vec![Attribute::name("taken")]);
+    let calls = vec![create(vec![]), create(vec![Attribute::name("taken")]), (Operation::Get, vec![])];
+    let answers = batch(&mut kmip, calls, BatchErrorContinuationOption::Continue);
+    assert_eq!(answers[1].reason(), Some(ResultReason::InvalidField));
+    assert_eq!(answers[2].id(), answers[0].id(), "the last that was made is meant");
+}
+
+/// Section 4.21: a Template that is destroyed is gone, with all that was said of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_destroyed_template_is_gone() {
+    let (scene, mut kmip) = at_1_4().await;
+    let register = |kmip: &mut Kmip| {
+        let inside = Item::structure(Tag::Template, vec![attribute(custom("x-a", "1"))]);
+        kmip.call(Operation::Register, vec![Item::enumeration(Tag::ObjectType, ObjectType::Template), template(&[Attribute::name("t")]), inside]).id()
+    };
+    let id = register(&mut kmip);
+    assert_eq!(kmip.with_id(Operation::Destroy, &id).reason(), None);
+    for operation in [Operation::Get, Operation::GetAttributes, Operation::GetAttributeList, Operation::Export, Operation::Destroy] {
+        assert_eq!(kmip.with_id(operation, &id).reason(), Some(ResultReason::ItemNotFound), "{operation:?}");
+    }
+    kmip.major = 2;
+    kmip.minor = 1;
+    let everything = kmip.call(Operation::Locate, vec![Item::integer(Tag::StorageStatusMask, 7)]);
+    assert!(everything.payload().items().is_empty());
+    let kept = scene.store.inner().range(keystead_store::Range::prefix("/", 9_999)).await.unwrap().entries;
+    let bytes: Vec<_> = kept.into_iter().filter(|entry| entry.key.contains(&id)).flat_map(|entry| entry.value.to_vec()).collect();
+    assert!(!bytes.is_empty() && !bytes.windows(3).any(|part| part == b"x-a"), "nor does the store keep it");
+    register(&mut scene.connect());
+}
+
+/// Sections 3.36 and 3.21: what a client leaves to the server that the server does not do, and less usage than none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn values_that_mean_nothing_are_refused() {
+    let (_scene, mut kmip) = at_1_4().await;
+    let space = || Attribute::new(Tag::ApplicationSpecificInformation, Value::Structure(vec![Item::text(Tag::ApplicationNamespace, "a")]));
+    let limits = || {
+        let items = vec![Item::new(Tag::UsageLimitsTotal, Value::LongInteger(-1)), Item::enumeration(Tag::UsageLimitsUnit, UsageLimitsUnit::Byte)];
+        Attribute::new(Tag::UsageLimits, Value::Structure(items))
+    };
+    let id = kmip.created(vec![]);
+    for (value, reason) in [(space(), ResultReason::ApplicationNamespaceNotSupported), (limits(), ResultReason::InvalidField)] {
+        assert_eq!(kmip.create(vec![value.clone()]).reason(), Some(reason));
+        assert_eq!(kmip.call(Operation::AddAttribute, vec![uid(&id), attribute(value)]).reason(), Some(reason));
+    }
+    assert!(kmip.locate(&[space()]).is_empty(), "to look for a namespace is another thing");
+}
+
+/// Sections 3.29 to 3.31: when and why an object was compromised is set once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_compromise_is_told_once() {
+    let (scene, mut kmip) = at_1_4().await;
+    let id = kmip.created(vec![]);
+    let revoke = |kmip: &mut Kmip, code, at| {
+        let reason = Item::structure(Tag::RevocationReason, vec![Item::enumeration(Tag::RevocationReasonCode, code)]);
+        let answer = kmip.call(Operation::Revoke, vec![uid(&id), reason, Item::new(Tag::CompromiseOccurrenceDate, Value::DateTime(at))]);
+        assert_eq!(answer.reason(), None);
+    };
+    let told =
+        |kmip: &mut Kmip| ["Compromise Date", "Compromise Occurrence Date", "Revocation Reason", "Last Change Date"].map(|name| kmip.attribute(&id, name));
+    revoke(&mut kmip, RevocationReasonCode::KeyCompromise, 100);
+    let first = told(&mut kmip);
+    assert_eq!(first[1], Some(Value::DateTime(100)));
+    scene.clock.advance(std::time::Duration::from_secs(60));
+    revoke(&mut kmip, RevocationReasonCode::CACompromise, 200);
+    assert_eq!(told(&mut kmip), first);
+}
+
+/// 2.1, section 11.3: a client that insists on answers that come later gets none at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_insists_on_asynchronous_answers_is_refused() {
+    let (scene, _) = at_1_4().await;
+    let mut kmip = scene.speaking(2, 1);
+    for (indicator, reason) in [(1, Some(ResultReason::FeatureNotSupported)), (2, None), (3, None)] {
+        let header = [Item::new(Tag::AsynchronousIndicator, Value::Enumeration(indicator))];
+        assert_eq!(kmip.try_batch(vec![(Operation::Locate, vec![])], &header).unwrap()[0].reason(), reason, "{indicator}");
+    }
+}
+
+/// Who is told that an object is not there makes another one: a store that does not answer is no such answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn locate_does_not_take_an_outage_for_nothing() {
+    let (scene, mut kmip) = at_1_4().await;
+    let never = || Attribute::new(Tag::UniqueIdentifier, Value::TextString("11111111-1111-4111-8111-111111111111".into()));
+    assert!(kmip.locate(&[never()]).is_empty());
+    scene.store.set(Mood::Unavailable);
+    assert_eq!(kmip.call(Operation::Locate, vec![attribute(never())]).reason(), Some(ResultReason::GeneralFailure));
+    scene.store.set(Mood::Good);
+    assert!(kmip.locate(&[never()]).is_empty());
+}
+
+/// Section 3.34: an object is fresh until it was given out, and what a batch undoes was given to nobody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_undone_get_leaves_an_object_fresh() {
+    let (_scene, mut kmip) = at_1_4().await;
+    let id = kmip.created(vec![]);
+    let calls = || vec![(Operation::Get, vec![uid(&id)]), (Operation::Activate, vec![uid("no such object")])];
+    assert_eq!(batch(&mut kmip, calls(), BatchErrorContinuationOption::Undo)[1].reason(), Some(ResultReason::ItemNotFound));
+    // Of the objects that a session has handed out, it knows itself; so this cannot be a matter of time.
+    assert_eq!(kmip.attribute(&id, "Fresh"), Some(Value::Boolean(true)));
+    batch(&mut kmip, calls(), BatchErrorContinuationOption::Stop);
+    assert_eq!(kmip.attribute(&id, "Fresh"), Some(Value::Boolean(false)));
 }

@@ -14,7 +14,10 @@ use keystead_kmip::enumeration::Operation;
 use keystead_kmip::ttlv::{Node as Item, Value};
 use keystead_testkit::{Fault, FaultRule};
 use serde_json::{Value as Json, json};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use tokio::io::AsyncReadExt as _;
 
 /// Each is unique, and long enough not to turn up by chance. The odd characters make the escaped forms differ from the plain one.
 const ADMIN_PASSWORD: &str = "adm-Pq7\"x/2+Zr&vK9é";
@@ -72,6 +75,8 @@ fn find(place: &str, content: &[u8], secret: &[u8], found: &mut Vec<String>) {
 struct Outputs {
     program: Program,
     seen: Vec<(String, Vec<u8>)>,
+    /// What a syslog collector has got.
+    forwarded: Arc<Mutex<Vec<u8>>>,
 }
 
 impl Outputs {
@@ -100,6 +105,7 @@ impl Outputs {
         for path in files(&self.program.folder.join("data")) {
             self.seen.push((format!("the file {}", path.display()), std::fs::read(&path).unwrap()));
         }
+        self.seen.push(("the syslog stream".into(), self.forwarded.lock().unwrap().clone()));
         for entry in std::fs::read_dir("/proc").unwrap().flatten() {
             let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
             // Only our own processes: others on the machine may have anything in theirs.
@@ -128,15 +134,33 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     all
 }
 
+/// Takes whatever comes.
+async fn collector() -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, taken) = (listener.local_addr().unwrap(), Arc::<Mutex<Vec<u8>>>::default());
+    let all = taken.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut bytes = [0; 4096];
+            while let Ok(length @ 1..) = stream.read(&mut bytes).await {
+                all.lock().unwrap().extend_from_slice(&bytes[..length]);
+            }
+        }
+    });
+    (address, taken)
+}
+
 async fn started() -> (Outputs, keystead_testkit::KmsStandIn, String, tempfile::TempDir) {
     let (kms, key) = stand_in().await;
     kms.add_access_key(ACCESS_KEY_ID, AWS_SECRET);
     kms.add_access_key("AKIANEWNEWNEWNEWNEW0", NEW_SECRET);
     kms.add_access_key("AKIAREKEYREKEYREKEY0", REKEY_SECRET);
     let folder = tempfile::tempdir().unwrap();
-    let toml = format!("{}[log]\nlevel = \"debug\"\n", toml_for(&kms, folder.path()));
+    let (collector, forwarded) = collector().await;
+    let syslog = format!("[audit]\ninterval = \"1s\"\n[audit.syslog]\nprotocol = \"tcp\"\naddress = \"{collector}\"\n");
+    let toml = format!("{}[log]\nlevel = \"debug\"\n{syslog}", toml_for(&kms, folder.path()));
     let program = Program::start(folder.path(), &toml, &[("KEYSTEAD_ADMIN_PASSWORD", ADMIN_PASSWORD)]).await;
-    (Outputs { program, seen: Vec::new() }, kms, key, folder)
+    (Outputs { program, seen: Vec::new(), forwarded }, kms, key, folder)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -226,10 +250,26 @@ async fn no_output_holds_a_planted_secret() {
         "/cluster/jobs?fields=*",
         "/security/ekmip/settings",
         "/security/aws-kms?fields=secret_access_key",
+        "/security/audit/messages?fields=**",
     ] {
         out.call("GET", query, None).await;
     }
     out.call("POST", "/security/authentication/password", Some(json!({ "name": "admin", "password": NEXT_PASSWORD }))).await;
+    // Passwords that are wrong, in their own place and in that of a name.
+    for (name, password) in [("admin", NEXT_PASSWORD), (PASSPHRASE, WRONG_SECRET)] {
+        let url = format!("https://127.0.0.1:{}/api/cluster", out.program.port);
+        let _ = out.program.client().get(url).basic_auth(name, Some(password)).send().await.unwrap();
+    }
+    let audit = out.program.folder.join("data/audit");
+    eventually("refusals must be recorded, and everything forwarded", async || {
+        let newest = files(&audit).into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "jsonl")).max()?;
+        let text = std::fs::read_to_string(newest).ok()?;
+        let last = text.lines().last()?;
+        let forwarded = out.forwarded.lock().unwrap().clone();
+        (text.contains("refused") || text.contains("not authenticated")).then_some(())?;
+        forwarded.windows(last.len()).any(|window| window == last.as_bytes()).then_some(())
+    })
+    .await;
     out.collect();
 
     let seal = std::fs::read_to_string(out.program.folder.join("data/seal.key")).unwrap();
@@ -242,8 +282,11 @@ async fn no_output_holds_a_planted_secret() {
     for (place, content) in &out.seen {
         assert!(!content.windows(11).any(|window| window == b"PRIVATE KEY"), "{place} holds a private key");
     }
-    // The search would have seen what is there: the access key id is no secret and stands in many places.
-    assert!(out.leaks(&[b"AKIAREKEYREKEYREKEY0"]).len() > 3);
+    // The search would have seen what is there: the access key id is no secret and stands in many places, in the audit log and all that comes of it among them.
+    let leaks = out.leaks(&[b"AKIAREKEYREKEYREKEY0"]);
+    for place in ["data/audit/audit-", "the answer to GET /security/audit/messages", "the syslog stream"] {
+        assert!(leaks.iter().any(|leak| leak.contains(place)), "{place}: {leaks:?}");
+    }
 }
 
 /// Keys of the data plane: one that a client brings, one that is made here, one that is refused. Only a Get may hold them.
@@ -295,12 +338,16 @@ async fn no_output_holds_a_key_of_the_data_plane() {
     assert_eq!(out.call("POST", &format!("{path}/rekey-internal?return_timeout=60"), None).await.0, 201);
     let mut kmip = Kmip::connect(&client.endpoint(out.program.ekmip));
     assert_eq!(kmip.get(&made).material(), material, "wrapped anew");
-    for query in ["/security/aws-kms?fields=**", "/security/ekmip/clients?fields=*", "/cluster/jobs?fields=*"] {
+    for query in ["/security/aws-kms?fields=**", "/security/ekmip/clients?fields=*", "/cluster/jobs?fields=*", "/security/audit/messages?fields=**"] {
         out.call("GET", query, None).await;
     }
     out.collect();
     assert_eq!(out.leaks(&[planted, &material]), [""; 0]);
-    assert!(out.leaks(&[registered.as_bytes()]).iter().any(|leak| leak.contains("store.db")), "the search would have seen what is there");
+    let leaks = out.leaks(&[registered.as_bytes()]);
+    assert!(
+        ["store.db", "data/audit/audit-", "/security/audit/messages"].iter().all(|place| leaks.iter().any(|leak| leak.contains(place))),
+        "the search would have seen what is there: {leaks:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

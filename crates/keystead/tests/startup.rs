@@ -4,12 +4,14 @@
 mod common;
 
 use common::program::{Program, fails, free_port, serve};
-use common::{PASSWORD, enable_body, eventually, stand_in, toml_for};
+use common::{Node, PASSWORD, code, enable_body, eventually, stand_in, toml_for};
+use keystead::serve::Hooks;
 use keystead_testkit::{Fault, FaultRule};
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
 fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -203,4 +205,25 @@ async fn certificates_that_end_soon_are_warned_about() {
     assert!(warned.contains("short-lived") && warned.contains("svm1") && warned.contains("ERROR"), "{warned}");
     assert!(!program.said().contains("long-lived"), "{}", program.said());
     assert_eq!(program.stop(), Some(0));
+}
+
+/// A node that listens on all addresses does not say how other nodes reach it, until its configuration does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wildcard_is_no_address_for_other_nodes() {
+    let (kms, key) = stand_in().await;
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let toml = format!("listen = \"0.0.0.0:0\"\n{}", toml_for(&kms, folder.path()));
+    let start = async |toml: &str| {
+        let mut node = Node::start_in(folder.clone(), toml, Hooks::default()).await.unwrap();
+        node.address.set_ip([127, 0, 0, 1].into());
+        node
+    };
+    let node = start(&toml).await;
+    node.svm("svm1").await;
+    let answer = node.enable(enable_body("svm1", &kms, &key)).await;
+    assert_eq!((answer.0, code(&answer).as_str()), (500, "65537518"));
+    assert!(answer.1["error"]["message"].as_str().unwrap().contains("set [cluster] address"), "{answer:?}");
+    node.stop().await;
+    let node = start(&format!("{toml}[cluster]\naddress = \"127.0.0.1:8443\"\n")).await;
+    assert_eq!(node.enable(enable_body("svm1", &kms, &key)).await.0, 201);
 }

@@ -72,13 +72,14 @@ enumerations! {
         DES = 1 DES3 = 2 AES = 3 RSA = 4 DSA = 5 ECDSA = 6 HMAC_SHA1 = 7 HMAC_SHA224 = 8 HMAC_SHA256 = 9 HMAC_SHA384 = 10 HMAC_SHA512 = 11 HMAC_MD5 = 12 DH = 13 ECDH = 14 ECMQV = 15
         Blowfish = 16 Camellia = 17 CAST5 = 18 IDEA = 19 MARS = 20 RC2 = 21 RC4 = 22 RC5 = 23 SKIPJACK = 24 Twofish = 25 EC = 26 OneTimePad = 27 ChaCha20 = 28 Poly1305 = 29
         ChaCha20Poly1305 = 30 SHA3_224 = 31 SHA3_256 = 32 SHA3_384 = 33 SHA3_512 = 34 HMAC_SHA3_224 = 35 HMAC_SHA3_256 = 36 HMAC_SHA3_384 = 37 HMAC_SHA3_512 = 38 SHAKE_128 = 39
-        SHAKE_256 = 40 ARIA = 41 SEED = 42 SM2 = 43 SM3 = 44 SM4 = 45
+        SHAKE_256 = 40 ARIA = 41 SEED = 42 SM2 = 43 SM3 = 44 SM4 = 45 GOSTR34_10_2012 = 46 GOSTR34_11_2012 = 47 GOSTR34_13_2015 = 48 GOST28147_89 = 49 XMSS = 50 SPHINCS_256 = 51
+        McEliece = 52 McEliece_6960119 = 53 McEliece_8192128 = 54 Ed25519 = 55 Ed448 = 56
     }
     DRBGAlgorithm [DRBGAlgorithm] { Unspecified = 1 Dual_EC = 2 Hash = 3 HMAC = 4 CTR = 5 }
     DigitalSignatureAlgorithm [DigitalSignatureAlgorithm] {
         MD2WithRSAEncryption = 1 MD5WithRSAEncryption = 2 SHA_1WithRSAEncryption = 3 SHA_224WithRSAEncryption = 4 SHA_256WithRSAEncryption = 5 SHA_384WithRSAEncryption = 6
         SHA_512WithRSAEncryption = 7 RSASSA_PSS = 8 DSAWithSHA_1 = 9 DSAWithSHA224 = 10 DSAWithSHA256 = 11 ECDSAWithSHA_1 = 12 ECDSAWithSHA224 = 13 ECDSAWithSHA256 = 14
-        ECDSAWithSHA384 = 15 ECDSAWithSHA512 = 16
+        ECDSAWithSHA384 = 15 ECDSAWithSHA512 = 16 SHA3_256WithRSAEncryption = 17 SHA3_384WithRSAEncryption = 18 SHA3_512WithRSAEncryption = 19
     }
     EncodingOption [EncodingOption] { NoEncoding = 1 TTLVEncoding = 2 }
     HashingAlgorithm [HashingAlgorithm] {

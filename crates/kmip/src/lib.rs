@@ -3,6 +3,7 @@
 //! * [`ttlv`]: bytes to a tree and back; everything that framing can get wrong.
 //! * [`Tag`], [`enumeration`]: the names, one table for codec, error texts and conformance runner.
 //! * [`attribute`]: what attributes there are, and what clients may do with them.
+//! * [`versions`]: which version has which tag, value, bit and item.
 //! * [`message`], [`request`], [`response`], [`object`], [`cipher`]: the typed layer for KMIP 1.0 to 2.1.
 //!
 //! Nothing that a peer sends can panic here, and memory is bounded by the length of the message and [`ttlv::MAX_ITEMS`]. A tree borrows from the message, so a
@@ -20,6 +21,7 @@ pub mod response;
 mod tag;
 pub mod ttlv;
 mod version;
+pub mod versions;
 
 pub use failure::{Failure, Result};
 pub use tag::Tag;

@@ -12,6 +12,9 @@ use crate::version::Version;
 /// How many items a batch may have.
 pub const MAX_BATCH: usize = 1_000;
 
+/// The Asynchronous Indicator of a client that takes no other answer.
+const MANDATORY: u32 = 1;
+
 /// A request message.
 #[derive(Debug)]
 pub struct RequestMessage<'n, 'a> {
@@ -99,15 +102,12 @@ impl<'n, 'a> RequestMessage<'n, 'a> {
         let maximum_response_size = header.integer(Tag::MaximumResponseSize)?.map(|size| usize::try_from(size).unwrap_or(0));
         let client_correlation_value = header.text(Tag::ClientCorrelationValue)?;
         let on_error = header.enumeration(Tag::BatchErrorContinuationOption)?.unwrap_or(BatchErrorContinuationOption::Stop);
+        // 2.x can insist on answers that come later (2.1, section 11.3); here they come at once.
+        if header.optional(Tag::AsynchronousIndicator)?.is_some_and(|node| node.value == Value::Enumeration(MANDATORY)) {
+            return Err(Failure::new(ResultReason::FeatureNotSupported, "AsynchronousIndicator is Mandatory, and nothing is done asynchronously here"));
+        }
         // Items always run in order, and answers always come at once, so these change nothing. The certificate says who the client is; a credential beside it is not looked at.
-        for known in [
-            Tag::BatchOrderOption,
-            Tag::AsynchronousIndicator,
-            Tag::TimeStamp,
-            Tag::Authentication,
-            Tag::AttestationCapableIndicator,
-            Tag::ServerCorrelationValue,
-        ] {
+        for known in [Tag::BatchOrderOption, Tag::TimeStamp, Tag::Authentication, Tag::AttestationCapableIndicator, Tag::ServerCorrelationValue] {
             header.optional(known)?;
         }
         header.all(Tag::AttestationType).for_each(drop);
@@ -198,6 +198,10 @@ impl ResponseItem<'_> {
                     out.enumeration(Tag::ResultStatus, ResultStatus::OperationFailed);
                     out.enumeration(Tag::ResultReason, failure.reason_in(version));
                     out.text(Tag::ResultMessage, &failure.message);
+                    // Of 2.x, the OASIS case BL-M-2-21 has no payload here.
+                    if !failure.denied.is_empty() && version < Version::V2_0 {
+                        out.structure(Tag::ResponsePayload, |out| failure.denied.iter().for_each(|field| out.node(field)));
+                    }
                 }
                 Outcome::Undone(response) => {
                     out.enumeration(Tag::ResultStatus, ResultStatus::OperationUndone);

@@ -10,6 +10,7 @@ use crate::fields::{Fields, bytes, enumeration, integer, text};
 use crate::tag::Tag;
 use crate::ttlv::{Node, Value, Writer};
 use crate::version::Version;
+use crate::versions::has_member;
 use std::borrow::Cow;
 
 mod material;
@@ -82,6 +83,22 @@ impl Object<'_> {
         }
     }
 
+    /// Refuses to give an object out to a client whose version has no word for what it is: a key without its algorithm or its format is of no use, and a wrong one would do harm.
+    ///
+    /// # Errors
+    /// Key Format Type Not Supported for the format; Feature Not Supported for the algorithm.
+    pub fn check_version(&self, version: Version) -> Result<()> {
+        let (Object::SymmetricKey(block) | Object::PublicKey(block) | Object::PrivateKey(block) | Object::SecretData(_, block)) = self else { return Ok(()) };
+        let message = |what: &str| format!("the key is {what}, which KMIP {version} does not have; ask at another version");
+        if !has_member(Tag::KeyFormatType, block.format.number(), version) {
+            return Err(Failure::new(ResultReason::KeyFormatTypeNotSupported, message(block.format.name())));
+        }
+        match block.algorithm.filter(|algorithm| !has_member(Tag::CryptographicAlgorithm, algorithm.number(), version)) {
+            Some(algorithm) => Err(Failure::new(ResultReason::FeatureNotSupported, message(algorithm.name()))),
+            None => Ok(()),
+        }
+    }
+
     /// Writes the item of a message. Attributes that the version does not have are left out.
     pub fn write(&self, version: Version, out: &mut Writer<'_>) {
         match self {
@@ -101,7 +118,7 @@ impl Object<'_> {
                 out.bytes(Tag::OpaqueDataValue, data);
             }),
             Object::Template(attributes) => out.structure(Tag::Template, |out| {
-                let shown = attributes.iter().filter(|attribute| attribute.identity.exists_in(version));
+                let shown = attributes.iter().filter(|attribute| attribute.exists_in(version));
                 shown.for_each(|attribute| out.node(&attribute.to_node_at(version)));
             }),
         }

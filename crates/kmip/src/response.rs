@@ -71,7 +71,7 @@ impl Response<'_> {
         }
     }
 
-    /// Writes the payload. Attributes that the version does not have are left out: an older client must never see them.
+    /// Writes the payload. Attributes that the version does not have, or whose value it cannot say, are left out: an older client must never see them.
     pub fn write(&self, version: Version, out: &mut Writer<'_>) {
         out.structure(Tag::ResponsePayload, |out| match self {
             Response::Identifier { object_type, id } => {
@@ -158,7 +158,7 @@ impl Query {
 /// Attributes: in 1.x one after the other, in 2.x in a structure of their own.
 fn write_attributes(attributes: &[Attribute<'_>], version: Version, out: &mut Writer<'_>) {
     let write = |out: &mut Writer<'_>| {
-        let shown = attributes.iter().filter(|attribute| attribute.identity.exists_in(version));
+        let shown = attributes.iter().filter(|attribute| attribute.exists_in(version));
         shown.for_each(|attribute| out.node(&attribute.to_node_at(version)));
     };
     if version >= Version::V2_0 { out.structure(Tag::Attributes, |out| write(out)) } else { write(out) }

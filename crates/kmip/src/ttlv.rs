@@ -80,8 +80,8 @@ pub enum DecodeError {
     /// [`MAX_DEPTH`].
     #[error("structures nest deeper than {MAX_DEPTH} levels")]
     Depth,
-    /// [`MAX_ITEMS`].
-    #[error("the message has more than {MAX_ITEMS} items")]
+    /// [`MAX_ITEMS`], or as many as [`decode_within`] was given.
+    #[error("the message has more items than are read")]
     Items,
 }
 
@@ -214,9 +214,28 @@ impl fmt::Debug for Node<'_> {
 /// # Errors
 /// [`DecodeError`]. Whatever the bytes are, memory stays within [`MAX_ITEMS`] nodes and the call returns after one pass.
 pub fn decode(bytes: &[u8]) -> Result<Node<'_>, DecodeError> {
-    let mut left = MAX_ITEMS;
+    decode_within(bytes, MAX_ITEMS)
+}
+
+/// The same for a message that may have another number of items: a list of identifiers that a client reads is longer than what a server takes.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_within(bytes: &[u8], most_items: usize) -> Result<Node<'_>, DecodeError> {
+    let mut left = most_items;
     let (node, rest) = item(bytes, 0, &mut left)?;
     if rest.is_empty() { Ok(node) } else { Err(DecodeError::Trailing) }
+}
+
+/// How many bytes an item has when it is encoded.
+pub fn encoded_length(node: &Node<'_>) -> usize {
+    let value = match &node.value {
+        Value::Structure(items) => items.iter().map(encoded_length).sum(),
+        Value::TextString(text) => text.len(),
+        Value::ByteString(bytes) | Value::BigInteger(bytes) => bytes.len(),
+        _ => 8,
+    };
+    HEADER_BYTES + value.next_multiple_of(8)
 }
 
 /// Appends an item.
@@ -457,6 +476,7 @@ mod tests {
             let mut bytes = Vec::new();
             encode(&node, &mut bytes);
             prop_assert_eq!(bytes.len() % 8, 0);
+            prop_assert_eq!(bytes.len(), encoded_length(&node));
             prop_assert_eq!(decode(&bytes).unwrap(), node);
         }
 

@@ -17,7 +17,8 @@ use uuid::Uuid;
 /// The way to AWS of this node, and a client for each configuration in use.
 pub(crate) struct Aws {
     environment: Environment,
-    clients: Mutex<HashMap<Uuid, (Revision, Client)>>,
+    /// With the configuration, and the mode, that they were made for.
+    clients: Mutex<HashMap<Uuid, (Revision, bool, Client)>>,
 }
 
 /// Whether the credentials have worked before: the same answer of AWS means something else while enabling.
@@ -105,15 +106,16 @@ impl Inner {
         }
     }
 
-    /// The client of a stored configuration: made anew when the configuration has changed.
+    /// The client of a stored configuration: made anew when the configuration, or FIPS mode, has changed.
     pub fn client(&self, config: &Stored<AwsKmsRecord>) -> Result<Client> {
-        let uuid = config.record.uuid;
+        // Read first: a client that is made while the mode changes is then made anew.
+        let (uuid, fips) = (config.record.uuid, self.aws.environment.fips());
         let cached = self.aws.clients.lock().unwrap_or_else(PoisonError::into_inner).get(&uuid).cloned();
-        if let Some((_, client)) = cached.filter(|(revision, _)| *revision == config.revision) {
+        if let Some((_, _, client)) = cached.filter(|(revision, mode, _)| *revision == config.revision && *mode == fips) {
             return Ok(client);
         }
         let client = self.client_for(&config.record)?;
-        self.aws.clients.lock().unwrap_or_else(PoisonError::into_inner).insert(uuid, (config.revision, client.clone()));
+        self.aws.clients.lock().unwrap_or_else(PoisonError::into_inner).insert(uuid, (config.revision, fips, client.clone()));
         Ok(client)
     }
 

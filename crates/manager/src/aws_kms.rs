@@ -34,6 +34,18 @@ impl Manager {
         Ok(shown(self.inner(), stored(self.inner(), uuid)?.record))
     }
 
+    /// Whose a configuration is, also one that is still being enabled.
+    ///
+    /// # Errors
+    /// 4.
+    pub fn aws_kms_svm(&self, uuid: Uuid) -> Result<Uuid> {
+        let inner = self.inner();
+        match stored(inner, uuid) {
+            Ok(config) => Ok(config.record.svm),
+            Err(error) => reservation(inner, uuid).map(|store| store.record.svm).ok_or(error),
+        }
+    }
+
     /// Starts to enable AWS KMS for an SVM. On return the SVM is reserved: a second enable is refused (65537910).
     ///
     /// # Errors
@@ -41,13 +53,16 @@ impl Manager {
     /// the store takes no job.
     pub async fn enable_aws_kms(&self, who: &Principal, request: EnableRequest) -> Result<Accepted> {
         let inner = self.inner();
+        if request.migrate_keys && !is_admin(who) {
+            let why = "moving keys from the onboard key manager takes an administrator of the cluster, who may also allow it for all with the setting aws_kms.migrate_on_enable";
+            return Err(Error::with(Code::PermissionDenied, why).target("keystead.migrate_keys"));
+        }
         let source = crate::credentials::of_enable(who, &request.settings, request.secret_access_key.is_some())?;
         let settings = StoredSettings { credentials_source: source, ..stored_settings(request.settings) };
         crate::credentials::fits(&settings)?;
         endpoints::check(inner, !is_admin(who), None, &settings).await?;
-        let svm = select_svm(inner, &request.svm).map_err(|error| unseen(who, &request.svm, error))?;
-        // To an account of an SVM, another one does not exist.
-        may_change(who, Some(svm.record.uuid)).map_err(|error| unseen(who, &request.svm, error))?;
+        let svm = select_svm(inner, who, &request.svm)?;
+        may_change(who, Some(svm.record.uuid))?;
         limits_fit(inner, &settings)?;
         if svm.record.kind == SvmKind::Admin {
             return Err(Error::new(Code::AdminSvm).target("svm"));
@@ -225,7 +240,7 @@ impl Manager {
         match stored(self.inner(), uuid) {
             Ok(config) => may_change(who, Some(config.record.svm)).map(|()| config),
             Err(error) => match reservation(self.inner(), uuid) {
-                Some(_) => Err(Error::new(Code::Initializing)),
+                Some(store) => may_change(who, Some(store.record.svm)).and(Err(Error::new(Code::Initializing))),
                 None => Err(error),
             },
         }
@@ -270,18 +285,22 @@ async fn reachability(inner: &Inner, config: &Stored<AwsKmsRecord>) -> Health {
 }
 
 /// Finds the SVM that a request names.
-pub(crate) fn select_svm(inner: &Inner, selector: &SvmSelector) -> Result<Stored<SvmRecord>> {
+pub(crate) fn select_svm(inner: &Inner, who: &Principal, selector: &SvmSelector) -> Result<Stored<SvmRecord>> {
+    let seen = |svm: &Stored<SvmRecord>| match who.role {
+        Role::Vsadmin { svm: own } => svm.record.uuid == own,
+        Role::Admin | Role::Readonly => true,
+    };
     let missing = |target: &str, value: String| Error::with(Code::SvmNotFound, value).target(target);
     let by_uuid = match selector.uuid {
         None => None,
-        Some(uuid) => Some(inner.view.get::<SvmRecord>(uuid)?.ok_or_else(|| missing("svm.uuid", uuid.to_string()))?),
+        Some(uuid) => Some(inner.view.get::<SvmRecord>(uuid)?.filter(seen).ok_or_else(|| missing("svm.uuid", uuid.to_string()))?),
     };
     let by_name = match &selector.name {
         None => None,
         Some(name) => {
             let id = svm_name_key(name);
             let id = id.strip_prefix(SvmNameRecord::PREFIX).unwrap_or(&id);
-            let svm = inner.view.get::<SvmNameRecord>(id)?.map(|found| inner.view.get::<SvmRecord>(found.record.svm)).transpose()?.flatten();
+            let svm = inner.view.get::<SvmNameRecord>(id)?.map(|found| inner.view.get::<SvmRecord>(found.record.svm)).transpose()?.flatten().filter(seen);
             // With a uuid that fits another SVM, the mismatch is the better answer than "not found".
             match (svm, &by_uuid) {
                 (None, Some(_)) => return Err(Error::new(Code::SvmMismatch).target("svm.name")),
@@ -294,18 +313,6 @@ pub(crate) fn select_svm(inner: &Inner, selector: &SvmSelector) -> Result<Stored
         (Some(one), Some(other)) if one.record.uuid != other.record.uuid => Err(Error::new(Code::SvmMismatch).target("svm.name")),
         (Some(svm), _) | (None, Some(svm)) => Ok(svm),
         (None, None) => Err(Error::new(Code::MissingField).target("svm.uuid")),
-    }
-}
-
-/// What an account of an SVM is told of an SVM that is not its own: that there is none, whether there is or not.
-fn unseen(who: &Principal, selector: &SvmSelector, error: Error) -> Error {
-    if !matches!(who.role, Role::Vsadmin { .. }) {
-        return error;
-    }
-    match (&selector.name, selector.uuid) {
-        (Some(name), _) => Error::with(Code::SvmNotFound, name).target("svm.name"),
-        (None, Some(uuid)) => Error::with(Code::SvmNotFound, uuid).target("svm.uuid"),
-        (None, None) => error,
     }
 }
 
@@ -323,7 +330,8 @@ async fn reserve(inner: &Inner, svm: &Stored<SvmRecord>, config: Uuid, migrate: 
     let txn = Txn::new().when(Compare::Unchanged(svm.key.clone(), svm.revision));
     let Some(store) = inner.fresh::<KeyStoreRecord>(uuid).await? else {
         crate::jobs::enable::refuse_onboard_keys(inner, uuid).await?;
-        let reservation = KeyStoreRecord { svm: uuid, manager: config, onboard: false, state: KeyStoreState::Initializing, kek_version: 0, other: None };
+        let reservation =
+            KeyStoreRecord { svm: uuid, manager: config, onboard: false, state: KeyStoreState::Initializing, kek_version: 0, other: None, given_up: 0 };
         let txn = txn.when(Compare::Absent(store_key.clone())).when(Compare::EmptyPrefix(onboard_keys_prefix(uuid)));
         return Ok(txn.put(store_key, reservation.encode()?));
     };

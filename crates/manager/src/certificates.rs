@@ -1,16 +1,16 @@
 //! The one function that creates certificates, and the six codes with which it refuses (`contract/rest.md`).
 
-use crate::x509::Facts;
+use crate::csr::Csr;
 use jiff::{SignedDuration, Span, Timestamp};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, RsaKeySize, SanType, SerialNumber, SignatureAlgorithm,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, RsaKeySize, SanType, SerialNumber,
+    SignatureAlgorithm,
 };
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use std::net::IpAddr;
 
-/// How long a CA of our own is valid.
-const AUTHORITY_YEARS: i64 = 20;
+pub use crate::certificate_authority::CertificateAuthority;
+
 /// The longest validity that can be asked for.
 const MAX_VALIDITY: SignedDuration = SignedDuration::from_hours(100 * 366 * 24);
 /// Certificates are valid from a little before they are made: clocks differ.
@@ -95,9 +95,21 @@ pub enum CertificateError {
     /// 3735700.
     #[error("{0} keys of {1} bits are not supported; take RSA with 2048, 3072 or 4096 bits, or EC with 256 or 384")]
     KeySize(String, u32),
+    /// 3735664, for what is no RSA key.
+    #[error("a {0} is not allowed in FIPS mode; take RSA from 2048 bits, or EC P-256, P-384 or P-521")]
+    FipsKey(String),
     /// 262247.
     #[error("{1:?} is not supported")]
     Value(&'static str, String),
+    /// 262247: a request of others that cannot be used.
+    #[error("the certificate signing request cannot be used: {0}")]
+    Csr(String),
+    /// 262247: the end that was asked for lies behind the CA's.
+    #[error("the CA ends {0}, and nothing that it signs outlives it")]
+    AfterCa(Timestamp),
+    /// 262247: a CA that cannot sign.
+    #[error("the CA cannot sign: {0}")]
+    Issuer(String),
     /// 262145.
     #[error("the certificate could not be made: {0}")]
     Failed(String),
@@ -110,10 +122,10 @@ impl CertificateError {
             Self::Kind(_) => 3_735_622,
             Self::SerialNumber => 3_735_645,
             Self::Subtype => 3_735_657,
-            Self::FipsKeySize(_) => 3_735_664,
+            Self::FipsKeySize(_) | Self::FipsKey(_) => 3_735_664,
             Self::FipsHash(_) => 3_735_665,
             Self::KeySize(..) => 3_735_700,
-            Self::Value(..) => 262_247,
+            Self::Value(..) | Self::Csr(_) | Self::AfterCa(_) | Self::Issuer(_) => 262_247,
             Self::Failed(_) => 262_145,
         }
     }
@@ -124,9 +136,12 @@ impl CertificateError {
             Self::Kind(_) => "type",
             Self::SerialNumber => "serial_number",
             Self::Subtype => "subtype",
-            Self::FipsKeySize(_) | Self::KeySize(..) => "key_size",
+            Self::FipsKeySize(_) | Self::FipsKey(_) | Self::KeySize(..) => "key_size",
             Self::FipsHash(_) => "hash_function",
             Self::Value(target, _) => target,
+            Self::Csr(_) => "csr",
+            Self::AfterCa(_) => "expiry_time",
+            Self::Issuer(_) => "keystead.ca",
             Self::Failed(_) => "",
         }
     }
@@ -178,6 +193,14 @@ impl Checked {
     /// What is made.
     pub fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// How long it is valid; none where the moment of its end was given.
+    pub fn length(&self) -> Option<SignedDuration> {
+        match self.validity {
+            Validity::For(length) => Some(length),
+            Validity::Until(_) => None,
+        }
     }
 
     fn generate(&self) -> Result<KeyPair, CertificateError> {
@@ -280,6 +303,12 @@ pub fn create(checked: &Checked, issuer: Option<&CertificateAuthority>, now: Tim
         Validity::Until(end) if end > now && end.duration_since(now) <= MAX_VALIDITY => end,
         Validity::Until(_) => return Err(wrong_end()),
     };
+    // Nothing outlives its CA; one that has ended itself makes no difference any more.
+    let expiry = match (issuer.map(CertificateAuthority::expiry).filter(|end| *end > now && expiry > *end), &checked.validity) {
+        (Some(end), Validity::For(_)) => end,
+        (Some(end), Validity::Until(_)) => return Err(CertificateError::AfterCa(end)),
+        (None, _) => expiry,
+    };
     let mut params = params(&checked.request.common_name, now, expiry)?;
     if let Some(subject) = &checked.request.subject {
         params.distinguished_name = subject.clone();
@@ -300,11 +329,10 @@ pub fn create(checked: &Checked, issuer: Option<&CertificateAuthority>, now: Tim
     let serial_number = params.serial_number.as_ref().map(|serial| hex(serial.as_ref())).unwrap_or_default();
     let (certificate, private_key_pem) = match (&checked.request.csr, issuer) {
         (Some(csr), Some(issuer)) => {
-            let csr = CertificateSigningRequestParams::from_pem(csr)
-                .map_err(|error| CertificateError::Value("csr", format!("no certificate signing request (PEM, PKCS#10) with a good signature: {error}")))?;
-            (params.signed_by(&csr.public_key, &issuer.issuer), SecretString::default())
+            let csr = Csr::read(csr, checked.fips)?;
+            (params.signed_by(&csr.key, &issuer.issuer), SecretString::default())
         }
-        (Some(_), None) => return Err(CertificateError::Value("csr", "without a CA".to_owned())),
+        (Some(_), None) => return Err(CertificateError::Csr("there is no CA to sign it".to_owned())),
         (None, issuer) => {
             let key = checked.generate()?;
             let certificate = match issuer {
@@ -315,14 +343,8 @@ pub fn create(checked: &Checked, issuer: Option<&CertificateAuthority>, now: Tim
         }
     };
     let certificate = certificate.map_err(failed)?;
-    if checked.request.csr.is_some() {
-        // The size of a key that was brought is known only now.
-        let facts = Facts::of_der(certificate.der()).map_err(CertificateError::Failed)?;
-        match facts.key_type.as_str() {
-            "rsa" if facts.key_size < 2048 && checked.fips => return Err(CertificateError::FipsKeySize(facts.key_size)),
-            "rsa" if facts.key_size < 2048 => return Err(CertificateError::KeySize("RSA".to_owned(), facts.key_size)),
-            _ => {}
-        }
+    if let Some(issuer) = issuer {
+        issuer.check(certificate.der())?;
     }
     Ok(Created { certificate_pem: certificate.pem(), certificate_der: certificate.der().to_vec(), private_key_pem, serial_number, expiry })
 }
@@ -343,70 +365,7 @@ pub fn request(checked: &Checked) -> Result<(String, SecretString), CertificateE
     Ok((csr, SecretString::from(key.serialize_pem())))
 }
 
-/// A CA that signs.
-pub struct CertificateAuthority {
-    issuer: Issuer<'static, KeyPair>,
-    certificate: String,
-    private_key: SecretString,
-}
-
-impl CertificateAuthority {
-    /// Makes a CA: EC P-256, 20 years. Each connection of a client checks two of its signatures, and those of P-384 take several times as long (docs/decisions/0009-client-cas.md).
-    ///
-    /// # Errors
-    /// [`CertificateError::Failed`].
-    pub fn generate(common_name: &str, now: Timestamp) -> Result<Self, CertificateError> {
-        let failed = |error: rcgen::Error| CertificateError::Failed(error.to_string());
-        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(failed)?;
-        let expiry = now.checked_add(SignedDuration::from_hours(AUTHORITY_YEARS * 365 * 24)).map_err(|error| CertificateError::Failed(error.to_string()))?;
-        let mut params = params(common_name, now, expiry)?;
-        make_ca(&mut params);
-        let certificate = params.self_signed(&key).map_err(failed)?.pem();
-        let private_key = SecretString::from(key.serialize_pem());
-        Self::from_pem(&certificate, &private_key)
-    }
-
-    /// Reads a CA back.
-    ///
-    /// # Errors
-    /// [`CertificateError::Failed`].
-    pub fn from_pem(certificate: &str, private_key: &SecretString) -> Result<Self, CertificateError> {
-        Self::signing_with(certificate, private_key, "sha256")
-    }
-
-    /// Reads a CA back, to sign with this hash. Only RSA keys leave a choice: the hash of an ECDSA signature goes with the curve.
-    ///
-    /// # Errors
-    /// [`CertificateError::Failed`].
-    pub fn signing_with(certificate: &str, private_key: &SecretString, hash: &str) -> Result<Self, CertificateError> {
-        let failed = |error: rcgen::Error| CertificateError::Failed(error.to_string());
-        let key = KeyPair::from_pem(private_key.expose_secret()).map_err(failed)?;
-        let rsa: Option<&'static SignatureAlgorithm> = match hash {
-            _ if key.algorithm() != &rcgen::PKCS_RSA_SHA256 => None,
-            "sha384" => Some(&rcgen::PKCS_RSA_SHA384),
-            "sha512" => Some(&rcgen::PKCS_RSA_SHA512),
-            _ => None,
-        };
-        let key = match rsa {
-            Some(algorithm) => KeyPair::from_pem_and_sign_algo(private_key.expose_secret(), algorithm).map_err(failed)?,
-            None => key,
-        };
-        let issuer = Issuer::from_ca_cert_pem(certificate, key).map_err(failed)?;
-        Ok(Self { issuer, certificate: certificate.to_owned(), private_key: private_key.clone() })
-    }
-
-    /// The CA's certificate, PEM.
-    pub fn certificate_pem(&self) -> &str {
-        &self.certificate
-    }
-
-    /// The CA's key, PEM.
-    pub fn private_key_pem(&self) -> &SecretString {
-        &self.private_key
-    }
-}
-
-fn params(common_name: &str, now: Timestamp, expiry: Timestamp) -> Result<CertificateParams, CertificateError> {
+pub(crate) fn params(common_name: &str, now: Timestamp, expiry: Timestamp) -> Result<CertificateParams, CertificateError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = named(common_name);
     let start = now.checked_sub(BACKDATE).unwrap_or(now);
@@ -429,7 +388,7 @@ fn named(common_name: &str) -> DistinguishedName {
     name
 }
 
-fn make_ca(params: &mut CertificateParams) {
+pub(crate) fn make_ca(params: &mut CertificateParams) {
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
 }

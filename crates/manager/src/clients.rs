@@ -13,7 +13,7 @@ use crate::records::{AuthorityRecord, CertificateRecord, EkmipClientCaRecord, Ek
 use crate::{Code, Error, Manager, Result};
 use aws_lc_rs::digest;
 use jiff::{SignedDuration, Timestamp};
-use keystead_store::{Compare, Error as StoreError, Range, Revision, Txn};
+use keystead_store::{Compare, Range, Revision, Txn};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use std::collections::{HashMap, HashSet};
@@ -115,7 +115,7 @@ impl Manager {
         };
         let key = key::<EkmipClientRecord>(uuid);
         let txn = Txn::new().when(Compare::Present(svm.key)).when(Compare::Absent(key.clone())).put(key, record.encode()?);
-        commit(inner, txn, || Error::with(Code::SvmNotFound, "it was deleted at this moment").target("svm")).await?;
+        inner.commit(txn, |_| Error::with(Code::SvmNotFound, "it was deleted at this moment").target("svm")).await?;
         Ok(NewEkmipClient {
             client: shown(inner, record),
             certificate: created.certificate_pem,
@@ -137,7 +137,7 @@ impl Manager {
         }
         let record = EkmipClientRecord { revoked: Some(inner.clock.utc()), ..client.record };
         let txn = Txn::new().when(Compare::Unchanged(client.key.clone(), client.revision)).put(client.key, record.encode()?);
-        commit(inner, txn, || Error::with(Code::InUse, "the client was changed at this moment; look again")).await
+        inner.commit(txn, |_| Error::with(Code::InUse, "the client was changed at this moment; look again")).await
     }
 
     /// All CAs of SVMs, by uuid.
@@ -158,11 +158,7 @@ impl Manager {
         let svm = data_svm(inner, who, svm)?;
         may_change(who, None)?;
         let wrong = |why: &str| Error::with(Code::InvalidValue, why).target("certificate");
-        let mut ders = CertificateDer::pem_slice_iter(certificate.as_bytes());
-        let der = match (ders.next(), ders.next()) {
-            (Some(Ok(der)), None) => der,
-            _ => return Err(wrong("one certificate in PEM is needed")),
-        };
+        let (der, facts, kept) = crate::x509::alone(certificate).map_err(|why| wrong(&why))?;
         let (_, parsed) = X509Certificate::from_der(&der).map_err(|_| wrong("the certificate cannot be read"))?;
         if !parsed.is_ca() {
             return Err(wrong("the certificate is not one of a CA"));
@@ -172,14 +168,14 @@ impl Manager {
             return Err(wrong("the certificate has expired"));
         }
         let changed = inner.store.get(CAS_CHANGED).await.map_err(Error::from)?;
-        if let Some(weak) = crate::x509::Facts::of_der(&der).ok().and_then(|facts| facts.weakness()).filter(|_| inner.settings().fips) {
+        if let Some(weak) = facts.weakness().filter(|_| inner.settings().fips) {
             return Err(crate::security_certificates::refused(&weak).target("certificate"));
         }
         self.refuse_ca_of_others(svm.record.uuid, &parsed).await?;
         let record = EkmipClientCaRecord {
             uuid: inner.random.uuid(),
             svm: svm.record.uuid,
-            certificate: certificate.to_owned(),
+            certificate: kept,
             subject: parsed.subject().to_string(),
             fingerprint: hex(&fingerprint(&der)),
             expiry,
@@ -190,7 +186,7 @@ impl Manager {
         };
         let txn = Txn::new().when(Compare::Present(svm.key)).when(alone).put(CAS_CHANGED, Vec::new());
         let txn = txn.put(key::<EkmipClientCaRecord>(record.uuid), record.encode()?);
-        commit(inner, txn, || Error::with(Code::InUse, "another CA was installed at this moment, or the SVM was deleted; look again").target("svm")).await?;
+        inner.commit(txn, |_| Error::with(Code::InUse, "another CA was installed at this moment, or the SVM was deleted; look again").target("svm")).await?;
         Ok(shown_ca(inner, record))
     }
 
@@ -227,7 +223,7 @@ impl Manager {
         let ca = inner.view.get::<EkmipClientCaRecord>(uuid)?.ok_or_else(|| Error::new(Code::NotFound).target("uuid"))?;
         may_change(who, Some(ca.record.svm))?;
         let txn = Txn::new().when(Compare::Unchanged(ca.key.clone(), ca.revision)).delete(ca.key);
-        commit(inner, txn, || Error::with(Code::InUse, "the CA was changed at this moment; look again")).await
+        inner.commit(txn, |_| Error::with(Code::InUse, "the CA was changed at this moment; look again")).await
     }
 
     /// Who may connect now.
@@ -280,10 +276,17 @@ pub(crate) async fn watch_expiry(inner: Arc<Inner>, stop: CancellationToken) {
     let mut seen = None;
     loop {
         tell_expiring(&inner, &mut seen);
-        clean_up(&inner).await;
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = inner.clock.sleep_until(inner.clock.monotonic() + LOOK) => {}
+        let next = inner.clock.monotonic() + LOOK;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = clean_up(&inner) => {}
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = inner.clock.sleep_until(next) => break,
+                () = inner.left_behind.notified() => {}
+            }
         }
     }
 }
@@ -313,7 +316,8 @@ fn tell_expiring(inner: &Inner, seen: &mut Option<HashSet<Uuid>>) {
         let ca = shown_ca(inner, ca.record);
         tell(&CLIENT_EXPIRING, "client CA", ca.uuid, Some(ca.svm), ca.subject, ca.expiry);
     }
-    for certificate in crate::security_certificates::stored(inner) {
+    let cluster = crate::security_certificates::own(inner).into_iter().filter(|own| own.own == Some(crate::security_certificates::CLUSTER_CA));
+    for certificate in crate::security_certificates::stored(inner).into_iter().chain(cluster) {
         tell(&SECURITY_CERTIFICATE_EXPIRING, &certificate.kind, certificate.uuid, certificate.svm, certificate.name, certificate.facts.expiry);
     }
 }
@@ -355,29 +359,21 @@ fn issue(inner: &Inner, common_name: &str, uri: String, csr: Option<String>, exp
         csr,
         ..CertificateRequest::default()
     };
-    let refused = |error: CertificateError| crate::security_certificates::refused(&error);
+    let refused = |error: CertificateError| match crate::security_certificates::refused(&error) {
+        error if error.target.as_deref() == Some("key_size") => error.target("csr"),
+        error => error,
+    };
     let checked = request.check(inner.settings().fips).map_err(refused)?;
     create(&checked, Some(&crate::cluster::authority(inner)?), inner.clock.utc()).map_err(refused)
 }
 
 fn data_svm(inner: &Inner, who: &Principal, svm: &SvmSelector) -> Result<Stored<SvmRecord>> {
-    let svm = select_svm(inner, svm)?;
+    let svm = select_svm(inner, who, svm)?;
     may_change(who, Some(svm.record.uuid))?;
     if svm.record.kind == SvmKind::Admin && inner.onboard()?.is_none() {
         return Err(Error::with(Code::AdminSvm, "its keys are kept by the onboard key manager, which the cluster does not have").target("svm"));
     }
     Ok(svm)
-}
-
-async fn commit(inner: &Inner, txn: Txn, conflict: impl FnOnce() -> Error) -> Result<()> {
-    match inner.store.transact(txn).await {
-        Ok(revision) => {
-            inner.view.reached(revision).await;
-            Ok(())
-        }
-        Err(StoreError::Conflict { .. }) => Err(conflict()),
-        Err(error) => Err(error.into()),
-    }
 }
 
 fn shown(inner: &Inner, record: EkmipClientRecord) -> EkmipClient {

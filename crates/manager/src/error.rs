@@ -3,6 +3,7 @@
 //! The edges (REST, later KMIP) turn a [`Code`] into their own status at the very end; nothing in this room knows about HTTP.
 
 use std::fmt;
+use std::time::Duration;
 
 /// The result of every call of the key manager.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -20,7 +21,7 @@ macro_rules! codes {
             /// Every code, in the order of the table.
             pub const ALL: &'static [Code] = &[$(Code::$name),*];
 
-            /// What the code means, in one sentence without a full stop. An error's message starts with it.
+            /// What the code means, in one sentence, without a full stop where more may follow. An error's message starts with it.
             pub const fn text(self) -> &'static str {
                 match self { $(Code::$name => $text,)* }
             }
@@ -43,7 +44,9 @@ codes! {
     InUse = 8, "The entry is in use";
     Unexpected = 262145, "An unexpected error happened";
     TooManyRequests = 262160, "Too many requests at a time";
+    MissingValue = 262177, "A value is missing";
     UnknownField = 262179, "The field is not known";
+    InvalidRecord = 262185, "An element of `records` is not valid";
     FieldCombination = 262186, "The fields do not go together";
     FieldTwice = 262188, "The parameter is given twice";
     UnknownRequestedField = 262197, "The field asked for is not known";
@@ -57,18 +60,29 @@ codes! {
     MissingField = 262212, "A required field is missing";
     OutOfBounds = 262245, "The value is not allowed";
     InvalidValue = 262247, "The value is not valid";
+    NoAssignment = 262248, "The parameter has no value: name=value is needed";
     NotRequestable = 262249, "The field cannot be asked for";
     NotFilterable = 262250, "The field cannot be filtered by";
     ArrayExpected = 262254, "An array is expected";
     ArrayNotExpected = 262255, "An array is not expected";
     NotSortable = 262268, "The field cannot be ordered by";
+    QueryNotAllowed = 262272, "A search is for a GET alone";
+    QueryMissing = 262273, "query_fields needs a query";
+    EmptyQuery = 262274, "The query is empty";
+    EmptyQueryFields = 262275, "query_fields is empty";
+    UnknownQueryField = 262276, "A field of query_fields is not known, or cannot be searched";
+    QueryFieldsMissing = 262277, "A query needs query_fields";
     KeyTwice = 262282, "A member is given twice in one JSON object";
-    JobNotFound = 458771, "The job does not exist";
+    UnmatchedBraces = 262286, "The braces do not match";
+    JobEnded = 458762, "The job has ended already";
+    JobRunning = 458771, "The job is running";
     JobNotPausable = 458776, "The job cannot be paused, resumed or cancelled in its state";
+    JobNotPausableWhileRunning = 458783, "The job cannot be paused once it runs";
     SvmMissing = 1260882, "The SVM does not exist";
     SvmNotFound = 2621462, "The SVM does not exist";
     SvmInvalidName = 2621471, "The name of the SVM is not valid";
     SvmMismatch = 2621706, "The UUID and the name of the SVM do not belong together";
+    LastAdmin = 5636098, "The last account that administers the cluster cannot be deleted, locked or given another role";
     NotLoggedIn = 6691623, "The account is not authenticated";
     BadUrl = 39387137, "The URL cannot be read";
 
@@ -83,11 +97,21 @@ codes! {
     // FIPS mode.
     FipsRefused = 52559974, "FIPS mode cannot be turned on: things exist that it would refuse";
 
+    // Keystead's own: ONTAP has no number for it.
+    AuditUnwritable = 13114500, "Nothing is changed now, since the audit log cannot be written";
+
     // Key managers.
-    WrongPassphrase = 65536139, "The existing passphrase is not the cluster's";
-    SamePassphrase = 65536150, "The new passphrase is the same as the old one";
+    // These two as ONTAP writes them, to the full stop: Ansible's module reads them to find out which passphrase the cluster has.
+    WrongPassphrase = 65536139, "Cluster-wide passphrase is incorrect.";
+    SamePassphrase = 65536150, "The new passphrase is same as old passphrase.";
     PassphraseLength = 65536404, "The passphrase does not have the length that is allowed";
-    PassphraseNeeded = 65536917, "The existing passphrase is needed";
+    OnboardConfigured = 65536907, "The onboard key manager is already configured";
+    OnboardForAdminSvm = 65536916, "The onboard key manager is for the admin SVM alone";
+    PassphraseNeeded = 65536917, "A new passphrase needs the existing one beside it";
+    OnboardPassphraseLength = 65536920, "The passphrase of the onboard key manager does not have the length that is allowed";
+    SynchronizeNeedsPassphrase = 65537242, "The existing passphrase must be given to synchronize the onboard key manager";
+    SynchronizeTakesNoPassphrase = 65537243, "A new passphrase must not be given to synchronize the onboard key manager";
+    SynchronizeNoMetroCluster = 65537246, "The onboard key manager cannot be made from a partner cluster's: the cluster is not part of a MetroCluster configuration";
     SameKeyManager = 65536959, "The source and the destination are the same key manager";
     NodesUnhealthy = 65536968, "Keys cannot be moved: not all nodes of the cluster are healthy";
     KeyManagerNotFound = 65537117, "The key manager does not exist";
@@ -156,17 +180,19 @@ pub struct Error {
     pub target: Option<String>,
     /// More for the log alone: causes, internal names. No secrets.
     pub detail: Option<String>,
+    /// When it is worth to try again, where that is known.
+    pub retry_after: Option<Duration>,
 }
 
 impl Error {
     /// The code's own text, and nothing more.
     pub fn new(code: Code) -> Self {
-        Self { code, message: code.text().to_owned(), target: None, detail: None }
+        Self { code, message: code.text().to_owned(), target: None, detail: None, retry_after: None }
     }
 
     /// The code's own text, a colon, and what is particular to this case.
     pub fn with(code: Code, particular: impl fmt::Display) -> Self {
-        Self { code, message: format!("{}: {particular}", code.text()), target: None, detail: None }
+        Self { code, message: format!("{}: {particular}", code.text()), target: None, detail: None, retry_after: None }
     }
 
     /// An internal failure: the user sees only that it happened, the log gets the detail.
@@ -178,6 +204,13 @@ impl Error {
     #[must_use]
     pub fn target(mut self, target: impl Into<String>) -> Self {
         self.target = Some(target.into());
+        self
+    }
+
+    /// Says when it is worth to try again.
+    #[must_use]
+    pub fn retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
         self
     }
 

@@ -11,12 +11,13 @@ use crate::settings::{CertificateTemplate, Settings};
 use crate::x509::Facts;
 use crate::{Code, Error, Manager, Result};
 use keystead_store::Range;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-pub use keystead_awskms::{is_fips as tls_is_fips, tls_provider};
+pub use keystead_awskms::{can_be_fips as tls_can_be_fips, is_fips as tls_is_fips, tls_provider};
 
 /// Says from the attributes of a key what FIPS mode would refuse of it.
 pub type KeyCheck = Arc<dyn Fn(&[u8]) -> Option<String> + Send + Sync>;
@@ -39,6 +40,8 @@ pub struct FipsReport {
     pub keys_in_all: usize,
     /// Accounts.
     pub accounts: Vec<FipsFinding>,
+    /// Connections to this node that are open, and whose clients offer nothing that FIPS mode agrees upon: they would not come back.
+    pub connections: Vec<FipsFinding>,
 }
 
 /// One thing.
@@ -55,7 +58,7 @@ pub struct FipsFinding {
 impl FipsReport {
     /// Whether nothing would be refused.
     pub fn is_clean(&self) -> bool {
-        self.certificates.is_empty() && self.keys_in_all == 0 && self.accounts.is_empty()
+        self.certificates.is_empty() && self.keys_in_all == 0 && self.accounts.is_empty() && self.connections.is_empty()
     }
 
     /// # Errors
@@ -73,6 +76,7 @@ impl FipsReport {
             text("certificates", &self.certificates, self.certificates.len()),
             text("keys", &self.keys, self.keys_in_all),
             text("accounts", &self.accounts, self.accounts.len()),
+            text("groups of connections", &self.connections, self.connections.len()),
         ];
         let all = kinds.into_iter().flatten().collect::<Vec<_>>().join(", ");
         let message = format!("{all}. GET /security?fields=keystead.fips_report lists them; PATCH /security with keystead.force turns it on nevertheless");
@@ -85,6 +89,20 @@ impl FipsReport {
 pub(crate) struct FipsMode {
     on: AtomicBool,
     turned_on: Mutex<CancellationToken>,
+    /// Open connections whose clients cannot agree with FIPS mode, by SVM; none: of the REST API.
+    unable: Mutex<BTreeMap<Option<Uuid>, usize>>,
+}
+
+/// Counts a connection while it is held.
+pub struct Unable {
+    inner: Arc<Inner>,
+    svm: Option<Uuid>,
+}
+
+impl Drop for Unable {
+    fn drop(&mut self) {
+        self.inner.fips.count(self.svm, |count| count.saturating_sub(1));
+    }
 }
 
 impl FipsMode {
@@ -98,6 +116,16 @@ impl FipsMode {
             *turned_on = CancellationToken::new();
         }
         before != on
+    }
+
+    fn count(&self, svm: Option<Uuid>, change: impl FnOnce(usize) -> usize) {
+        let mut unable = self.unable.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = change(unable.get(&svm).copied().unwrap_or_default());
+        if count == 0 {
+            unable.remove(&svm)
+        } else {
+            unable.insert(svm, count)
+        };
     }
 
     fn turned_on(&self) -> CancellationToken {
@@ -116,6 +144,12 @@ impl Manager {
         self.inner().fips.turned_on()
     }
 
+    /// Counts an open connection whose client offers nothing that FIPS mode agrees upon, for the report. `svm`: none for the REST API.
+    pub fn fips_unable(&self, svm: Option<Uuid>) -> Unable {
+        self.inner().fips.count(svm, |count| count.saturating_add(1));
+        Unable { inner: Arc::clone(self.inner()), svm }
+    }
+
     /// Looks through all that FIPS mode would refuse. Reads the records of all keys.
     ///
     /// # Errors
@@ -125,12 +159,28 @@ impl Manager {
         let mut report = FipsReport { certificates: self.weak_certificates(), ..FipsReport::default() };
         report.certificates.extend(weak_template(&inner.settings().certificate));
         report.accounts = inner.view.all::<AccountRecord>().into_iter().filter_map(|account| weak_account(&account.record)).collect();
+        report.connections = self.unable_peers();
         let _turn = inner.scans.acquire().await.map_err(Error::unexpected)?;
         for svm in self.svms() {
             let owner = SvmRef { uuid: svm.uuid, name: svm.name };
             weak_keys(inner, &owner, &mut report).await?;
         }
         Ok(report)
+    }
+
+    fn unable_peers(&self) -> Vec<FipsFinding> {
+        let inner = self.inner();
+        let unable = inner.fips.unable.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let finding = |(svm, count): (Option<Uuid>, usize)| {
+            let svm = svm.map(|svm| inner.svm_ref(svm));
+            let what = match &svm {
+                Some(svm) => format!("{count} KMIP connections of the SVM {} to the node {}", svm.name, inner.node.name),
+                None => format!("{count} REST connections to the node {}", inner.node.name),
+            };
+            let reason = "their clients offer no TLS that FIPS mode agrees upon: no AES-GCM, or neither P-256 nor P-384".to_owned();
+            FipsFinding { what, svm, reason }
+        };
+        unable.into_iter().map(finding).collect()
     }
 
     fn weak_certificates(&self) -> Vec<FipsFinding> {
@@ -199,7 +249,7 @@ fn weak_template(template: &CertificateTemplate) -> Option<FipsFinding> {
 
 /// Passwords are kept as argon2id. That is no function of FIPS, but none that FIPS mode refuses either: nobody could log in. Anything else, from wherever it comes, is named.
 fn weak_account(account: &AccountRecord) -> Option<FipsFinding> {
-    let good = account.password_hash.starts_with("$argon2id$");
+    let good = account.password_hash.is_empty() || account.password_hash.starts_with("$argon2id$");
     (!good).then(|| FipsFinding {
         what: format!("the account {}", account.name),
         svm: None,
@@ -231,7 +281,6 @@ async fn weak_keys(inner: &Inner, svm: &SvmRef, report: &mut FipsReport) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::records::StoredRole;
 
     #[test]
     fn the_mode_tells_connections_once_it_is_turned_on() {
@@ -249,7 +298,7 @@ mod tests {
         assert!(weak_template(&CertificateTemplate { hash_function: "sha1".into(), ..template.clone() }).is_some());
         assert!(weak_template(&CertificateTemplate { key_type: "rsa".into(), key_size: 1024, ..template.clone() }).is_some());
         assert_eq!(weak_template(&CertificateTemplate { key_size: 111, ..template }), None, "bad in any mode");
-        let account = |hash: &str| AccountRecord { name: "a".into(), role: StoredRole::Readonly, password_hash: hash.into() };
+        let account = |hash: &str| AccountRecord::first(hash.into());
         assert!(weak_account(&account("$argon2id$v=19$x")).is_none() && weak_account(&account("$1$md5")).is_some());
     }
 

@@ -13,7 +13,7 @@ use crate::steps::Steps;
 use crate::view::View;
 use crate::{Code, Error, Result};
 use keystead_keyring::Keyring;
-use keystead_store::Store;
+use keystead_store::{Error as StoreError, Store, Txn};
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -31,6 +31,7 @@ pub(crate) struct Inner {
     pub polls: Polls,
     pub events: crate::events::queue::EventQueue,
     pub gate: Gate,
+    pub sessions: crate::sessions::Sessions,
     /// Whether FIPS mode is on.
     pub fips: crate::fips::FipsMode,
     /// Says what FIPS mode would refuse of a key, from its attributes.
@@ -46,13 +47,19 @@ pub(crate) struct Inner {
     /// Slots for reads of keys that are not in memory.
     pub misses: tokio::sync::Semaphore,
     /// Turns for searches through all keys of an SVM.
-    pub scans: tokio::sync::Semaphore,
+    pub scans: Arc<tokio::sync::Semaphore>,
     /// A turn for deriving a key from a passphrase.
     pub passphrases: tokio::sync::Semaphore,
+    /// Where keys of certificates are made.
+    pub forge: crate::forge::Forge,
     /// Says which algorithm a key is for.
     pub algorithm: crate::keys::Describer,
+    /// An SVM was deleted, and may have left records behind.
+    pub left_behind: tokio::sync::Notify,
     /// Tells the program that the password of `admin` is no longer the one of the first start.
     pub admin_password_changed: tokio::sync::Notify,
+    /// Where it is recorded who did what.
+    pub audit: keystead_audit::Audit,
 }
 
 impl Inner {
@@ -60,6 +67,28 @@ impl Inner {
     pub fn settings(&self) -> Settings {
         // The record is written when the cluster is made, and was read at the start: it cannot be missing later but by damage, and then the safe defaults stand.
         self.view.only::<Settings>().map(|stored| stored.record).unwrap_or_default()
+    }
+
+    /// Makes a change, and shows it in the view. `conflict` says what a failed comparison means to the user, by its key.
+    pub async fn commit(&self, txn: Txn, conflict: impl FnOnce(&str) -> Error) -> Result<()> {
+        match self.store.transact(txn).await {
+            Ok(revision) => {
+                self.view.reached(revision).await;
+                Ok(())
+            }
+            Err(StoreError::Conflict { key }) => {
+                self.catch_up().await;
+                Err(conflict(&key))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Waits until the view shows what the store has now. Whoever was refused because of another's change, and looks again, must see that change.
+    pub async fn catch_up(&self) {
+        if let Ok(revision) = self.store.transact(Txn::new()).await {
+            self.view.reached(revision).await;
+        }
     }
 
     /// An SVM by its identifier.

@@ -6,22 +6,31 @@
 //! [`Manager`] is a cheap handle. [`Manager::start`] makes or opens the cluster and starts the background tasks; [`Manager::stop`] ends them.
 
 mod accounts;
+mod approved;
+mod audit;
 mod aws;
 mod aws_kms;
+mod certificate_authority;
+mod certificate_signing;
 pub mod certificates;
 pub mod clients;
 pub mod clock;
 mod cluster;
 mod credentials;
+mod csr;
 mod endpoints;
 mod error;
 pub mod events;
 mod evidence;
 pub mod fips;
+mod forge;
+mod held;
 mod inner;
 mod jobs;
 mod key_managers;
 pub mod keys;
+mod lanes;
+pub mod login_cas;
 mod looks;
 pub mod model;
 pub mod onboard;
@@ -36,19 +45,25 @@ pub mod revocation;
 mod rotation;
 mod seal;
 pub mod security_certificates;
+mod server_certificates;
+pub mod sessions;
 pub mod settings;
 pub mod signing_requests;
+mod standing;
 pub mod steps;
 mod svms;
 mod view;
 pub mod x509;
 
-pub use accounts::{ADMIN, Login};
-pub use cluster::{AWS_KMS_FEATURE_LEVEL, FEATURE_LEVEL, Founding, ONBOARD_FEATURE_LEVEL, ServerIdentity, check as check_settings};
+pub use accounts::{ADMIN, Login, SYSTEM};
+pub use cluster::{AWS_KMS_FEATURE_LEVEL, FEATURE_LEVEL, Founding, ONBOARD_FEATURE_LEVEL, check as check_settings};
 pub use error::{Code, Error, Result};
+pub use jobs::bulk::BulkItem;
 pub use jobs::table::JobAction;
+pub use keystead_store::Revision;
 pub use reachability::EkmipProbe;
 pub use seal::{Seal, SealSource};
+pub use server_certificates::ServerIdentity;
 
 use crate::clock::Clock;
 use crate::events::queue::EventQueue;
@@ -62,6 +77,7 @@ use crate::records::{ClusterRecord, NodeRecord};
 use crate::settings::Settings;
 use crate::steps::Steps;
 use crate::view::View;
+use keystead_audit::Audit;
 use keystead_awskms::Environment;
 use keystead_keyring::Keyring;
 use keystead_store::Store;
@@ -94,6 +110,8 @@ pub struct Options {
     pub settings: Settings,
     /// How many jobs run at a time on this node.
     pub job_concurrency: usize,
+    /// How many jobs may be open, queued and running together.
+    pub max_open_jobs: usize,
     /// Names the terms that keys are found by, from their attributes.
     pub indexer: keys::Indexer,
     /// Says what FIPS mode would refuse of a key, from its attributes.
@@ -102,6 +120,10 @@ pub struct Options {
     pub algorithm: keys::Describer,
     /// Speaks KMIP to the EKMIP servers of the cluster.
     pub ekmip_probe: Arc<dyn EkmipProbe>,
+    /// Where it is recorded who did what.
+    pub audit: Audit,
+    /// How often what was counted is recorded.
+    pub audit_interval: std::time::Duration,
 }
 
 /// What a node says of itself.
@@ -122,6 +144,9 @@ pub struct NodeOptions {
     /// The addresses that it is for.
     pub ekmip_addresses: Vec<std::net::IpAddr>,
 }
+
+/// How long a stop waits for the background tasks at the most: a little longer than for jobs.
+const STOP: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// The key manager of this node. Cheap to clone.
 #[derive(Clone)]
@@ -153,7 +178,7 @@ impl Manager {
             Ok(Founding { settings: options.settings.clone(), admin_password_hash })
         };
         let made = cluster::found(&*options.store, &seal, options.clock.utc(), founding).await.map_err(text)?;
-        cluster::check_seal(&*options.store, &seal, options.clock.utc(), options.adopt_seal.as_deref()).await?;
+        cluster::check_seal(&*options.store, &seal, options.clock.utc(), options.adopt_seal.as_deref(), &*options.steps).await?;
         let view = View::load(Arc::clone(&options.store), options.indexer).await.map_err(text)?;
         let cluster = view.only::<ClusterRecord>().map_err(text)?;
         let stored = view.only::<Settings>().map_err(text)?.record;
@@ -187,10 +212,11 @@ impl Manager {
             steps: options.steps,
             node: NodeRef { uuid: node.uuid, name: options.node.name },
             aws: aws::Aws::new(options.aws),
-            runner: Runner::new(options.job_concurrency),
+            runner: Runner::new(options.job_concurrency, options.max_open_jobs),
             polls: Polls::default(),
             events,
             gate: options.gate,
+            sessions: sessions::Sessions::new(),
             fips: fips::FipsMode::default(),
             fips_check: options.fips_check,
             ekmip_probe: options.ekmip_probe,
@@ -199,10 +225,13 @@ impl Manager {
             amazon_looks: Default::default(),
             check_looks: Default::default(),
             misses: tokio::sync::Semaphore::new(keys::MISSES_AT_A_TIME),
-            scans: tokio::sync::Semaphore::new(keys::SCANS_AT_A_TIME),
+            scans: Arc::new(tokio::sync::Semaphore::new(keys::SCANS_AT_A_TIME)),
             passphrases: tokio::sync::Semaphore::new(1),
+            forge: forge::Forge::new(),
             algorithm: options.algorithm,
+            left_behind: tokio::sync::Notify::new(),
             admin_password_changed: tokio::sync::Notify::new(),
+            audit: options.audit,
         });
         let manager = Self {
             inner: Arc::clone(&inner),
@@ -214,11 +243,14 @@ impl Manager {
         manager.tasks.spawn(Arc::clone(&inner.view).follow(manager.stop.clone()));
         cluster::register(&inner, &node).await.map_err(text)?;
         inner.apply_settings();
+        server_certificates::begin(&inner).await;
         manager.writer.spawn(events::writer::run(Arc::clone(&inner), manager.stop_writer.clone()));
         manager.tasks.spawn(runner::run(Arc::clone(&inner), manager.stop.clone()));
         manager.tasks.spawn(poll::run(Arc::clone(&inner), manager.stop.clone()));
+        manager.tasks.spawn(audit::write_sums(Arc::clone(&inner), options.audit_interval, manager.stop.clone()));
+        manager.tasks.spawn(audit::tell(Arc::clone(&inner), manager.stop.clone()));
         manager.tasks.spawn(clients::watch_expiry(Arc::clone(&inner), manager.stop.clone()));
-        manager.tasks.spawn(cluster::renew_ekmip_certificates(Arc::clone(&inner), manager.stop.clone()));
+        manager.tasks.spawn(server_certificates::renew_ekmip_certificates(Arc::clone(&inner), manager.stop.clone()));
         manager.tasks.spawn(fips::follow(inner, manager.stop.clone()));
         Ok(manager)
     }
@@ -227,13 +259,16 @@ impl Manager {
     pub async fn stop(&self) {
         self.stop.cancel();
         self.tasks.close();
-        self.tasks.wait().await;
+        if tokio::time::timeout(STOP, self.tasks.wait()).await.is_err() {
+            tracing::warn!("the node stops although some of its work has not ended: the store or the network does not answer");
+        }
         self.stop_writer.cancel();
         self.writer.close();
         self.writer.wait().await;
         for owner in self.inner.keyring.svms() {
             self.inner.keyring.forget(owner);
         }
+        self.inner.audit.close().await;
     }
 
     /// This node.
@@ -241,9 +276,19 @@ impl Manager {
         &self.inner.node
     }
 
+    /// Where it is recorded who did what.
+    pub fn audit(&self) -> &Audit {
+        &self.inner.audit
+    }
+
     /// The wall clock of this node.
     pub fn now(&self) -> jiff::Timestamp {
         self.inner.clock.utc()
+    }
+
+    /// Time since some fixed moment of this process, for durations.
+    pub fn monotonic(&self) -> std::time::Duration {
+        self.inner.clock.monotonic()
     }
 
     /// Returns when the password of `admin` has been changed.

@@ -6,6 +6,7 @@
 use jiff::Timestamp;
 use keystead_awskms::ProxyKind;
 use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -30,6 +31,106 @@ pub enum Role {
         /// That SVM.
         svm: Uuid,
     },
+}
+
+/// A role without its SVM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RoleName {
+    /// Everything in the cluster.
+    Admin,
+    /// Reads everything in the cluster.
+    Readonly,
+    /// Everything within the SVM that owns the account.
+    Vsadmin,
+}
+
+impl RoleName {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Admin, Self::Readonly, Self::Vsadmin];
+
+    /// The name, as the API has it.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::Readonly => "readonly",
+            Self::Vsadmin => "vsadmin",
+        }
+    }
+
+    /// The role of a name.
+    pub fn of(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.text() == text)
+    }
+}
+
+impl Role {
+    /// Its name.
+    pub const fn name(self) -> RoleName {
+        match self {
+            Self::Admin => RoleName::Admin,
+            Self::Readonly => RoleName::Readonly,
+            Self::Vsadmin { .. } => RoleName::Vsadmin,
+        }
+    }
+}
+
+/// How an account shows who it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LoginMethod {
+    /// With a TLS client certificate whose common name is the account's name.
+    Certificate,
+    /// With its password.
+    Password,
+}
+
+/// An account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// The name, unique in the cluster without regard to case.
+    pub name: String,
+    /// The SVM that it belongs to; the admin SVM for one of the cluster.
+    pub owner: SvmRef,
+    /// What it may do.
+    pub role: Role,
+    /// How it may log in.
+    pub methods: Vec<LoginMethod>,
+    /// A free text.
+    pub comment: String,
+    /// Whether it may not log in at all.
+    pub locked: bool,
+    /// Whether it has a password.
+    pub has_password: bool,
+}
+
+/// An account to make.
+#[derive(Debug, Default)]
+pub struct NewAccount {
+    /// The name: 3 to 64 characters.
+    pub name: String,
+    /// The password, 8 to 128 characters; needed unless it logs in with certificates alone.
+    pub password: Option<SecretString>,
+    /// The role; by default admin, or vsadmin with an owner.
+    pub role: Option<RoleName>,
+    /// The SVM; the cluster where none is named, or the admin SVM.
+    pub owner: Option<SvmSelector>,
+    /// How it may log in; with its password by default.
+    pub methods: Option<Vec<LoginMethod>>,
+    /// A free text.
+    pub comment: String,
+    /// Whether it may not log in at all.
+    pub locked: bool,
+}
+
+/// A change of an account. `None` leaves as it is.
+#[derive(Debug, Default)]
+#[allow(missing_docs)] // As in `NewAccount`.
+pub struct AccountChange {
+    pub password: Option<SecretString>,
+    pub role: Option<RoleName>,
+    pub methods: Option<Vec<LoginMethod>>,
+    pub comment: Option<String>,
+    pub locked: Option<bool>,
 }
 
 /// How a request names an SVM: at least one of the two.
@@ -262,6 +363,8 @@ impl JobState {
 /// A job as users see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Job {
+    /// The account that has started it; the cluster's own name where nobody has.
+    pub account: String,
     /// The identifier.
     pub uuid: Uuid,
     /// The call that started it, for example `POST /api/security/aws-kms`.

@@ -6,10 +6,11 @@
 //! The onboard key is stored twice: sealed by the seal key, for every start, and sealed by the cluster passphrase, for the day on which the seal key is lost. KEKs come into memory when
 //! they are first needed; nothing outside of this machine is asked for that.
 
+use crate::aws_kms::select_svm;
 use crate::inner::{Inner, may_change};
 use crate::jobs::JobKind;
 use crate::keys::record::destroyed_prefix;
-use crate::model::{Accepted, OnboardKeyManager, Principal};
+use crate::model::{Accepted, OnboardKeyManager, Principal, SvmKind, SvmSelector};
 use crate::records::{
     AwsKmsRecord, Base64, KekRecord, KeyStoreRecord, KeyStoreState, NodeRecord, OnboardKekRecord, OnboardRecord, Record, Recovery, Stored, SvmRecord, kek_key,
     keks_prefix, key, keys_prefix, onboard_kek_key, onboard_keys_prefix, onboard_place,
@@ -78,13 +79,21 @@ impl Manager {
     /// Makes the onboard key manager. The job is done on return.
     ///
     /// # Errors
-    /// 6; 65536404 the length of the passphrase; 1 where there is one; 65536968 where a node could not work with it; 65537906 where the seal key is not to be had.
-    pub async fn create_onboard(&self, who: &Principal, passphrase: SecretString) -> Result<Accepted> {
+    /// 6; 65536916 and those of the SVM, where one is named that is not the admin SVM; 65536920 the length of the passphrase; 65536907 where there is one; 65536968 where a node could not work with it;
+    /// 65537906 where the seal key is not to be had.
+    pub async fn create_onboard(&self, who: &Principal, svm: Option<&SvmSelector>, passphrase: SecretString) -> Result<Accepted> {
         let inner = self.inner();
         may_change(who, None)?;
-        check_length(&passphrase, "onboard.passphrase")?;
+        if let Some(svm) = svm.map(|svm| select_svm(inner, who, svm)).transpose()?
+            && svm.record.kind != SvmKind::Admin
+        {
+            let name = svm.record.name;
+            let why = format!("leave svm out; keys of the SVM {name} go there by themselves, as long as it has no key manager of its own");
+            return Err(Error::with(Code::OnboardForAdminSvm, why).target("svm"));
+        }
+        check_length(&passphrase, Code::OnboardPassphraseLength)?;
         inner.every_node_can_move_keys()?;
-        let exists = || Error::with(Code::Duplicate, "the onboard key manager is enabled already").target("onboard");
+        let exists = || Error::with(Code::OnboardConfigured, "PATCH changes its passphrase").target("onboard");
         if inner.fresh::<OnboardRecord>("").await?.is_some() {
             return Err(exists());
         }
@@ -108,23 +117,30 @@ impl Manager {
     /// Changes the passphrase, or brings the onboard key back with it. The job is done on return.
     ///
     /// # Errors
-    /// 4; 6; 65537541 where nothing is to change; 65536917 without the existing passphrase; 65536404; 65536150; 65536139 where the existing one is wrong; 65537906; 8 where it was changed at
-    /// this moment.
+    /// 4; 6; 65537541 where nothing is to change; 65536917 one of the two passphrases alone; 65537242 and 65537243 what synchronizing needs, and what it does not take; 65536404; 65536139 where the
+    /// existing one is wrong; 65536150; 65537906; 8 where it was changed at this moment.
     pub async fn modify_onboard(&self, who: &Principal, uuid: Uuid, change: OnboardChange) -> Result<Accepted> {
         let inner = self.inner();
         let stored = self.onboard_named(uuid).await?;
         may_change(who, None)?;
-        if change.passphrase.is_none() && !change.synchronize {
-            return Err(Error::new(Code::NoInput));
-        }
-        let existing = change.existing_passphrase.ok_or_else(|| Error::new(Code::PassphraseNeeded).target("onboard.existing_passphrase"))?;
+        let missing = |code| Err(Error::new(code).target("onboard.existing_passphrase"));
+        let existing = match (&change.passphrase, change.existing_passphrase) {
+            (None, None) if !change.synchronize => return Err(Error::new(Code::NoInput)),
+            (Some(_), _) if change.synchronize => return Err(Error::new(Code::SynchronizeTakesNoPassphrase).target("onboard.passphrase")),
+            (_, None) if change.synchronize => return missing(Code::SynchronizeNeedsPassphrase),
+            (_, None) => return missing(Code::PassphraseNeeded),
+            (None, Some(_)) if !change.synchronize => return Err(Error::new(Code::PassphraseNeeded).target("onboard.passphrase")),
+            (_, Some(existing)) => existing,
+        };
         if let Some(new) = &change.passphrase {
-            check_length(new, "onboard.passphrase")?;
-            if new.expose_secret() == existing.expose_secret() {
-                return Err(Error::new(Code::SamePassphrase).target("onboard.passphrase"));
-            }
+            check_length(new, Code::PassphraseLength)?;
         }
+        let is_same = change.passphrase.as_ref().is_some_and(|new| new.expose_secret() == existing.expose_secret());
+        // First whether it is right: clients find out by the two errors which passphrase the cluster has.
         let onboard_key = inner.recover(&stored.record, existing).await?;
+        if is_same {
+            return Err(Error::new(Code::SamePassphrase).target("onboard.passphrase"));
+        }
         inner.seal.prove().await?;
         let mut record = stored.record.clone();
         record.sealed = inner.seal.seal(&onboard_place(uuid), onboard_key.expose());
@@ -146,6 +162,9 @@ impl Manager {
         may_change(who, None)?;
         for store in inner.view.all::<KeyStoreRecord>().into_iter().filter(|store| store.record.onboard || store.record.other == Some(uuid)) {
             inner.release_onboard(&store).await?;
+        }
+        for svm in inner.view.all::<SvmRecord>() {
+            inner.forget_destroyed(svm.record.uuid).await?;
         }
         let txn = Txn::new()
             .when(Compare::Unchanged(stored.key.clone(), stored.revision))
@@ -227,16 +246,20 @@ impl Inner {
     }
 
     fn onboard_kek(&self, svm: Uuid, version: u32) -> Option<Arc<Kek>> {
+        self.hold_unless_refused(self.open_onboard_kek(svm, version)?)
+    }
+
+    /// Opens a version of an SVM's KEK, whether keys under it may be served or not.
+    pub(crate) fn open_onboard_kek(&self, svm: Uuid, version: u32) -> Option<Kek> {
         let record_key = onboard_kek_key(svm, version);
         let record = self.view.get::<OnboardKekRecord>(record_key.strip_prefix(OnboardKekRecord::PREFIX)?).ok().flatten()?.record;
         let onboard_key = self.onboard_key().ok().filter(|onboard_key| onboard_key.version() == record.onboard_version)?;
         let opened = onboard_key.unwrap_key(&kek_place(svm, version), &record.wrapped.0).ok();
         let kek = opened.and_then(|mut bytes| Kek::take(svm, version, &mut bytes)).filter(|kek| is_right(kek, &record.check_value));
-        let Some(kek) = kek else {
+        if kek.is_none() {
             tracing::error!(%svm, version, "the KEK that the onboard key manager keeps does not open; keys under it are not served");
-            return None;
-        };
-        self.hold_unless_refused(kek)
+        }
+        kek
     }
 
     /// A new version of an SVM's KEK, wrapped by the onboard key.
@@ -265,7 +288,8 @@ impl Inner {
         let onboard = self.onboard()?.ok_or_else(|| Error::new(Code::NotConfigured))?;
         // It is not put into memory here: as for all others, that happens where the view shows the record.
         let (_, kek) = self.new_onboard_kek(svm, FIRST_KEK)?;
-        let record = KeyStoreRecord { svm, manager: onboard.record.uuid, onboard: true, state: KeyStoreState::Active, kek_version: FIRST_KEK, other: None };
+        let record =
+            KeyStoreRecord { svm, manager: onboard.record.uuid, onboard: true, state: KeyStoreState::Active, kek_version: FIRST_KEK, other: None, given_up: 0 };
         let store_key = key::<KeyStoreRecord>(svm);
         let txn = Txn::new()
             .when(Compare::Absent(store_key.clone()))
@@ -300,7 +324,9 @@ impl Inner {
         let name = self.svm_ref(svm).name;
         let still = |why: &str| Error::with(Code::KeysStillStored, format!("{why} {name}"));
         if store.record.state != KeyStoreState::Active || !store.record.onboard {
-            return Err(still("keys are being moved; wait for the SVM"));
+            return Err(still(
+                "keys are on their way from one key manager to another; migrate until they are there, or delete the AWS KMS configuration, of the SVM",
+            ));
         }
         if self.configuration_of(svm).is_some() {
             return Err(still("migrate keys to the AWS KMS configuration, or delete it, of the SVM"));
@@ -315,15 +341,11 @@ impl Inner {
             .when(Compare::EmptyPrefix(keys_prefix(svm)))
             .and(self.without_onboard(svm))
             .delete(store.key.clone());
-        match self.store.transact(txn).await {
-            Ok(revision) => {
-                self.view.reached(revision).await;
-                self.keyring.forget(svm);
-                self.forget_destroyed(svm).await
-            }
-            Err(StoreError::Conflict { .. }) => Err(none_left),
-            Err(error) => Err(error.into()),
-        }
+        self.steps.reached("onboard.release.before");
+        self.commit(txn, |_| none_left).await?;
+        self.steps.reached("onboard.release.after");
+        self.keyring.forget(svm);
+        self.forget_destroyed(svm).await
     }
 
     /// Deletes what the onboard key manager holds for an SVM.
@@ -359,17 +381,23 @@ impl Inner {
         unfit.map_or(Ok(()), |why| Err(Error::with(Code::NodesUnhealthy, why)))
     }
 
-    /// What is known of keys that were destroyed goes with the last of what could open them.
-    async fn forget_destroyed(&self, svm: Uuid) -> Result<()> {
+    /// What is known of keys that were destroyed goes with the last of what could open them: where the SVM has no key store. A crash may have come in between, so who deletes looks again.
+    pub(crate) async fn forget_destroyed(&self, svm: Uuid) -> Result<()> {
+        let store_key = key::<KeyStoreRecord>(svm);
         loop {
+            if self.key_store(svm)?.is_some() {
+                return Ok(());
+            }
             let page = self.store.range(Range::prefix(destroyed_prefix(svm), BATCH)).await.map_err(Error::from)?;
             if page.entries.is_empty() {
                 self.view.keys().forget(svm);
                 return Ok(());
             }
-            let txn = page.entries.into_iter().fold(Txn::new(), |txn, entry| txn.delete(entry.key));
-            match self.store.transact(txn).await {
+            let absent = Txn::new().when(Compare::Absent(store_key.clone()));
+            match self.store.transact(page.entries.into_iter().fold(absent, |txn, entry| txn.delete(entry.key))).await {
                 Ok(_) | Err(StoreError::Indeterminate(_)) => {}
+                // It has just begun anew; these go with that.
+                Err(StoreError::Conflict { .. }) => return Ok(()),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -426,10 +454,10 @@ fn is_right(kek: &Kek, check_value: &Base64) -> bool {
     check_value.0.as_slice().try_into().is_ok_and(|stored| kek.check_value() == CheckValue(stored))
 }
 
-fn check_length(passphrase: &SecretString, target: &str) -> Result<()> {
+fn check_length(passphrase: &SecretString, code: Code) -> Result<()> {
     let length = passphrase.expose_secret().len();
     if PASSPHRASE.contains(&length) {
         return Ok(());
     }
-    Err(Error::with(Code::PassphraseLength, format!("it must have {} to {} bytes, and has {length}", PASSPHRASE.start(), PASSPHRASE.end())).target(target))
+    Err(Error::with(code, format!("it must have {} to {} bytes, and has {length}", PASSPHRASE.start(), PASSPHRASE.end())).target("onboard.passphrase"))
 }

@@ -4,9 +4,11 @@
 
 use crate::aws::AwsDetail;
 use crate::evidence::{Failure, Unwrapped};
+use crate::held::{Begun, Held};
 use crate::inner::Inner;
 use crate::records::{AwsKmsRecord, Base64, KekRecord, Record, Stored, StoredSettings, keks_prefix, key};
-use crate::revocation::{Action, Event, Machine, Outcome, Settings, State, Why};
+use crate::revocation::{Action, Event, Machine, Outcome, Settings, State};
+use crate::standing::Standing;
 use keystead_keyring::Kek;
 use keystead_store::{Compare, Revision, Txn};
 use std::collections::{HashMap, HashSet};
@@ -100,50 +102,6 @@ impl Drop for Polling<'_> {
     }
 }
 
-/// A KEK in memory that nobody else relies on yet.
-pub(crate) struct Held<'h> {
-    manager: &'h Inner,
-    kek: Option<Arc<Kek>>,
-}
-
-impl Held<'_> {
-    /// It is stored: it stays.
-    pub fn keep(mut self) {
-        self.kek = None;
-    }
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        if let Some(kek) = self.kek.take() {
-            self.manager.keyring.remove(&kek);
-        }
-    }
-}
-
-/// KEKs in memory that a job has proven for a configuration which holds none in the store yet, and the machine for them. Without [`Begun::keep`] they leave it again, however the job ends.
-pub(crate) struct Begun<'b> {
-    manager: &'b Inner,
-    kek: Option<Arc<Kek>>,
-    _settling: Settling<'b>,
-}
-
-impl Begun<'_> {
-    /// It is stored, and the view shows it.
-    pub fn keep(mut self) {
-        self.kek = None;
-    }
-}
-
-impl Drop for Begun<'_> {
-    fn drop(&mut self) {
-        if let Some(kek) = self.kek.take() {
-            self.manager.polls.forget(kek.svm());
-            self.manager.keyring.remove(&kek);
-        }
-    }
-}
-
 /// What polls can delay each other by: an endpoint that hangs, a proxy that hangs, an account whose rate is used up. Other tenants have another lane.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Lane {
@@ -191,48 +149,6 @@ struct Answer {
     detail: AwsDetail,
     /// What came back.
     keks: Vec<Kek>,
-}
-
-/// Where an SVM stands on this node, for others to read.
-#[derive(Debug, Clone)]
-pub(crate) struct Standing {
-    state: State,
-    deadline: Option<(Duration, Why)>,
-    reason: String,
-}
-
-impl Standing {
-    /// Whether keys are served.
-    pub fn serves(&self) -> bool {
-        self.state.serves()
-    }
-
-    /// Whether the KEK was taken away.
-    pub fn is_blocked(&self) -> bool {
-        self.state == State::Blocked
-    }
-
-    /// Whether all is well.
-    pub fn is_available(&self) -> bool {
-        self.state == State::Available
-    }
-
-    /// State, reason and the time that is left, in words.
-    pub fn describe(&self) -> String {
-        let state = match self.state {
-            State::Unavailable => "unavailable",
-            State::Available => "available",
-            State::Degraded => "degraded",
-            State::Revoking => "revoking",
-            State::Blocked => "blocked",
-        };
-        let left = match self.deadline {
-            None => String::new(),
-            Some((left, Why::Denied)) => format!("; keys are refused in {} s, when the grace is over", left.as_secs()),
-            Some((left, Why::Unverified)) => format!("; keys are refused in {} s, when max_unverified is over", left.as_secs()),
-        };
-        if self.reason.is_empty() { format!("{state}{left}") } else { format!("{state} ({}){left}", self.reason) }
-    }
 }
 
 impl Polls {
@@ -569,6 +485,8 @@ impl Inner {
         let svm = kek.svm();
         let machines = self.polls.lock();
         let serves = match machines.get(&svm) {
+            // A move to AWS KMS was given up before it came to the keys under this one.
+            _ if self.key_store(svm).ok().flatten().is_some_and(|store| store.record.is_onboards_alone(kek.version())) => true,
             Some(watched) => watched.machine.state().serves(),
             None => !self.has_aws_kek(svm),
         };

@@ -24,7 +24,8 @@
 //! All records but those of keys are JSON. A member that a later version adds has a default here, so that older records still read.
 
 use crate::jobs::JobKind;
-use crate::model::{JobState, Role, SvmKind};
+use crate::jobs::bulk::BulkRecord;
+use crate::model::{JobState, LoginMethod, Role, SvmKind};
 use crate::settings::CertificateTemplate;
 use crate::{Code, Error, Result};
 use base64::Engine as _;
@@ -90,6 +91,7 @@ records! {
     OnboardRecord => "/onboard-key-manager";
     OnboardKekRecord => "/onboard-keys/";
     JobRecord => "/jobs/";
+    BulkRecord => "/job-results/";
     ClaimRecord => "/job-claims/";
     EkmipCertificateRecord => "/ekmip/certificates/";
     EkmipClientRecord => "/ekmip/clients/";
@@ -246,6 +248,9 @@ pub struct CertificateRecord {
     /// Its private key, PEM, sealed for [`certificate_key_place`].
     #[serde(default)]
     pub private_key: Option<Base64>,
+    /// The CA of this list that has signed it, where it was made here.
+    #[serde(default)]
+    pub issuer: Option<Uuid>,
 }
 
 /// The place that the private key of a certificate is sealed for.
@@ -285,8 +290,29 @@ pub struct AccountRecord {
     pub name: String,
     /// What it may do.
     pub role: StoredRole,
-    /// The password's argon2id hash, as a PHC string.
+    /// The password's argon2id hash, as a PHC string; empty where it has none.
     pub password_hash: String,
+    /// How it may log in.
+    #[serde(default = "password_alone")]
+    pub methods: Vec<LoginMethod>,
+    /// A free text.
+    #[serde(default)]
+    pub comment: String,
+    /// Whether it may not log in at all.
+    #[serde(default)]
+    pub locked: bool,
+    /// Changes with all that a login stands on. A session holds the one that it began with, and ends with it.
+    #[serde(default)]
+    pub stamp: Uuid,
+}
+
+fn password_alone() -> Vec<LoginMethod> {
+    vec![LoginMethod::Password]
+}
+
+/// The key of an account: names are unique without regard to case.
+pub fn account_key(name: &str) -> String {
+    key::<AccountRecord>(name.to_lowercase())
 }
 
 /// A role as it is stored.
@@ -368,6 +394,9 @@ pub struct KeyStoreRecord {
     /// While keys move: the other key manager. Where they will go (`switching`), or where they come from (`mixed`).
     #[serde(default)]
     pub other: Option<Uuid>,
+    /// Where a move to AWS KMS was given up: the version that AWS wraps; else 0. Older versions never were AWS's to allow, and new ones come after it.
+    #[serde(default)]
+    pub given_up: u32,
 }
 
 impl KeyStoreRecord {
@@ -385,9 +414,25 @@ impl KeyStoreRecord {
         }
     }
 
-    /// The same without a move that has not begun.
+    /// The same without a move: one that has not begun, or one that has ended.
     pub fn without_move(self) -> Self {
-        Self { state: KeyStoreState::Active, other: None, ..self }
+        let given_up = if self.kek_version > self.given_up { 0 } else { self.given_up };
+        Self { state: KeyStoreState::Active, other: None, given_up, ..self }
+    }
+
+    /// The version of the next KEK: one that was never used.
+    pub fn next_version(&self) -> u32 {
+        self.kek_version.max(self.given_up) + 1
+    }
+
+    /// Whether a move to AWS KMS was given up, and what had been moved is still there.
+    pub fn is_given_up(&self) -> bool {
+        self.onboard && self.state == KeyStoreState::Mixed && self.given_up > self.kek_version
+    }
+
+    /// Whether the onboard key manager alone says whether keys under this version are served, although AWS wraps another one: a move to AWS KMS was given up before it came to them.
+    pub fn is_onboards_alone(&self, version: u32) -> bool {
+        self.onboard && version < self.given_up
     }
 }
 
@@ -610,7 +655,13 @@ impl From<&Error> for StoredError {
 
 impl From<&StoredError> for Error {
     fn from(error: &StoredError) -> Self {
-        Self { code: Code::from_number(error.code).unwrap_or(Code::Unexpected), message: error.message.clone(), target: error.target.clone(), detail: None }
+        Self {
+            code: Code::from_number(error.code).unwrap_or(Code::Unexpected),
+            message: error.message.clone(),
+            target: error.target.clone(),
+            detail: None,
+            retry_after: None,
+        }
     }
 }
 
@@ -635,11 +686,25 @@ mod tests {
     #[test]
     fn a_reservation_names_its_configuration_until_it_is_stored() {
         let (own, next) = (Uuid::from_u128(1), Uuid::from_u128(2));
-        let store = |state, other| KeyStoreRecord { svm: Uuid::nil(), manager: own, onboard: true, state, kek_version: 1, other };
+        let store = |state, other| KeyStoreRecord { svm: Uuid::nil(), manager: own, onboard: true, state, kek_version: 1, other, given_up: 0 };
         assert_eq!(store(KeyStoreState::Initializing, None).reserved_for(), Some(own));
         assert_eq!(store(KeyStoreState::Switching, Some(next)).reserved_for(), Some(next));
         assert_eq!(store(KeyStoreState::Mixed, Some(next)).reserved_for(), None);
         assert!(store(KeyStoreState::Switching, Some(next)).is_for(next) && !store(KeyStoreState::Mixed, Some(next)).is_for(next));
         assert_eq!(store(KeyStoreState::Switching, Some(next)).without_move(), store(KeyStoreState::Active, None));
+    }
+
+    #[test]
+    fn what_was_never_moved_to_aws_is_nobody_elses_once_the_move_is_given_up() {
+        let moving =
+            KeyStoreRecord { svm: Uuid::nil(), manager: Uuid::nil(), onboard: false, state: KeyStoreState::Mixed, kek_version: 2, other: None, given_up: 0 };
+        assert!(!moving.is_given_up() && !moving.is_onboards_alone(1));
+        let given_up = KeyStoreRecord { onboard: true, kek_version: 1, given_up: 2, ..moving };
+        assert!(given_up.is_given_up() && given_up.is_onboards_alone(1) && !given_up.is_onboards_alone(2));
+        assert_eq!((given_up.next_version(), given_up.clone().without_move().next_version()), (3, 3));
+        // Keys come back from AWS under a version of their own: that one is AWS's to allow until the last has come.
+        let back = KeyStoreRecord { kek_version: 3, ..given_up };
+        assert!(!back.is_given_up() && back.is_onboards_alone(1) && !back.is_onboards_alone(3));
+        assert_eq!((back.next_version(), back.without_move().given_up), (4, 0));
     }
 }

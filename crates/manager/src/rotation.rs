@@ -5,7 +5,7 @@ use crate::inner::Inner;
 use crate::jobs::{JobKind, StoredChange};
 use crate::model::Principal;
 use crate::model::Role;
-use crate::records::{AwsKmsRecord, JobRecord, KekRecord, KeyStoreRecord, KeyStoreState, Stored};
+use crate::records::{AwsKmsRecord, KekRecord, KeyStoreRecord, KeyStoreState, Stored};
 use jiff::{SignedDuration, Timestamp};
 use keystead_awskms::{Client, KeyDescription};
 use keystead_store::{Compare, Txn};
@@ -66,7 +66,7 @@ impl Inner {
         let uuid = config.record.uuid;
         let store = self.view.get::<KeyStoreRecord>(config.record.svm)?;
         let is_active = store.is_some_and(|store| store.record.state == KeyStoreState::Active);
-        let is_busy = self.view.all::<JobRecord>().iter().any(|job| !job.record.state.is_final() && job.record.kind.config() == Some(uuid));
+        let is_busy = self.view.open_jobs().iter().any(|job| job.record.kind.config() == Some(uuid));
         if !is_active || is_busy || !self.may_wrap_again(config.record.svm, &why.to_string()) {
             return Ok(());
         }
@@ -78,7 +78,7 @@ impl Inner {
             change: Box::new(StoredChange { by_admin: true, ..StoredChange::default() }),
             outdated: Some(kek.record.wrapped_at),
         };
-        let who = Principal { name: "keystead".to_owned(), role: Role::Admin };
+        let who = Principal { name: crate::accounts::SYSTEM.to_owned(), role: Role::Admin };
         let job = self.new_job(&who, format!("Wrapping the KEK of the SVM {} again: {why}", svm.name), kind, Some((svm.uuid, svm.name)));
         // Another node may have noticed it too, and may even be done.
         let txn = Txn::new().when(Compare::Unchanged(kek.key.clone(), kek.revision)).when(Compare::Unchanged(config.key.clone(), config.revision));

@@ -4,29 +4,36 @@
 //! shown beside them, and cannot be deleted.
 
 use crate::aws_kms::select_svm;
+use crate::certificate_signing::{authority, is_own};
 use crate::certificates::{CertificateAuthority, CertificateError, CertificateRequest, Created, create};
 use crate::inner::{Inner, may_change};
 use crate::model::{Principal, SvmKind, SvmRef, SvmSelector};
 use crate::records::{
-    AuthorityRecord, CertificateRecord, EkmipCertificateRecord, EkmipClientCaRecord, NodeRecord, Record, Stored, SvmRecord, certificate_key_place,
-    certificate_name_key, key,
+    AuthorityRecord, CertificateRecord, EkmipCertificateRecord, NodeRecord, Record, Stored, SvmRecord, certificate_key_place, certificate_name_key, key,
 };
-use crate::x509::Facts;
+use crate::x509::{self, Facts};
 use crate::{Code, Error, Manager, Result};
 use keystead_store::{Compare, Error as StoreError, Txn};
-use rcgen::{CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa, SanType};
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject as _;
 use secrecy::{ExposeSecret, SecretString};
-use std::net::IpAddr;
 use uuid::Uuid;
 
-/// How many certificates an SVM, or the cluster, can have.
+/// How many certificates the cluster can have, and how many an SVM.
 const MOST: usize = 1_000;
+const MOST_OF_SVM: usize = 100;
 /// How many certificates may stand between one and its root.
 const MOST_INTERMEDIATES: usize = 8;
-/// URIs that mean something to the cluster itself: nobody else gets a certificate with one.
-const OWN_URIS: &str = "urn:keystead:";
+/// The longest of them, in bytes.
+const MOST_PEM: usize = 32 * 1024;
+/// The most bytes of a record.
+const MOST_BYTES: usize = 64 * 1024;
+/// The longest name, in bytes: it stands in a key of the store.
+const MOST_NAME: usize = 256;
+/// What the names of the cluster's own certificates begin with.
+const OWN_NAMES: &str = "keystead_";
+/// How often a certificate is written anew where others of the same CA come first.
+const ATTEMPTS: usize = 32;
 
 /// A certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,32 +108,30 @@ impl Manager {
         if let Some(uri) = request.uris.iter().find(|uri| is_own(uri)) {
             return Err(Error::with(Code::InvalidValue, format!("{uri} is the cluster's own")).target("subject_alternatives.uri"));
         }
-        let (issuer, ca_record) = match ca {
-            None => (None, None),
+        let name = name.map(checked_name).transpose()?;
+        let ca = match ca {
+            None => None,
             Some(_) if request.kind == "root_ca" => {
                 return Err(Error::with(Code::FieldCombination, "a root_ca is signed by itself").target("keystead.ca"));
             }
-            Some(named) => {
-                let ca = self.ca_named(who, named)?;
-                let stored = inner.view.get::<CertificateRecord>(ca.uuid)?;
-                (Some(authority(inner, &ca, &hash)?), stored)
-            }
+            Some(named) => Some(self.ca_named(who, svm.as_ref().map(|svm| svm.record.uuid), named)?),
         };
+        let issuer = ca.as_ref().map(|ca| authority(inner, ca, &hash)).transpose().map_err(|error| error.target("keystead.ca"))?;
         let (kind, is_ca) = (request.kind.clone(), request.kind == "root_ca");
         let created = made(inner, request, issuer).await?;
-        let uuid = inner.random.uuid();
+        let facts = Facts::of_der(&created.certificate_der).map_err(Error::unexpected)?;
+        let (uuid, certificate) = (inner.random.uuid(), x509::pem_of(&created.certificate_der));
         let record = CertificateRecord {
             uuid,
             svm: svm.as_ref().map(|svm| svm.record.uuid),
-            name: name.unwrap_or_else(|| generated_name(&created.certificate_pem)),
+            name: name.unwrap_or_else(|| generated_name(&facts)),
             kind,
-            certificate: created.certificate_pem,
+            certificate,
             intermediates: Vec::new(),
+            issuer: ca.filter(|ca| ca.own.is_none()).map(|ca| ca.uuid),
             private_key: Some(inner.seal.seal(&certificate_key_place(uuid), created.private_key_pem.expose_secret().as_bytes())),
         };
-        // The CA's record is written again: so it is not deleted at the same moment.
-        let touch = ca_record.map(|ca| Ok::<_, Error>((ca.key.clone(), ca.revision, ca.record.encode()?))).transpose()?;
-        let certificate = self.store_certificate(svm.as_ref(), record, touch).await?;
+        let certificate = self.store_certificate(svm.as_ref(), record).await?;
         Ok(NewCertificate { certificate, private_key: (!is_ca).then_some(created.private_key_pem) })
     }
 
@@ -149,7 +154,8 @@ impl Manager {
             return Err(Error::with(Code::InvalidValue, "it must be one of: client, server, client_ca, server_ca, root_ca").target("type"));
         }
         let wrong = |why: String| Error::with(Code::InvalidValue, why).target("public_certificate");
-        let (der, facts) = Facts::of_pem(&new.certificate).map_err(wrong)?;
+        let name = name.map(checked_name).transpose()?;
+        let (der, facts, certificate) = x509::alone(&new.certificate).map_err(wrong)?;
         if facts.expiry <= inner.clock.utc() {
             return Err(wrong("the certificate has expired".to_owned()));
         }
@@ -160,9 +166,14 @@ impl Manager {
         if new.intermediates.len() > MOST_INTERMEDIATES {
             return Err(Error::with(Code::OutOfBounds, format!("at most {MOST_INTERMEDIATES}")).target("intermediate_certificates"));
         }
+        let mut intermediates = Vec::with_capacity(new.intermediates.len());
         for pem in &new.intermediates {
-            let (_, facts) = Facts::of_pem(pem).map_err(|why| Error::with(Code::InvalidValue, why).target("intermediate_certificates"))?;
+            if pem.len() > MOST_PEM {
+                return Err(Error::with(Code::OutOfBounds, format!("at most {MOST_PEM} bytes each")).target("intermediate_certificates"));
+            }
+            let (_, facts, pem) = x509::alone(pem).map_err(|why| Error::with(Code::InvalidValue, why).target("intermediate_certificates"))?;
             refuse_weak(inner, &facts, "intermediate_certificates")?;
+            intermediates.push(pem);
         }
         let uuid = inner.random.uuid();
         let private_key = match &new.private_key {
@@ -174,20 +185,27 @@ impl Manager {
             None if !is_ca => return Err(Error::with(Code::MissingField, "private_key").target("private_key")),
             None => None,
             Some(pem) => {
-                check_key(pem, der).map_err(|why| Error::with(Code::InvalidValue, why).target("private_key"))?;
+                let wrong_key = |why: String| Error::with(Code::InvalidValue, why).target("private_key");
+                check_key(pem, der).map_err(wrong_key)?;
+                if is_ca {
+                    // It is here to sign: that it can is found out now.
+                    let ca = CertificateAuthority::from_pem(&certificate, pem).map_err(|error| wrong_key(error.to_string()))?;
+                    ca.prove(inner.clock.utc()).map_err(|error| wrong(error.to_string()))?;
+                }
                 Some(inner.seal.seal(&certificate_key_place(uuid), pem.expose_secret().as_bytes()))
             }
         };
         let record = CertificateRecord {
             uuid,
             svm: svm.as_ref().map(|svm| svm.record.uuid),
-            name: name.unwrap_or_else(|| generated_name(&new.certificate)),
+            name: name.unwrap_or_else(|| generated_name(&facts)),
             kind: new.kind,
-            certificate: new.certificate,
-            intermediates: new.intermediates,
+            certificate,
+            intermediates,
             private_key,
+            issuer: None,
         };
-        self.store_certificate(svm.as_ref(), record, None).await
+        self.store_certificate(svm.as_ref(), record).await
     }
 
     /// Deletes a certificate, with its private key.
@@ -202,104 +220,41 @@ impl Manager {
             return Err(Error::with(Code::InUse, format!("it is {what_for}")).target("uuid"));
         }
         let stored = inner.view.get::<CertificateRecord>(uuid)?.ok_or_else(|| Error::new(Code::NotFound).target("uuid"))?;
-        if let Some(user) = self.user_of(&certificate) {
+        if let Some(user) = self.user_of(who, &stored) {
             return Err(Error::with(Code::InUse, user).target("uuid"));
         }
         let txn = Txn::new()
             .when(Compare::Unchanged(stored.key.clone(), stored.revision))
             .delete(stored.key)
             .delete(certificate_name_key(stored.record.svm, &stored.record.name));
-        commit(inner, txn, |_| Error::with(Code::InUse, "the certificate was used or changed at this moment; look again").target("uuid")).await
+        inner.commit(txn, |_| Error::with(Code::InUse, "the certificate was used or changed at this moment; look again").target("uuid")).await
     }
 
-    /// Has a CA sign a request of somebody else's. Subject, names and usages come from the request; it never becomes a CA. Answers the certificate, PEM; it is not kept.
+    /// One certificate.
     ///
     /// # Errors
-    /// 4; 6; 262247 for a request that cannot be used, or a certificate that is no CA with its key here; and the codes of certificates.
-    pub async fn sign_certificate(&self, who: &Principal, ca: Uuid, csr: &str, hash: &str, expiry_time: &str) -> Result<String> {
+    /// 4.
+    pub fn certificate(&self, uuid: Uuid) -> Result<Certificate> {
         let inner = self.inner();
-        let ca = self.certificate(ca)?;
-        may_change(who, ca.svm.as_ref().map(|svm| svm.uuid))?;
-        let wrong = |why: String| Error::with(Code::InvalidValue, why).target("signing_request");
-        let parsed =
-            CertificateSigningRequestParams::from_pem(csr).map_err(|error| wrong(format!("PEM (PKCS#10) with a good signature is needed: {error}")))?;
-        if parsed.params.is_ca != IsCa::NoCa && parsed.params.is_ca != IsCa::ExplicitNoCa {
-            return Err(wrong("it asks for a certificate of a CA".to_owned()));
-        }
-        let mut usages = parsed.params.extended_key_usages.clone();
-        if usages.is_empty() {
-            usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        }
-        if usages.iter().any(|usage| !matches!(usage, ExtendedKeyUsagePurpose::ServerAuth | ExtendedKeyUsagePurpose::ClientAuth)) {
-            return Err(wrong("it asks for other usages than those of TLS servers and clients".to_owned()));
-        }
-        let names = Names::of(&parsed.params.subject_alt_names).map_err(wrong)?;
-        let request = CertificateRequest {
-            hash_function: hash.to_owned(),
-            expiry_time: expiry_time.to_owned(),
-            dns_names: names.dns,
-            ip_addresses: names.addresses,
-            emails: names.emails,
-            uris: names.uris,
-            subject: Some(parsed.params.distinguished_name),
-            usages,
-            csr: Some(csr.to_owned()),
-            ..CertificateRequest::default()
-        };
-        let issuer = authority(inner, &ca, &hash.to_lowercase())?;
-        let created = made(inner, request, Some(issuer)).await.map_err(|error| match error.target.as_deref() {
-            Some("csr") => error.target("signing_request"),
-            _ => error,
-        })?;
-        Ok(created.certificate_pem)
+        let stored = inner.view.get::<CertificateRecord>(uuid)?.and_then(|stored| shown(inner, stored.record));
+        stored.or_else(|| own(inner).into_iter().find(|own| own.uuid == uuid)).ok_or_else(|| Error::new(Code::NotFound).target("uuid"))
     }
 
-    fn certificate(&self, uuid: Uuid) -> Result<Certificate> {
-        self.certificates().into_iter().find(|certificate| certificate.uuid == uuid).ok_or_else(|| Error::new(Code::NotFound).target("uuid"))
-    }
-
-    /// The CA of that identifier or name, if this account may sign with it.
-    fn ca_named(&self, who: &Principal, named: &str) -> Result<Certificate> {
-        let none = || Error::with(Code::NotFound, format!("no root_ca has the identifier or name {named:?} and its private key here")).target("keystead.ca");
-        let mut all = self.certificates().into_iter().filter(|ca| ca.kind == "root_ca" && ca.has_key);
-        let may = |ca: &Certificate| may_change(who, ca.svm.as_ref().map(|svm| svm.uuid)).is_ok();
-        all.find(|ca| (ca.name.eq_ignore_ascii_case(named) || ca.uuid.to_string().eq_ignore_ascii_case(named)) && may(ca)).ok_or_else(none)
-    }
-
-    /// Who would miss this certificate, in words.
-    fn user_of(&self, certificate: &Certificate) -> Option<String> {
-        let svm = certificate.svm.as_ref().map(|svm| svm.uuid);
-        let twin = |other: &Certificate| other.kind == certificate.kind && other.certificate == certificate.certificate;
-        let all = self.certificates();
-        if certificate.kind == "root_ca" && !all.iter().any(|other| other.uuid != certificate.uuid && twin(other)) {
-            let child = all.iter().find(|other| other.uuid != certificate.uuid && !other.facts.is_self_signed() && certificate.facts.issued(&other.facts));
-            if let Some(child) = child {
-                return Some(format!("the certificate {} ({}) is signed by this CA; delete that first", child.name, child.uuid));
-            }
-        }
-        let fingerprint = Facts::of_pem(&certificate.certificate).ok().map(|(der, _)| crate::clients::fingerprint(&der));
-        let speaks = self.inner().view.all::<EkmipClientCaRecord>().into_iter().find(|ca| {
-            let same = Facts::of_pem(&ca.record.certificate).ok().map(|(der, _)| crate::clients::fingerprint(&der)) == fingerprint;
-            certificate.kind == "client_ca" && same && svm.is_none_or(|svm| svm == ca.record.svm)
-        });
-        speaks.map(|ca| {
-            let svm = self.inner().svm_ref(ca.record.svm).name;
-            format!("it speaks for the EKMIP clients of the SVM {svm} (/security/ekmip/client-cas/{}); delete that first", ca.record.uuid)
-        })
-    }
-
-    async fn store_certificate(
-        &self,
-        svm: Option<&Stored<SvmRecord>>,
-        record: CertificateRecord,
-        touch: Option<(String, keystead_store::Revision, Vec<u8>)>,
-    ) -> Result<Certificate> {
+    /// Stores a new certificate, as long as the SVM and the CA that has signed it are there.
+    async fn store_certificate(&self, svm: Option<&Stored<SvmRecord>>, record: CertificateRecord) -> Result<Certificate> {
         let inner = self.inner();
-        let of_owner = inner.view.all::<CertificateRecord>().into_iter().filter(|other| other.record.svm == record.svm).collect::<Vec<_>>();
-        if of_owner.len() >= MOST {
-            return Err(Error::with(Code::LimitReached, format!("the cluster, and each SVM, can have {MOST} certificates")));
+        let value = record.encode()?;
+        if value.len() > MOST_BYTES {
+            return Err(Error::with(Code::OutOfBounds, format!("the certificate, with its key and those between, has more than {MOST_BYTES} bytes"))
+                .target("intermediate_certificates"));
         }
-        if of_owner.iter().any(|other| other.record.kind == record.kind && other.record.certificate.trim() == record.certificate.trim()) {
+        let of_owner: Vec<_> = inner.view.all::<CertificateRecord>().into_iter().filter(|other| other.record.svm == record.svm).collect();
+        let most = if record.svm.is_some() { MOST_OF_SVM } else { MOST };
+        if of_owner.len() >= most {
+            return Err(Error::with(Code::LimitReached, format!("an SVM can have {MOST_OF_SVM} certificates, and the cluster {MOST}")));
+        }
+        let same = |other: &CertificateRecord| other.kind == record.kind && x509::kept(&other.certificate) == record.certificate;
+        if of_owner.iter().any(|other| same(&other.record)) {
             return Err(Error::with(Code::Duplicate, format!("this certificate is there as {}", record.kind)).target("public_certificate"));
         }
         inner.seal.prove().await?;
@@ -308,65 +263,51 @@ impl Manager {
         if let Some(svm) = svm {
             txn = txn.when(Compare::Present(svm.key.clone()));
         }
-        if let Some((ca, revision, bytes)) = touch {
-            txn = txn.when(Compare::Unchanged(ca.clone(), revision)).put(ca, bytes);
-        }
-        let txn = txn.put(key, record.encode()?).put(name_key.clone(), Vec::new());
-        commit(inner, txn, |failed| {
-            if failed == name_key {
-                Error::with(Code::Duplicate, format!("a certificate is named {}", record.name)).target("name")
-            } else {
-                Error::with(Code::InUse, "the SVM or the CA was changed at this moment; look again")
-            }
-        })
-        .await?;
-        shown(inner, record).ok_or_else(|| Error::unexpected("a certificate that was just made cannot be read"))
-    }
-}
-
-/// The names of a request.
-#[derive(Default)]
-struct Names {
-    dns: Vec<String>,
-    emails: Vec<String>,
-    uris: Vec<String>,
-    addresses: Vec<IpAddr>,
-}
-
-impl Names {
-    fn of(names: &[SanType]) -> std::result::Result<Self, String> {
-        let mut all = Self::default();
-        for name in names {
-            match name {
-                SanType::DnsName(name) => all.dns.push(name.to_string()),
-                SanType::Rfc822Name(name) => all.emails.push(name.to_string()),
-                SanType::URI(uri) if is_own(uri.as_ref()) => return Err(format!("{} is the cluster's own", uri.as_str())),
-                SanType::URI(uri) => all.uris.push(uri.to_string()),
-                SanType::IpAddress(address) => all.addresses.push(*address),
-                _ => return Err("it names its owner in a way that is not supported".to_owned()),
+        let txn = txn.put(key, value).put(name_key.clone(), Vec::new());
+        for _ in 0..ATTEMPTS {
+            inner.steps.reached(&format!("certificate.{}.store.before", record.kind));
+            let ca = match record.issuer {
+                Some(ca) => Some(inner.fresh::<CertificateRecord>(ca).await?.ok_or_else(|| Error::with(Code::InUse, "the CA was deleted at this moment"))?),
+                None => None,
+            };
+            // The CA's record is written again: so it is not deleted at the same moment.
+            let (ca_key, txn) = match ca {
+                None => (None, txn.clone()),
+                Some(ca) => {
+                    let touched = txn.clone().when(Compare::Unchanged(ca.key.clone(), ca.revision)).put(ca.key.clone(), ca.record.encode()?);
+                    (Some(ca.key), touched)
+                }
+            };
+            match inner.store.transact(txn).await {
+                Ok(revision) => {
+                    inner.view.reached(revision).await;
+                    return shown(inner, record).ok_or_else(|| Error::unexpected("a certificate that was just made cannot be read"));
+                }
+                // Another certificate of the same CA came first: both may be there.
+                Err(StoreError::Conflict { key }) if Some(&key) == ca_key.as_ref() => {}
+                Err(StoreError::Conflict { key }) if key == name_key => {
+                    return Err(Error::with(Code::Duplicate, format!("a certificate is named {}", record.name)).target("name"));
+                }
+                Err(StoreError::Conflict { .. }) => return Err(Error::with(Code::InUse, "the SVM was deleted at this moment")),
+                Err(error) => return Err(error.into()),
             }
         }
-        Ok(all)
+        Err(Error::with(Code::TooManyRequests, "too many certificates of this CA are made at this moment; come again"))
     }
-}
-
-fn is_own(uri: &str) -> bool {
-    uri.trim_start().get(..OWN_URIS.len()).is_some_and(|start| start.eq_ignore_ascii_case(OWN_URIS))
 }
 
 /// Whose a certificate shall be: an SVM's, or the cluster's.
 fn owner(inner: &Inner, who: &Principal, svm: Option<&SvmSelector>) -> Result<Option<Stored<SvmRecord>>> {
-    let svm = svm.map(|svm| select_svm(inner, svm)).transpose()?.filter(|svm| svm.record.kind == SvmKind::Data);
+    let svm = svm.map(|svm| select_svm(inner, who, svm)).transpose()?.filter(|svm| svm.record.kind == SvmKind::Data);
     may_change(who, svm.as_ref().map(|svm| svm.record.uuid))?;
     Ok(svm)
 }
 
-/// The one way to [`create`]; off the threads that serve requests, since an RSA key takes its time.
-async fn made(inner: &Inner, request: CertificateRequest, issuer: Option<CertificateAuthority>) -> Result<Created> {
+/// The one way to [`create`] for requests, within the limit of the forge.
+pub(crate) async fn made(inner: &Inner, request: CertificateRequest, issuer: Option<CertificateAuthority>) -> Result<Created> {
     let checked = request.check(inner.settings().fips).map_err(|error| refused(&error))?;
     let now = inner.clock.utc();
-    let made = tokio::task::spawn_blocking(move || create(&checked, issuer.as_ref(), now)).await.map_err(Error::unexpected)?;
-    made.map_err(|error| refused(&error))
+    inner.forge.requested(move || create(&checked, issuer.as_ref(), now)).await?.map_err(|error| refused(&error))
 }
 
 /// An error of the function that makes certificates, as an error of the key manager.
@@ -385,24 +326,6 @@ fn refuse_weak(inner: &Inner, facts: &Facts, target: &str) -> Result<()> {
     }
 }
 
-fn authority(inner: &Inner, ca: &Certificate, hash: &str) -> Result<CertificateAuthority> {
-    if ca.own == Some(CLUSTER_CA) {
-        return crate::cluster::authority(inner);
-    }
-    let stored = inner.view.get::<CertificateRecord>(ca.uuid)?;
-    let (Some(stored), "root_ca") = (stored, ca.kind.as_str()) else {
-        return Err(Error::with(Code::InvalidValue, "only a root_ca signs").target("uuid"));
-    };
-    let Some(sealed) = &stored.record.private_key else {
-        return Err(Error::with(Code::InvalidValue, "the private key of this CA is not kept here").target("uuid"));
-    };
-    if ca.facts.expiry <= inner.clock.utc() {
-        return Err(Error::with(Code::InvalidValue, "the CA has expired").target("uuid"));
-    }
-    let key = inner.seal.open_text(&certificate_key_place(ca.uuid), sealed)?;
-    CertificateAuthority::signing_with(&stored.record.certificate, &key, hash).map_err(Error::unexpected)
-}
-
 fn check_key(pem: &SecretString, certificate: rustls_pki_types::CertificateDer<'static>) -> std::result::Result<(), String> {
     let key = PrivateKeyDer::from_pem_slice(pem.expose_secret().as_bytes()).map_err(|_| "a private key in PEM, without a passphrase, is needed".to_owned())?;
     let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).map_err(|_| "this kind or size of private key is not supported".to_owned())?;
@@ -412,9 +335,27 @@ fn check_key(pem: &SecretString, certificate: rustls_pki_types::CertificateDer<'
     }
 }
 
-/// A name for who gives none, as ONTAP makes them: the common name and the serial number.
-fn generated_name(pem: &str) -> String {
-    Facts::of_pem(pem).map(|(_, facts)| format!("{}_{}", facts.common_name, facts.serial_number)).unwrap_or_default()
+/// A name that somebody gives. What an identifier could be, or one of the cluster's own, would make another certificate answer to it.
+fn checked_name(name: String) -> Result<String> {
+    let wrong = |code, why: String| Err(Error::with(code, why).target("name"));
+    if name.to_lowercase().len() > MOST_NAME {
+        return wrong(Code::OutOfBounds, format!("at most {MOST_NAME} bytes"));
+    }
+    if name.to_lowercase().starts_with(OWN_NAMES) {
+        return wrong(Code::InvalidValue, format!("names that begin with {OWN_NAMES} are the cluster's own"));
+    }
+    if name.parse::<Uuid>().is_ok() {
+        return wrong(Code::InvalidValue, "a name must not look like an identifier".to_owned());
+    }
+    Ok(name)
+}
+
+/// A name for who gives none, as ONTAP makes them: the common name and the serial number. Others may have written the certificate, so both are cut, and cleaned.
+fn generated_name(facts: &Facts) -> String {
+    let clean = |text: &str, most: usize| text.chars().map(|next| if next.is_control() { '_' } else { next }).take(most).collect::<String>();
+    let common_name = clean(&facts.common_name, 40);
+    let prefix = if common_name.to_lowercase().starts_with(OWN_NAMES) { "_" } else { "" };
+    format!("{prefix}{common_name}_{}", clean(&facts.serial_number, 64))
 }
 
 /// Those that were made or installed.
@@ -422,26 +363,28 @@ pub(crate) fn stored(inner: &Inner) -> Vec<Certificate> {
     inner.view.all::<CertificateRecord>().into_iter().filter_map(|stored| shown(inner, stored.record)).collect()
 }
 
-fn shown(inner: &Inner, record: CertificateRecord) -> Option<Certificate> {
+/// A record as it is shown: in one form, whatever came with it when it was kept as it came.
+pub(crate) fn shown(inner: &Inner, record: CertificateRecord) -> Option<Certificate> {
     let read = Facts::of_pem(&record.certificate);
-    let (_, facts) = read.inspect_err(|why| tracing::error!(certificate = %record.uuid, why, "a stored certificate cannot be read")).ok()?;
+    let (der, facts) = read.inspect_err(|why| tracing::error!(certificate = %record.uuid, why, "a stored certificate cannot be read")).ok()?;
     Some(Certificate {
         uuid: record.uuid,
         svm: record.svm.map(|svm| inner.svm_ref(svm)),
         name: record.name,
         kind: record.kind,
-        certificate: record.certificate,
-        intermediates: record.intermediates,
+        certificate: x509::pem_of(&der),
+        intermediates: record.intermediates.iter().map(|pem| x509::kept(pem)).collect(),
         facts,
         has_key: record.private_key.is_some(),
         own: None,
     })
 }
 
-const CLUSTER_CA: &str = "the cluster's own CA";
+/// What the cluster's CA is for.
+pub(crate) const CLUSTER_CA: &str = "the cluster's own CA";
 
 /// The cluster's CA, and the certificates that its EKMIP servers show.
-fn own(inner: &Inner) -> Vec<Certificate> {
+pub(crate) fn own(inner: &Inner) -> Vec<Certificate> {
     let shown = |name: String, kind: &str, certificate: String, what_for: &'static str| {
         let (der, facts) = Facts::of_pem(&certificate).ok()?;
         let uuid = uuid_of(&der);
@@ -461,15 +404,4 @@ fn uuid_of(der: &[u8]) -> Uuid {
     let mut bytes = [0; 16];
     bytes.iter_mut().zip(crate::clients::fingerprint(der)).for_each(|(to, from)| *to = from);
     uuid::Builder::from_custom_bytes(bytes).into_uuid()
-}
-
-async fn commit(inner: &Inner, txn: Txn, conflict: impl FnOnce(&str) -> Error) -> Result<()> {
-    match inner.store.transact(txn).await {
-        Ok(revision) => {
-            inner.view.reached(revision).await;
-            Ok(())
-        }
-        Err(StoreError::Conflict { key }) => Err(conflict(&key)),
-        Err(error) => Err(error.into()),
-    }
 }

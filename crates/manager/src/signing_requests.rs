@@ -49,7 +49,7 @@ impl Manager {
             if error.target.as_deref() == Some("key_type") { error.target("algorithm") } else { error }
         };
         let checked = made.check(self.fips()).map_err(renamed)?;
-        tokio::task::spawn_blocking(move || request(&checked)).await.map_err(Error::unexpected)?.map_err(renamed)
+        self.inner().forge.requested(move || request(&checked)).await?.map_err(renamed)
     }
 }
 

@@ -4,10 +4,10 @@
 
 use crate::inner::may_change;
 use crate::jobs::JobKind;
-use crate::model::{Accepted, Principal, Svm, SvmKind};
+use crate::model::{Accepted, Principal, Svm, SvmKind, SvmSelector};
 use crate::records::{
-    CertificateRecord, EkmipClientCaRecord, EkmipClientRecord, JobRecord, KeyStoreRecord, KeyStoreState, Record, Stored, SvmNameRecord, SvmRecord,
-    certificate_name_key, key, onboard_keys_prefix, svm_name_key,
+    AccountRecord, CertificateRecord, EkmipClientCaRecord, EkmipClientRecord, JobRecord, KeyStoreRecord, KeyStoreState, Record, Stored, SvmNameRecord,
+    SvmRecord, certificate_name_key, key, onboard_keys_prefix, svm_name_key,
 };
 use crate::{Code, Error, Manager, Result};
 use keystead_store::{Compare, Txn};
@@ -28,6 +28,14 @@ impl Manager {
     /// 4.
     pub fn svm(&self, uuid: Uuid) -> Result<Svm> {
         Ok(shown(self.inner().svm(uuid)?.record))
+    }
+
+    /// The SVM that somebody names.
+    ///
+    /// # Errors
+    /// 2621462 there is none, or this account does not see it; 2621706 name and uuid are those of two.
+    pub fn svm_named(&self, who: &Principal, selector: &SvmSelector) -> Result<Svm> {
+        Ok(shown(crate::aws_kms::select_svm(self.inner(), who, selector)?.record))
     }
 
     /// Creates an SVM. The job is done on return.
@@ -93,6 +101,7 @@ impl Manager {
             // Without a key, its place at the onboard key manager is worth nothing.
             inner.release_onboard(&store).await.map_err(|error| Error { code: Code::InUse, ..error }.target("uuid"))?;
         }
+        inner.forget_destroyed(uuid).await?;
         let mut txn = Txn::new().when(Compare::Unchanged(svm.key.clone(), svm.revision)).when(Compare::EmptyPrefix(onboard_keys_prefix(uuid)));
         txn = match inner.key_store(uuid)? {
             None => txn.when(Compare::Absent(store_key.clone())),
@@ -101,17 +110,19 @@ impl Manager {
             }
             Some(store) => return Err(has_manager(&svm, &store.record)),
         };
-        // What an SVM leaves behind would speak for nobody; a transaction holds only so much.
+        // What an SVM leaves behind would speak for nobody. A transaction holds only so much; what is left then goes right afterwards.
         let clients = inner.view.all::<EkmipClientRecord>().into_iter().filter(|client| client.record.svm == uuid).map(|client| client.key);
         let cas = inner.view.all::<EkmipClientCaRecord>().into_iter().filter(|ca| ca.record.svm == uuid).map(|ca| ca.key);
         let certificates = inner.view.all::<CertificateRecord>().into_iter().filter(|certificate| certificate.record.svm == Some(uuid));
         let certificates = certificates.flat_map(|certificate| [certificate_name_key(Some(uuid), &certificate.record.name), certificate.key]);
-        for left in certificates.chain(clients).chain(cas).take(100) {
+        // First of all those who could still log in.
+        let accounts = inner.view.all::<AccountRecord>().into_iter().filter(|account| account.record.svm() == Some(uuid)).map(|account| account.key);
+        for left in accounts.chain(certificates).chain(clients).chain(cas).take(100) {
             txn = txn.delete(left);
         }
         let job = self.done(who, format!("DELETE /api/svm/svms/{uuid}"), &svm.record);
         let txn = txn.delete(svm.key.clone()).delete(svm_name_key(&svm.record.name));
-        inner
+        let accepted = inner
             .accept(job, uuid, txn, |failed| {
                 if failed == svm.key {
                     changed()
@@ -119,7 +130,9 @@ impl Manager {
                     Error::with(Code::InUse, "the SVM has just got a key manager, or has keys; look again").target("uuid")
                 }
             })
-            .await
+            .await?;
+        inner.left_behind.notify_one();
+        Ok(accepted)
     }
 
     fn done(&self, who: &Principal, description: String, svm: &SvmRecord) -> JobRecord {

@@ -4,14 +4,17 @@
 //! write is in the view, so that everybody reads their own writes.
 
 use crate::events::record::PREFIXES as EVENTS;
+use crate::jobs::index::JobIndex;
 use crate::keys::Indexer;
 use crate::keys::cache::KeyCache;
 use crate::keys::record::BULK;
-use crate::records::{Record, Stored, key};
+use crate::records::{JobRecord, Record, Stored, key};
 use crate::{Error, Result};
+use jiff::Timestamp;
 use keystead_store::{Entry, Event, EventBatch, Range, Revision, Store};
+use std::any::Any;
 use std::collections::BTreeMap;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -26,12 +29,43 @@ const READ_YOUR_WRITES: Duration = Duration::from_secs(5);
 /// A node's copy of the records; and, where they were needed, of the keys of SVMs.
 pub struct View {
     store: Arc<dyn Store>,
-    records: RwLock<BTreeMap<String, Entry>>,
+    /// One lock for all of it. Nobody calls back while it is held: what looks at two things takes each out in turn.
+    state: RwLock<State>,
     keys: KeyCache,
     /// Up to where the view follows the store.
     revision: watch::Sender<Revision>,
     /// The last revision that changed a record: changes of keys, which may be thousands a second, wake nobody.
     changed: watch::Sender<Revision>,
+}
+
+/// The records, and what is kept of them to be found faster. They change together.
+#[derive(Default)]
+struct State {
+    records: BTreeMap<String, Kept>,
+    jobs: JobIndex,
+}
+
+/// A record as the store has it, and as it was read the first time that somebody wanted it.
+struct Kept {
+    entry: Entry,
+    decoded: OnceLock<Arc<dyn Any + Send + Sync>>,
+}
+
+impl Kept {
+    fn new(entry: Entry) -> Self {
+        Self { entry, decoded: OnceLock::new() }
+    }
+
+    /// The record. What is damaged is read again each time, so that each reader hears of it.
+    fn decode<R: Record>(&self) -> Result<Arc<Stored<R>>> {
+        let known = self.decoded.get().and_then(|known| Arc::downcast::<Stored<R>>(Arc::clone(known)).ok());
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let decoded = Arc::new(Stored::<R>::decode(&self.entry)?);
+        let _ = self.decoded.set(Arc::<Stored<R>>::clone(&decoded));
+        Ok(decoded)
+    }
 }
 
 impl View {
@@ -41,7 +75,7 @@ impl View {
     /// The store cannot be read.
     pub async fn load(store: Arc<dyn Store>, indexer: Indexer) -> Result<Arc<Self>> {
         let channel = || watch::channel(Revision(0)).0;
-        let view = Arc::new(Self { store, records: RwLock::default(), keys: KeyCache::new(indexer), revision: channel(), changed: channel() });
+        let view = Arc::new(Self { store, state: RwLock::default(), keys: KeyCache::new(indexer), revision: channel(), changed: channel() });
         view.reload().await?;
         Ok(view)
     }
@@ -65,7 +99,15 @@ impl View {
     /// # Errors
     /// The record is damaged.
     pub fn get<R: Record>(&self, id: impl std::fmt::Display) -> Result<Option<Stored<R>>> {
-        self.read().get(&key::<R>(id)).map(Stored::decode).transpose()
+        Ok(self.shared(id)?.map(Arc::unwrap_or_clone))
+    }
+
+    /// The same, without a copy.
+    ///
+    /// # Errors
+    /// As [`View::get`].
+    pub fn shared<R: Record>(&self, id: impl std::fmt::Display) -> Result<Option<Arc<Stored<R>>>> {
+        self.read().records.get(&key::<R>(id)).map(Kept::decode).transpose()
     }
 
     /// The record of a kind that has only one.
@@ -83,23 +125,43 @@ impl View {
 
     /// All records of a kind whose key starts with `prefix`.
     pub fn under<R: Record>(&self, prefix: &str) -> Vec<Stored<R>> {
+        self.shared_under(prefix).into_iter().map(Arc::unwrap_or_clone).collect()
+    }
+
+    /// The jobs that have not ended, in the order of acceptance.
+    pub fn open_jobs(&self) -> Vec<Arc<Stored<JobRecord>>> {
+        self.read().jobs.open().map(Arc::clone).collect()
+    }
+
+    /// The keys of jobs that ended at a moment or before it, the oldest first, so many at the most.
+    pub fn jobs_ended_by(&self, moment: Timestamp, most: usize) -> Vec<String> {
+        self.read().jobs.ended_by(moment, most)
+    }
+
+    /// The largest place in the order of acceptance that any job has had.
+    pub fn last_job_order(&self) -> u64 {
+        self.read().jobs.last_order()
+    }
+
+    fn shared_under<R: Record>(&self, prefix: &str) -> Vec<Arc<Stored<R>>> {
         self.read()
+            .records
             .range(prefix.to_owned()..)
             .take_while(|(key, _)| key.starts_with(prefix))
-            .filter_map(|(_, entry)| {
-                Stored::decode(entry).inspect_err(|error| tracing::error!(detail = error.detail.as_deref(), "a record of the store cannot be read")).ok()
+            .filter_map(|(_, kept)| {
+                kept.decode().inspect_err(|error| tracing::error!(detail = error.detail.as_deref(), "a record of the store cannot be read")).ok()
             })
             .collect()
     }
 
     /// Whether there is a record under this key, whether it can be read or not.
     pub fn contains(&self, key: &str) -> bool {
-        self.read().contains_key(key)
+        self.read().records.contains_key(key)
     }
 
     /// Whether any key starts with `prefix`.
     pub fn any_under(&self, prefix: &str) -> bool {
-        self.read().range(prefix.to_owned()..).next().is_some_and(|(key, _)| key.starts_with(prefix))
+        self.read().records.range(prefix.to_owned()..).next().is_some_and(|(key, _)| key.starts_with(prefix))
     }
 
     /// The keys of SVMs.
@@ -153,19 +215,23 @@ impl View {
     /// Pages of different revisions do not fit together by themselves. The watch, which starts at the first page's revision, makes them do so: it brings every
     /// change since, and applying one twice does no harm.
     async fn reload(&self) -> Result<()> {
-        let mut fresh = BTreeMap::new();
+        let mut fresh = State::default();
         let mut range = Range::prefix("/", PAGE);
         let mut revision = None;
         loop {
             let page = self.store.range(range.clone()).await?;
             revision.get_or_insert(page.revision);
             range.after = page.entries.last().map(|entry| past_bulk(&entry.key));
-            fresh.extend(page.entries.into_iter().filter(|entry| is_kept(&entry.key)).map(|entry| (entry.key.clone(), entry)));
+            fresh.records.extend(page.entries.into_iter().filter(|entry| is_kept(&entry.key)).map(|entry| (entry.key.clone(), Kept::new(entry))));
             if !page.more {
                 break;
             }
         }
-        *self.write() = fresh;
+        let of_jobs = fresh.records.range(JobRecord::PREFIX.to_owned()..).take_while(|(key, _)| JobIndex::is_job(key));
+        of_jobs.filter_map(|(_, kept)| kept.decode().ok()).for_each(|job| fresh.jobs.put(job));
+        // What was there may be large: it is given back when nobody waits for the lock.
+        let before = std::mem::replace(&mut *self.write(), fresh);
+        drop(before);
         // The changes between what was followed and what was read now are unknown: keys are loaded anew when they are needed.
         self.keys.clear();
         self.changed.send_replace(revision.unwrap_or_default());
@@ -183,31 +249,40 @@ impl View {
             self.revision.send_replace(batch.revision);
             return;
         }
-        let mut records = self.write();
+        let mut state = self.write();
+        let State { records, jobs } = &mut *state;
         for event in batch.events {
             match event {
                 Event::Put(entry) if is_kept(&entry.key) => {
-                    records.insert(entry.key.clone(), entry);
+                    let kept = Kept::new(entry);
+                    if JobIndex::is_job(&kept.entry.key) {
+                        match kept.decode() {
+                            Ok(job) => jobs.put(job),
+                            Err(_) => jobs.delete(&kept.entry.key),
+                        }
+                    }
+                    records.insert(kept.entry.key.clone(), kept);
                 }
                 Event::Put(_) => {}
                 Event::Delete { key } => {
+                    jobs.delete(&key);
                     records.remove(&key);
                 }
             }
         }
-        drop(records);
+        drop(state);
         // In this order: who has waited for a revision finds that the change was signalled.
         self.changed.send_replace(batch.revision);
         self.revision.send_replace(batch.revision);
     }
 
-    // A panic while the lock is held cannot leave the map half changed, so a poisoned lock is as good as any.
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<String, Entry>> {
-        self.records.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    // A panic while the lock is held cannot leave the state half changed, so a poisoned lock is as good as any.
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    fn write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<String, Entry>> {
-        self.records.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 

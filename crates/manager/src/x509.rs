@@ -1,10 +1,14 @@
 //! What a certificate says, read for people and for rules.
 
+use crate::approved;
 use crate::certificates::CertificateError;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use std::net::IpAddr;
+use x509_parser::error::X509Error;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 use x509_parser::public_key::PublicKey;
@@ -40,9 +44,52 @@ pub struct Facts {
     pub subject_key_identifier: Option<String>,
     /// The identifier of its issuer's key.
     pub authority_key_identifier: Option<String>,
+    /// What FIPS mode has against it.
+    weakness: Option<CertificateError>,
     /// Subject and issuer as they stand there.
     subject: Vec<u8>,
     issuer: Vec<u8>,
+}
+
+/// Reads a text that holds one certificate in PEM and nothing else that looks like PEM: a private key that comes along must not be kept with what everybody may see. Answers it in the one form in
+/// which certificates are kept, without the text around it.
+///
+/// # Errors
+/// A text for the user.
+pub fn alone(text: &str) -> Result<(CertificateDer<'static>, Facts, String), String> {
+    if text.matches("-----BEGIN ").count() > 1 {
+        return Err("one certificate in PEM is needed, and nothing beside it".to_owned());
+    }
+    let (der, facts) = Facts::of_pem(text)?;
+    let pem = pem_of(&der);
+    Ok((der, facts, pem))
+}
+
+/// The one form of a certificate that was kept, perhaps as it came; empty where it cannot be read.
+pub fn kept(pem: &str) -> String {
+    CertificateDer::from_pem_slice(pem.as_bytes()).map(|der| pem_of(&der)).unwrap_or_default()
+}
+
+/// A certificate as PEM (RFC 7468).
+pub fn pem_of(der: &[u8]) -> String {
+    let base64 = BASE64.encode(der);
+    let mut pem = "-----BEGIN CERTIFICATE-----\n".to_owned();
+    let mut rest = base64.as_str();
+    while !rest.is_empty() {
+        let (line, after) = rest.split_at(rest.len().min(64));
+        pem.push_str(line);
+        pem.push('\n');
+        rest = after;
+    }
+    pem.push_str("-----END CERTIFICATE-----\n");
+    pem
+}
+
+/// Whether the key of `issuer` has signed a certificate. A signature of a kind that cannot be checked here may be its.
+pub fn may_be_signed_by(certificate: &[u8], issuer: &[u8]) -> bool {
+    let (Ok((_, certificate)), Ok((_, issuer))) = (X509Certificate::from_der(certificate), X509Certificate::from_der(issuer)) else { return false };
+    let unchecked = matches!(issuer.public_key().parsed(), Ok(PublicKey::RSA(rsa)) if approved::rsa_bits(rsa.modulus) < 2048);
+    unchecked || matches!(certificate.verify_signature(Some(issuer.public_key())), Ok(()) | Err(X509Error::SignatureUnsupportedAlgorithm))
 }
 
 impl Facts {
@@ -74,18 +121,20 @@ impl Facts {
         };
         let key = parsed.public_key();
         let (key_type, key_size) = match key.parsed() {
-            Ok(PublicKey::RSA(rsa)) => ("rsa".to_owned(), rsa.key_size()),
-            Ok(PublicKey::EC(point)) => ("ec".to_owned(), point.key_size()),
-            Ok(other) => (key.algorithm.algorithm.to_id_string(), other.key_size()),
+            Ok(PublicKey::RSA(rsa)) => ("rsa".to_owned(), approved::rsa_bits(rsa.modulus)),
+            Ok(PublicKey::EC(point)) => ("ec".to_owned(), u32::try_from(point.key_size()).unwrap_or_default()),
+            Ok(other) => (key.algorithm.algorithm.to_id_string(), u32::try_from(other.key_size()).unwrap_or_default()),
             Err(_) => (key.algorithm.algorithm.to_id_string(), 0),
         };
+        let hash_function = hash(&parsed.signature_algorithm.algorithm.to_id_string());
         let mut facts = Self {
             common_name: name(parsed.subject()),
             ca: name(parsed.issuer()),
             serial_number: parsed.raw_serial().iter().skip_while(|byte| **byte == 0).map(|byte| format!("{byte:02X}")).collect(),
             key_type,
-            key_size: u32::try_from(key_size).unwrap_or(u32::MAX),
-            hash_function: hash(&parsed.signature_algorithm.algorithm.to_id_string()),
+            key_size,
+            weakness: approved::weakness(&parsed, &hash_function),
+            hash_function,
             expiry,
             is_ca: parsed.is_ca(),
             dns: Vec::new(),
@@ -111,7 +160,12 @@ impl Facts {
     /// Whether the other certificate names this one as its issuer.
     pub fn issued(&self, other: &Self) -> bool {
         let ids = (&self.subject_key_identifier, &other.authority_key_identifier);
-        self.is_ca && self.subject == other.issuer && !matches!(ids, (Some(own), Some(named)) if own != named)
+        self.is_ca && self.names_issuer_of(other) && !matches!(ids, (Some(own), Some(named)) if own != named)
+    }
+
+    /// Whether the name of this one is that of the other's issuer, byte for byte.
+    pub fn names_issuer_of(&self, other: &Self) -> bool {
+        self.subject == other.issuer
     }
 
     /// Whether it is its own issuer.
@@ -121,11 +175,7 @@ impl Facts {
 
     /// What FIPS mode has against it.
     pub fn weakness(&self) -> Option<CertificateError> {
-        match (self.key_type.as_str(), self.hash_function.as_str()) {
-            ("rsa", _) if self.key_size < 2048 => Some(CertificateError::FipsKeySize(self.key_size)),
-            (_, "md5" | "sha1") => Some(CertificateError::FipsHash(self.hash_function.clone())),
-            _ => None,
-        }
+        self.weakness.clone()
     }
 
     fn add(&mut self, name: &GeneralName<'_>) {
@@ -192,11 +242,17 @@ mod tests {
     }
 
     #[test]
-    fn small_keys_and_old_hashes_are_weak() {
-        let (_, mut facts) = Facts::of_pem(CertificateAuthority::generate("a", Timestamp::now()).unwrap().certificate_pem()).unwrap();
-        (facts.key_type, facts.key_size) = ("rsa".into(), 1024);
-        assert_eq!(facts.weakness().map(|weak| weak.code()), Some(3_735_664));
-        (facts.key_size, facts.hash_function) = (2048, hash("1.2.840.113549.1.1.5"));
-        assert_eq!(facts.weakness().map(|weak| weak.code()), Some(3_735_665));
+    fn a_certificate_stands_alone_and_is_kept_in_one_form() {
+        let now = Timestamp::now();
+        let (ca, other) = (CertificateAuthority::generate("the CA", now).unwrap(), CertificateAuthority::generate("the CA", now).unwrap());
+        let pem = ca.certificate_pem();
+        let (der, _, kept) = alone(&format!("text\n{}\nmore", pem.replace('\n', "\r\n"))).unwrap();
+        assert_eq!((kept.trim(), alone(&kept).unwrap().0), (pem.replace('\r', "").trim(), der.clone()));
+        let key = secrecy::ExposeSecret::expose_secret(ca.private_key_pem()).to_owned();
+        for beside in [key, pem.to_owned(), "-----BEGIN X KEY-----\nAAAA\n-----END X KEY-----\n".to_owned()] {
+            assert!(alone(&format!("{pem}{beside}")).is_err() && alone(&format!("{beside}{pem}")).is_err());
+        }
+        let (other_der, _) = Facts::of_pem(other.certificate_pem()).unwrap();
+        assert!(may_be_signed_by(&der, &der) && !may_be_signed_by(&der, &other_der));
     }
 }

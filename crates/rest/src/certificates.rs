@@ -1,17 +1,19 @@
 //! `/security/certificates`: certificates that are made here, signed here, or installed (ONTAP's resource).
 
-use crate::field::{ANY, Field, Kind, Patch, Post, Rule, Show};
-use crate::jobs::time;
-use crate::request::{Answer, Request, links, svm};
-use crate::resource::{Resource, Values, put};
-use crate::select::Selection;
+use crate::collection::One;
+use crate::collection::cell::Cell;
+use crate::field::{ANY, As, Field, Kind, Patch, Post, Rule, Show, Spec};
+use crate::request::{Answer, Request, svm_path};
+use crate::resource::{Link, Resource, put};
+use crate::values::Values;
 use http::{StatusCode, header};
 use keystead_manager::certificates::CertificateRequest;
 use keystead_manager::model::{Role, SvmSelector};
 use keystead_manager::security_certificates::{Certificate, InstalledCertificate};
 use keystead_manager::{Code, Error, Result};
 use secrecy::{ExposeSecret as _, SecretString};
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Value as Json, json};
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 const PATH: &str = "/api/security/certificates";
@@ -25,96 +27,118 @@ const DEFAULT_EXPIRY: &str = "P365DT";
 /// PEM has line breaks.
 const PEM: Rule = Rule { text: "PEM", holds: |text| text.contains("-----BEGIN ") };
 
-const fn shown(path: &'static str, show: Show, doc: &'static str) -> Field {
-    Field { path, kind: Kind::Shown, post: Post::Ignored, patch: Patch::No, show, doc }
+type Get = for<'a> fn(&'a Certificate) -> Cell<'a>;
+
+const fn shown(path: &'static str, of: As, show: Show, get: Get, doc: &'static str) -> Field<Certificate> {
+    Field::shown(path, of, show, get, doc)
 }
 
-const fn given(path: &'static str, kind: Kind, post: Post, show: Show, doc: &'static str) -> Field {
-    Field { path, kind, post, patch: Patch::No, show, doc }
+const fn given(path: &'static str, kind: Kind, show: Show, get: Get, doc: &'static str) -> Field<Certificate> {
+    Field::given(Spec { path, kind, post: Post::Optional, patch: Patch::No, show, doc }, get)
+}
+
+const fn hidden<T>(path: &'static str, kind: Kind, post: Post, doc: &'static str) -> Field<T> {
+    Field::hidden(path, kind, post, Patch::No, doc)
 }
 
 /// The `security_certificate` object.
-pub const CERTIFICATE: Resource = Resource {
+pub const CERTIFICATE: Resource<Certificate> = Resource {
+    name: "security_certificate",
     path: PATH,
     fields: &[
-        shown("uuid", Show::Key, "The identifier."),
-        given("name", Kind::Text(1, 256, ANY), Post::Optional, Show::Key, "Unique in the SVM; made from common name and serial number by default."),
-        given("svm.uuid", Kind::Uuid, Post::Optional, Show::Key, "The SVM; none for a certificate of the cluster."),
-        given("svm.name", Kind::Text(1, 256, ANY), Post::Optional, Show::Key, "Its name."),
-        given("scope", Kind::Word(&["svm", "cluster"]), Post::Optional, Show::Standard, "svm or cluster."),
+        shown("uuid", As::Uuid, Show::Key, |c| Cell::Uuid(c.uuid), "The identifier."),
+        given("name", Kind::Text(1, 256, ANY), Show::Key, |c| Cell::text(&c.name), "Unique in the SVM; made from common name and serial number by default."),
         given(
-            "type",
-            Kind::Text(1, 64, ANY),
-            Post::Required,
-            Show::Standard,
-            "client, server, client_ca, server_ca or root_ca; client_ca and server_ca are only installed.",
+            "svm.uuid",
+            Kind::Uuid,
+            Show::Key,
+            |c| c.svm.as_ref().map_or(Cell::Null, |svm| Cell::Uuid(svm.uuid)),
+            "The SVM; none for a certificate of the cluster.",
         ),
-        given("common_name", Kind::Text(1, 64, ANY), Post::Optional, Show::Standard, "The subject's common name; required to make a certificate."),
-        given("serial_number", Kind::Text(1, 128, ANY), Post::Optional, Show::Standard, "Hexadecimal; made by the cluster."),
-        given("subtype", Kind::Text(1, 64, ANY), Post::Optional, Show::Never, "No certificate with a subtype can be made."),
-        shown("ca", Show::Standard, "The issuer's common name."),
-        given("algorithm", Kind::Text(1, 16, ANY), Post::Optional, Show::Standard, "rsa (the default) or ec."),
+        given("svm.name", Kind::Text(1, 256, ANY), Show::Key, |c| Cell::maybe(c.svm.as_ref().map(|svm| &svm.name)), "Its name."),
+        given("scope", Kind::Word(&["svm", "cluster"]), Show::Standard, |c| Cell::text(if c.svm.is_some() { "svm" } else { "cluster" }), "svm or cluster."),
+        Field::given(
+            Spec {
+                path: "type",
+                kind: Kind::Text(1, 64, ANY),
+                post: Post::Required,
+                patch: Patch::No,
+                show: Show::Standard,
+                doc: "client, server, client_ca, server_ca or root_ca; client_ca and server_ca are only installed.",
+            },
+            |c| Cell::text(&c.kind),
+        ),
+        given(
+            "common_name",
+            Kind::Text(1, 64, ANY),
+            Show::Standard,
+            |c| Cell::text(&c.facts.common_name),
+            "The subject's common name; required to make a certificate.",
+        ),
+        given("serial_number", Kind::Text(1, 128, ANY), Show::Standard, |c| Cell::text(&c.facts.serial_number), "Hexadecimal; made by the cluster."),
+        hidden("subtype", Kind::Text(1, 64, ANY), Post::Optional, "No certificate with a subtype can be made."),
+        shown("ca", As::Text, Show::Standard, |c| Cell::text(&c.facts.ca), "The issuer's common name."),
+        given("algorithm", Kind::Text(1, 16, ANY), Show::Standard, |c| Cell::text(&c.facts.key_type), "rsa (the default) or ec."),
         given(
             "key_size",
             Kind::Integer(1, 100_000),
-            Post::Optional,
             Show::Standard,
+            |c| Cell::number(c.facts.key_size),
             "Bits: RSA 2048 (the default), 3072 or 4096; EC 256 (the default) or 384.",
         ),
-        given("hash_function", Kind::Text(1, 32, ANY), Post::Optional, Show::Standard, "sha256 (the default), sha384 or sha512."),
+        given("hash_function", Kind::Text(1, 32, ANY), Show::Standard, |c| Cell::text(&c.facts.hash_function), "sha256 (the default), sha384 or sha512."),
         given(
             "expiry_time",
-            Kind::Text(2, 64, ANY),
-            Post::Optional,
+            Kind::Lifetime(64),
             Show::Standard,
+            |c| Cell::time(c.facts.expiry),
             "How long it is valid (`P365DT`, the default), or its end; shown as the date of its end.",
         ),
-        given("public_certificate", Kind::Text(1, MAX_PEM, PEM), Post::Optional, Show::Standard, "PEM; given: it is installed, not made."),
-        given("intermediate_certificates", Kind::Texts, Post::Optional, Show::Standard, "PEM, those between it and its root."),
-        given("private_key", Kind::Secret(MAX_PEM), Post::Optional, Show::Never, "PEM; shown once, where it is made here and return_records=true."),
-        given("subject_alternatives.dns", Kind::Texts, Post::Optional, Show::Standard, "DNS names."),
-        given("subject_alternatives.email", Kind::Texts, Post::Optional, Show::Standard, "Mail addresses."),
-        given("subject_alternatives.ip", Kind::Texts, Post::Optional, Show::Standard, "Addresses."),
-        given("subject_alternatives.uri", Kind::Texts, Post::Optional, Show::Standard, "URIs."),
-        shown("subject_key_identifier", Show::Standard, "The identifier of its key."),
-        shown("authority_key_identifier", Show::Standard, "The identifier of its issuer's key."),
-        given(
-            "keystead.ca",
-            Kind::Text(1, 256, ANY),
-            Post::Optional,
-            Show::Never,
-            "The root_ca that signs it, by uuid or name; by default it is signed by itself.",
+        given("public_certificate", Kind::Text(1, MAX_PEM, PEM), Show::Standard, |c| Cell::text(&c.certificate), "PEM; given: it is installed, not made."),
+        given("intermediate_certificates", Kind::Texts, Show::Standard, |c| Cell::texts(&c.intermediates), "PEM, those between it and its root."),
+        hidden("private_key", Kind::Secret(MAX_PEM), Post::Optional, "PEM; shown once, where it is made here and return_records=true."),
+        given("subject_alternatives.dns", Kind::Texts, Show::Standard, |c| Cell::texts(&c.facts.dns), "DNS names."),
+        given("subject_alternatives.email", Kind::Texts, Show::Standard, |c| Cell::texts(&c.facts.emails), "Mail addresses."),
+        given("subject_alternatives.ip", Kind::Texts, Show::Standard, addresses, "Addresses."),
+        given("subject_alternatives.uri", Kind::Texts, Show::Standard, |c| Cell::texts(&c.facts.uris), "URIs."),
+        shown("subject_key_identifier", As::Text, Show::Standard, |c| Cell::maybe(c.facts.subject_key_identifier.as_ref()), "The identifier of its key."),
+        shown(
+            "authority_key_identifier",
+            As::Text,
+            Show::Standard,
+            |c| Cell::maybe(c.facts.authority_key_identifier.as_ref()),
+            "The identifier of its issuer's key.",
         ),
+        hidden("keystead.ca", Kind::Text(1, 256, ANY), Post::Optional, "The root_ca that signs it, by uuid or name; by default it is signed by itself."),
     ],
+    order: &[("uuid", false)],
+    links: &[Link { at: "", href: |c| Some(format!("{PATH}/{}", c.uuid)) }, Link { at: "svm", href: |c| c.svm.as_ref().map(|svm| svm_path(svm.uuid)) }],
 };
 
 /// The body of `sign`.
-const SIGN: Resource = Resource {
+pub const SIGN: Resource<()> = Resource {
+    name: "security_certificate_sign",
     path: PATH,
     fields: &[
-        given("signing_request", Kind::Text(1, MAX_PEM, PEM), Post::Required, Show::Never, "PEM (PKCS#10)."),
-        given("hash_function", Kind::Text(1, 32, ANY), Post::Optional, Show::Never, "sha256 (the default), sha384 or sha512."),
-        given("expiry_time", Kind::Text(2, 64, ANY), Post::Optional, Show::Never, "How long it is valid; `P365DT` by default."),
-        shown("public_certificate", Show::Standard, "The certificate, PEM."),
+        hidden("signing_request", Kind::Text(1, MAX_PEM, PEM), Post::Required, "PEM (PKCS#10)."),
+        hidden("hash_function", Kind::Text(1, 32, ANY), Post::Optional, "sha256 (the default), sha384 or sha512."),
+        hidden("expiry_time", Kind::Text(2, 64, ANY), Post::Optional, "How long it is valid; `P365DT` by default."),
+        Field::shown("public_certificate", As::Text, Show::Standard, |()| Cell::Null, "The certificate, PEM."),
     ],
+    order: &[],
+    links: &[],
 };
 
 pub async fn list(request: Request) -> Result<Answer> {
-    let selection = Selection::parse(&CERTIFICATE, request.query.get("fields"), false)?;
-    let records = request.manager.certificates().iter().filter(|certificate| sees(&request, certificate)).map(record).collect();
-    let with_links = request.links();
-    request.collection(&CERTIFICATE, records, |record| Json::Object(project(&selection, record, with_links)))
+    request.list(&CERTIFICATE, request.manager.certificates().into_iter().filter(|certificate| sees(&request, certificate)))
 }
 
 pub async fn show(request: Request) -> Result<Answer> {
-    let selection = Selection::parse(&CERTIFICATE, request.query.get("fields"), true)?;
-    let certificate = visible(&request)?;
-    Ok(Answer::ok(Json::Object(project(&selection, &record(&certificate), request.links()))))
+    request.one(&CERTIFICATE, &visible(&request)?)
 }
 
 pub async fn create(request: Request) -> Result<Answer> {
-    request.query.check_change(&CERTIFICATE, &[])?;
-    let mut values = CERTIFICATE.read_post(request.object()?)?;
+    let mut values = request.read_post(&CERTIFICATE)?;
     let mut ignored = std::mem::take(&mut values.ignored);
     let svm = owner(&request, &mut values)?;
     let (name, kind) = (values.text("name"), values.text("type").unwrap_or_default());
@@ -144,23 +168,19 @@ pub async fn create(request: Request) -> Result<Answer> {
         }
     };
     let href = format!("{PATH}/{}", certificate.uuid);
-    let body = if request.query.flag("return_records", false)? { created(&certificate, private_key.as_ref(), &href) } else { json!({}) };
+    let body = if request.query.flag("return_records", false)? { created(&certificate, private_key.as_ref()) } else { json!({}) };
     Ok(Answer::new(StatusCode::CREATED, body).header(header::LOCATION, &href).warn_of(&ignored))
 }
 
 pub async fn delete(request: Request) -> Result<Answer> {
-    request.query.check_change(&CERTIFICATE, &[])?;
-    if let Some(name) = request.object()?.keys().next() {
-        return Err(Error::with(Code::BodyNotAllowed, name).target(name.as_str()));
-    }
+    request.no_body(&CERTIFICATE)?;
     let certificate = visible(&request)?;
     request.manager.delete_certificate(&request.who, certificate.uuid).await?;
     Ok(Answer::ok(json!({})))
 }
 
 pub async fn sign(request: Request) -> Result<Answer> {
-    request.query.check_change(&SIGN, &[])?;
-    let mut values = SIGN.read_post(request.object()?)?;
+    let mut values = request.read_post(&SIGN)?;
     let ignored = std::mem::take(&mut values.ignored);
     let ca = visible(&request)?;
     let hash = values.text("hash_function").unwrap_or_else(|| DEFAULT_HASH.to_owned());
@@ -214,86 +234,42 @@ fn renamed(error: Error) -> Error {
 
 /// Whose the certificate shall be. Without a word of it: an SVM administrator's own SVM's, else the cluster's.
 fn owner(request: &Request, values: &mut Values) -> Result<Option<SvmSelector>> {
-    let (uuid, name, scope) = (values.uuid("svm.uuid"), values.text("svm.name"), values.text("scope"));
-    let (header_uuid, header_name) = request.tunnel()?;
+    let svm = request.selector(values.uuid("svm.uuid"), values.text("svm.name"), "svm")?;
     let own = match request.who.role {
         Role::Vsadmin { svm } => Some(svm),
         Role::Admin | Role::Readonly => None,
     };
-    let (uuid, name) = (uuid.or(header_uuid), name.or(header_name));
-    match (uuid.is_none() && name.is_none(), scope.as_deref()) {
-        (true, Some("svm")) if own.is_none() => Err(Error::with(Code::MissingField, "svm.uuid or svm.name").target("svm.name")),
-        (true, Some("cluster")) => Ok(None),
-        (true, _) => Ok(own.map(|svm| SvmSelector { uuid: Some(svm), name: None })),
-        (false, Some("cluster")) => Err(Error::with(Code::FieldCombination, "a certificate of the cluster has no SVM").target("scope")),
-        (false, _) => Ok(Some(SvmSelector { uuid, name })),
+    match (svm, values.text("scope").as_deref()) {
+        (None, Some("svm")) if own.is_none() => Err(Error::with(Code::MissingField, "svm.uuid or svm.name").target("svm.name")),
+        (None, Some("cluster")) => Ok(None),
+        (None, _) => Ok(own.map(|svm| SvmSelector { uuid: Some(svm), name: None })),
+        (Some(_), Some("cluster")) => Err(Error::with(Code::FieldCombination, "a certificate of the cluster has no SVM").target("scope")),
+        (svm, _) => Ok(svm),
     }
 }
 
 fn sees(request: &Request, certificate: &Certificate) -> bool {
     match &certificate.svm {
         Some(svm) => request.sees(svm.uuid),
-        None => !matches!(request.who.role, Role::Vsadmin { .. }),
+        None => request.sees_cluster(),
     }
 }
 
 fn visible(request: &Request) -> Result<Certificate> {
     let uuid = request.uuid()?;
-    let found = request.manager.certificates().into_iter().find(|certificate| certificate.uuid == uuid && sees(request, certificate));
-    found.ok_or_else(|| Error::new(Code::NotFound).target("uuid"))
+    request.manager.certificate(uuid).ok().filter(|certificate| sees(request, certificate)).ok_or_else(|| Error::new(Code::NotFound).target("uuid"))
 }
 
-fn created(certificate: &Certificate, private_key: Option<&SecretString>, href: &str) -> Json {
-    let mut record = record(certificate);
+/// The whole record, also where plain JSON is accepted: the key is shown this once.
+fn created(certificate: &Certificate, private_key: Option<&SecretString>) -> Json {
+    let mut record = One::whole(&CERTIFICATE).record(certificate);
     if let Some(key) = private_key {
         put(&mut record, "private_key", json!(key.expose_secret()));
     }
-    put(&mut record, "_links", links(href));
     json!({ "num_records": 1, "records": [record] })
 }
 
-fn record(certificate: &Certificate) -> Map<String, Json> {
-    let facts = &certificate.facts;
-    let mut record = Map::new();
-    put(&mut record, "uuid", json!(certificate.uuid));
-    put(&mut record, "name", json!(certificate.name));
-    if let Some(owner) = &certificate.svm {
-        put(&mut record, "svm", svm(owner, false));
-    }
-    put(&mut record, "scope", json!(if certificate.svm.is_some() { "svm" } else { "cluster" }));
-    put(&mut record, "type", json!(certificate.kind));
-    put(&mut record, "common_name", json!(facts.common_name));
-    put(&mut record, "serial_number", json!(facts.serial_number));
-    put(&mut record, "ca", json!(facts.ca));
-    put(&mut record, "algorithm", json!(facts.key_type));
-    put(&mut record, "key_size", json!(facts.key_size));
-    put(&mut record, "hash_function", json!(facts.hash_function));
-    put(&mut record, "expiry_time", json!(time(facts.expiry)));
-    put(&mut record, "public_certificate", json!(certificate.certificate));
-    let addresses: Vec<String> = facts.addresses.iter().map(IpAddr::to_string).collect();
-    let lists = [
-        ("intermediate_certificates", &certificate.intermediates),
-        ("subject_alternatives.dns", &facts.dns),
-        ("subject_alternatives.email", &facts.emails),
-        ("subject_alternatives.ip", &addresses),
-        ("subject_alternatives.uri", &facts.uris),
-    ];
-    for (path, list) in lists.into_iter().filter(|(_, list)| !list.is_empty()) {
-        put(&mut record, path, json!(list));
-    }
-    for (path, id) in [("subject_key_identifier", &facts.subject_key_identifier), ("authority_key_identifier", &facts.authority_key_identifier)] {
-        if let Some(id) = id {
-            put(&mut record, path, json!(id));
-        }
-    }
-    record
-}
-
-fn project(selection: &Selection, record: &Map<String, Json>, with_links: bool) -> Map<String, Json> {
-    let mut shown = selection.project(record);
-    if with_links {
-        let uuid = record.get("uuid").and_then(Json::as_str).unwrap_or_default();
-        put(&mut shown, "_links", links(&format!("{PATH}/{uuid}")));
-    }
-    shown
+fn addresses(certificate: &Certificate) -> Cell<'_> {
+    let texts: Vec<String> = certificate.facts.addresses.iter().map(IpAddr::to_string).collect();
+    if texts.is_empty() { Cell::Null } else { Cell::Texts(Cow::Owned(texts)) }
 }

@@ -1,101 +1,85 @@
 //! `/cluster` and `/cluster/nodes`: what clients read first.
 
-use crate::field::{Field, Kind, Patch, Post, Show};
-use crate::jobs::time;
-use crate::request::{Answer, Request, links};
-use crate::resource::{Resource, put};
-use crate::select::Selection;
-use keystead_manager::model::Node;
+use crate::collection::cell::Cell;
+use crate::field::{As, Field, Show};
+use crate::request::{Answer, Request};
+use crate::resource::{Link, Resource};
+use jiff::Timestamp;
+use keystead_manager::model::{Cluster, Node};
 use keystead_manager::{Code, Error, Result};
-use serde_json::{Map, Value as Json, json};
 
 /// The API version that clients go by: the release that the contract was taken from.
 const ONTAP_VERSION: (u32, u32, u32) = (9, 16, 1);
+const CLUSTER_PATH: &str = "/api/cluster";
 const NODES: &str = "/api/cluster/nodes";
 
-const fn shown(path: &'static str, show: Show, doc: &'static str) -> Field {
-    Field { path, kind: Kind::Shown, post: Post::Unknown, patch: Patch::No, show, doc }
-}
-
 /// The `cluster` object, as far as Keystead serves it.
-const CLUSTER: Resource = Resource {
-    path: "/api/cluster",
+pub const CLUSTER: Resource<Cluster> = Resource {
+    name: "cluster",
+    path: CLUSTER_PATH,
     fields: &[
-        shown("name", Show::Standard, "The cluster's name."),
-        shown("uuid", Show::Standard, "The identifier."),
-        shown("version.full", Show::Standard, "Keystead's version, and that of the API."),
-        shown("version.generation", Show::Standard, "Of the API."),
-        shown("version.major", Show::Standard, "Of the API."),
-        shown("version.minor", Show::Standard, "Of the API."),
+        Field::shown("name", As::Text, Show::Standard, |cluster| Cell::text(&cluster.name), "The cluster's name."),
+        Field::shown("uuid", As::Uuid, Show::Standard, |cluster| Cell::Uuid(cluster.uuid), "The identifier."),
+        Field::shown("version.full", As::Text, Show::Standard, |_| full(env!("CARGO_PKG_VERSION")), "Keystead's version, and that of the API."),
+        Field::shown("version.generation", As::Integer, Show::Standard, |_| Cell::number(ONTAP_VERSION.0), "Of the API."),
+        Field::shown("version.major", As::Integer, Show::Standard, |_| Cell::number(ONTAP_VERSION.1), "Of the API."),
+        Field::shown("version.minor", As::Integer, Show::Standard, |_| Cell::number(ONTAP_VERSION.2), "Of the API."),
     ],
+    order: &[],
+    links: &[Link { at: "", href: |_| Some(CLUSTER_PATH.to_owned()) }],
 };
 
+/// A node, and when it is looked at.
+pub struct NodeRecord {
+    node: Node,
+    now: Timestamp,
+}
+
 /// The `node` object, as far as Keystead serves it.
-const NODE: Resource = Resource {
+pub const NODE: Resource<NodeRecord> = Resource {
+    name: "node",
     path: NODES,
     fields: &[
-        shown("uuid", Show::Key, "The identifier."),
-        shown("name", Show::Key, "The name."),
-        shown("state", Show::Standard, "Always up: a node that is down is not registered."),
-        shown("version.full", Show::Standard, "Keystead's version, and that of the API."),
-        shown("version.generation", Show::Standard, "Of the API."),
-        shown("version.major", Show::Standard, "Of the API."),
-        shown("version.minor", Show::Standard, "Of the API."),
-        shown("uptime", Show::Standard, "Seconds since the process started."),
-        shown("date", Show::Standard, "The node's clock."),
+        Field::shown("uuid", As::Uuid, Show::Key, |r| Cell::Uuid(r.node.uuid), "The identifier."),
+        Field::shown("name", As::Text, Show::Key, |r| Cell::text(&r.node.name), "The name."),
+        Field::shown("state", As::Word(&["up", "down"]), Show::Standard, |_| Cell::text("up"), "Always up: a node that is down is not registered."),
+        Field::shown("version.full", As::Text, Show::Standard, |r| full(&r.node.version), "Keystead's version, and that of the API."),
+        Field::shown("version.generation", As::Integer, Show::Standard, |_| Cell::number(ONTAP_VERSION.0), "Of the API."),
+        Field::shown("version.major", As::Integer, Show::Standard, |_| Cell::number(ONTAP_VERSION.1), "Of the API."),
+        Field::shown("version.minor", As::Integer, Show::Standard, |_| Cell::number(ONTAP_VERSION.2), "Of the API."),
+        Field::moving(
+            "uptime",
+            As::Integer,
+            Show::Standard,
+            |r| Cell::Integer(r.now.duration_since(r.node.started).as_secs().max(0)),
+            "Seconds since the process started.",
+        ),
+        Field::moving("date", As::Time, Show::Standard, |r| Cell::time(r.now), "The node's clock."),
     ],
+    order: &[("uuid", false)],
+    links: &[Link { at: "", href: |r| Some(format!("{NODES}/{}", r.node.uuid)) }],
 };
 
 pub async fn show(request: Request) -> Result<Answer> {
-    let selection = Selection::parse(&CLUSTER, request.query.get("fields"), true)?;
-    let cluster = request.manager.cluster()?;
-    let mut record = Map::new();
-    put(&mut record, "name", json!(cluster.name));
-    put(&mut record, "uuid", json!(cluster.uuid));
-    put(&mut record, "version", version(env!("CARGO_PKG_VERSION")));
-    let mut shown = selection.project(&record);
-    if request.links() {
-        put(&mut shown, "_links", links("/api/cluster"));
-    }
-    Ok(Answer::ok(Json::Object(shown)))
+    request.one(&CLUSTER, &request.manager.cluster()?)
 }
 
 pub async fn nodes(request: Request) -> Result<Answer> {
-    let selection = Selection::parse(&NODE, request.query.get("fields"), false)?;
-    let records = request.manager.nodes().iter().map(|node| record(&request, node)).collect();
-    let with_links = request.links();
-    request.collection(&NODE, records, |record| Json::Object(project(&selection, record, with_links)))
+    request.list(&NODE, records(&request))
 }
 
 pub async fn node(request: Request) -> Result<Answer> {
-    let selection = Selection::parse(&NODE, request.query.get("fields"), true)?;
     let uuid = request.uuid()?;
-    let node = request.manager.nodes().into_iter().find(|node| node.uuid == uuid).ok_or_else(|| Error::new(Code::NotFound).target("uuid"))?;
-    Ok(Answer::ok(Json::Object(project(&selection, &record(&request, &node), request.links()))))
+    let found = records(&request).find(|record| record.node.uuid == uuid);
+    request.one(&NODE, &found.ok_or_else(|| Error::new(Code::NotFound).target("uuid"))?)
 }
 
-fn record(request: &Request, node: &Node) -> Map<String, Json> {
+fn records(request: &Request) -> impl Iterator<Item = NodeRecord> {
     let now = request.manager.now();
-    let mut record = Map::new();
-    put(&mut record, "uuid", json!(node.uuid));
-    put(&mut record, "name", json!(node.name));
-    put(&mut record, "state", json!("up"));
-    put(&mut record, "version", version(&node.version));
-    put(&mut record, "uptime", json!(now.duration_since(node.started).as_secs().max(0)));
-    put(&mut record, "date", json!(time(now)));
-    record
+    request.manager.nodes().into_iter().map(move |node| NodeRecord { node, now })
 }
 
-fn project(selection: &Selection, record: &Map<String, Json>, with_links: bool) -> Map<String, Json> {
-    let mut shown = selection.project(record);
-    if with_links {
-        let uuid = record.get("uuid").and_then(Json::as_str).unwrap_or_default();
-        put(&mut shown, "_links", links(&format!("{NODES}/{uuid}")));
-    }
-    shown
-}
-
-fn version(own: &str) -> Json {
+fn full(own: &str) -> Cell<'static> {
     let (generation, major, minor) = ONTAP_VERSION;
-    json!({ "full": format!("Keystead Release {own} (ONTAP REST API {generation}.{major}.{minor})"), "generation": generation, "major": major, "minor": minor })
+    Cell::made(format!("Keystead Release {own} (ONTAP REST API {generation}.{major}.{minor})"))
 }

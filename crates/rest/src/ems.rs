@@ -1,66 +1,96 @@
 //! `/support/ems`: events, and the catalogue of their messages.
 
-use crate::field::{Field, Kind, Patch, Post, Show};
-use crate::jobs::time;
-use crate::request::{Answer, Request, links, svm};
-use crate::resource::{Resource, get, put};
-use crate::select::Selection;
+use crate::collection::cell::Cell;
+use crate::field::{As, Field, Show};
+use crate::request::{Answer, Request, svm_path};
+use crate::resource::{Link, Resource};
 use http::header;
 use keystead_manager::events::{Event, MESSAGES, Message};
-use keystead_manager::model::Role;
 use keystead_manager::{Code, Error, Result};
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Value as Json, json};
 
 const EVENTS_PATH: &str = "/api/support/ems/events";
 const MESSAGES_PATH: &str = "/api/support/ems/messages";
 /// The process that has raised an event.
 const SOURCE: &str = "keystead";
-
-const fn shown(path: &'static str, show: Show, doc: &'static str) -> Field {
-    Field { path, kind: Kind::Shown, post: Post::Unknown, patch: Patch::No, show, doc }
-}
+const SEVERITIES: As = As::Word(&["emergency", "alert", "error", "notice", "informational", "debug"]);
 
 /// An event.
-pub const EVENT: Resource = Resource {
+pub const EVENT: Resource<Event> = Resource {
+    name: "ems_event",
     path: EVENTS_PATH,
     fields: &[
-        shown("node.name", Show::Key, "Where it happened."),
-        shown("node.uuid", Show::Key, "The node's identifier."),
-        shown("index", Show::Key, "Its number on that node."),
-        shown("time", Show::Key, "When."),
-        shown("message.name", Show::Key, "The name of the message."),
-        shown("message.severity", Show::Key, "emergency, alert, error, notice, informational or debug."),
-        shown("log_message", Show::Key, "The whole in words."),
-        shown("parameters", Show::Standard, "Names and values: SVM, reason, and what AWS said."),
-        shown("source", Show::Standard, "The process that has raised it."),
-        shown("svm.uuid", Show::Standard, "Keystead's own: the SVM that it is about."),
-        shown("svm.name", Show::Standard, "Keystead's own: the name that the SVM had."),
+        Field::shown("node.name", As::Text, Show::Key, |event| Cell::text(&event.node.name), "Where it happened."),
+        Field::shown("node.uuid", As::Uuid, Show::Key, |event| Cell::Uuid(event.node.uuid), "The node's identifier."),
+        Field::shown("index", As::Integer, Show::Key, |event| Cell::number(event.index), "Its number on that node."),
+        Field::shown("time", As::Time, Show::Key, |event| Cell::time(event.time), "When."),
+        Field::shown("message.name", As::Text, Show::Key, |event| Cell::text(&event.message), "The name of the message."),
+        Field::shown(
+            "message.severity",
+            SEVERITIES,
+            Show::Key,
+            |event| Cell::text(event.severity.text()),
+            "emergency, alert, error, notice, informational or debug.",
+        ),
+        Field::shown("log_message", As::Text, Show::Key, |event| Cell::text(&event.log_message), "The whole in words."),
+        Field::shown(
+            "parameters",
+            As::Objects(&[("name", As::Text), ("value", As::Text)]),
+            Show::Standard,
+            parameters,
+            "Names and values: SVM, reason, and what AWS said.",
+        ),
+        Field::shown("source", As::Text, Show::Standard, |_| Cell::text(SOURCE), "The process that has raised it."),
+        Field::shown(
+            "svm.uuid",
+            As::Uuid,
+            Show::Standard,
+            |event| event.svm.as_ref().map_or(Cell::Null, |svm| Cell::Uuid(svm.uuid)),
+            "Keystead's own: the SVM that it is about.",
+        ),
+        Field::shown(
+            "svm.name",
+            As::Text,
+            Show::Standard,
+            |event| Cell::maybe(event.svm.as_ref().map(|svm| &svm.name)),
+            "Keystead's own: the name that the SVM had.",
+        ),
+    ],
+    // The newest first.
+    order: &[("time", true), ("node.uuid", false), ("index", true)],
+    links: &[
+        Link { at: "", href: |event| Some(event_path(event)) },
+        Link { at: "node", href: |event| Some(format!("/api/cluster/nodes/{}", event.node.uuid)) },
+        Link { at: "message", href: |event| Some(message_path(&event.message)) },
+        Link { at: "svm", href: |event| event.svm.as_ref().map(|svm| svm_path(svm.uuid)) },
     ],
 };
 
 /// A message of the catalogue.
-pub const MESSAGE: Resource = Resource {
+pub const MESSAGE: Resource<&'static Message> = Resource {
+    name: "ems_message",
     path: MESSAGES_PATH,
     fields: &[
-        shown("name", Show::Key, "The name."),
-        shown("severity", Show::Standard, "emergency, alert, error, notice, informational or debug."),
-        shown("description", Show::Standard, "When it is raised, and what it means."),
-        shown("corrective_action", Show::Standard, "What to do."),
-        shown("deprecated", Show::Standard, "Always false."),
+        Field::shown("name", As::Text, Show::Key, |message| Cell::text(message.name), "The name."),
+        Field::shown(
+            "severity",
+            SEVERITIES,
+            Show::Standard,
+            |message| Cell::text(message.severity.text()),
+            "emergency, alert, error, notice, informational or debug.",
+        ),
+        Field::shown("description", As::Text, Show::Standard, |message| Cell::text(message.description), "When it is raised, and what it means."),
+        Field::shown("corrective_action", As::Text, Show::Standard, |message| Cell::text(message.corrective_action), "What to do."),
+        Field::shown("deprecated", As::Bool, Show::Standard, |_| Cell::Bool(false), "Always false."),
     ],
+    order: &[("name", false)],
+    links: &[Link { at: "", href: |message| Some(message_path(message.name)) }],
 };
 
 /// The events, the newest first.
 pub async fn events(request: Request) -> Result<Answer> {
-    let selection = Selection::parse(&EVENT, request.query.get("fields"), false)?;
-    let own = match request.who.role {
-        Role::Vsadmin { svm } => Some(svm),
-        Role::Admin | Role::Readonly => None,
-    };
-    let events = request.manager.events(own).await;
-    let records = events.events.iter().map(event_record).collect();
-    let with_links = request.links();
-    let answer = request.collection(&EVENT, records, |record| Json::Object(project_event(&selection, record, with_links)))?;
+    let events = request.manager.events(request.only()).await;
+    let answer = request.list(&EVENT, events.events)?;
     if events.complete {
         return Ok(answer);
     }
@@ -69,81 +99,28 @@ pub async fn events(request: Request) -> Result<Answer> {
 
 /// One event.
 pub async fn event(request: Request) -> Result<Answer> {
-    let selection = Selection::parse(&EVENT, request.query.get("fields"), true)?;
     let missing = || Error::new(Code::NotFound).target("index");
     let [node, index] = request.segments.as_slice() else { return Err(missing()) };
     let event = request.manager.event(node, index.parse().map_err(|_| missing())?).await?;
-    let visible = match (&event.svm, request.who.role) {
-        (Some(about), _) => request.sees(about.uuid),
-        (None, role) => !matches!(role, Role::Vsadmin { .. }),
-    };
-    if !visible {
-        return Err(missing());
-    }
-    Ok(Answer::ok(Json::Object(project_event(&selection, &event_record(&event), request.links()))))
+    let visible = event.svm.as_ref().map_or_else(|| request.sees_cluster(), |about| request.sees(about.uuid));
+    if visible { request.one(&EVENT, &event) } else { Err(missing()) }
 }
 
 /// The catalogue.
 pub async fn messages(request: Request) -> Result<Answer> {
-    let selection = Selection::parse(&MESSAGE, request.query.get("fields"), false)?;
-    let records = MESSAGES.iter().map(|message| message_record(message)).collect();
-    let with_links = request.links();
-    request.collection(&MESSAGE, records, |record| {
-        let mut shown = selection.project(record);
-        if let (true, Some(name)) = (with_links, record.get("name").and_then(Json::as_str)) {
-            put(&mut shown, "_links", message_link(name));
-        }
-        Json::Object(shown)
-    })
+    request.list(&MESSAGE, MESSAGES.iter().copied())
 }
 
-fn event_record(event: &Event) -> Map<String, Json> {
-    let mut record = Map::new();
-    // No field of the resource: the position of a page, in the order in which events are listed.
-    let age = u64::MAX - u64::try_from(event.time.as_nanosecond()).unwrap_or_default();
-    put(&mut record, "uuid", json!(format!("{age:020}{}{:020}", event.node.uuid.simple(), u64::MAX - event.index)));
-    put(&mut record, "node", json!({ "name": event.node.name, "uuid": event.node.uuid }));
-    put(&mut record, "index", json!(event.index));
-    put(&mut record, "time", json!(time(event.time)));
-    put(&mut record, "message", json!({ "name": event.message, "severity": event.severity.text() }));
-    put(&mut record, "log_message", json!(event.log_message));
+fn parameters(event: &Event) -> Cell<'_> {
     let parameters: Vec<Json> = event.parameters.iter().map(|(name, value)| json!({ "name": name, "value": value })).collect();
-    put(&mut record, "parameters", json!(parameters));
-    put(&mut record, "source", json!(SOURCE));
-    if let Some(about) = &event.svm {
-        put(&mut record, "svm", svm(about, false));
-    }
-    record
+    Cell::Json(json!(parameters))
 }
 
-fn project_event(selection: &Selection, record: &Map<String, Json>, with_links: bool) -> Map<String, Json> {
-    let mut shown = selection.project(record);
-    if with_links {
-        let text = |path| get(record, path).and_then(Json::as_str).unwrap_or_default();
-        let index = record.get("index").and_then(Json::as_u64).unwrap_or_default();
-        let node = percent_encoding::utf8_percent_encode(text("node.name"), percent_encoding::NON_ALPHANUMERIC);
-        put(&mut shown, "node._links", links(&format!("/api/cluster/nodes/{}", text("node.uuid"))));
-        put(&mut shown, "message._links", message_link(text("message.name")));
-        put(&mut shown, "_links", links(&format!("{EVENTS_PATH}/{node}/{index}")));
-        if shown.contains_key("svm") {
-            put(&mut shown, "svm._links", links(&format!("/api/svm/svms/{}", text("svm.uuid"))));
-        }
-    }
-    shown
+fn event_path(event: &Event) -> String {
+    let node = percent_encoding::utf8_percent_encode(&event.node.name, percent_encoding::NON_ALPHANUMERIC);
+    format!("{EVENTS_PATH}/{node}/{}", event.index)
 }
 
-fn message_record(message: &Message) -> Map<String, Json> {
-    let mut record = Map::new();
-    // The position of a page.
-    put(&mut record, "uuid", json!(message.name));
-    put(&mut record, "name", json!(message.name));
-    put(&mut record, "severity", json!(message.severity.text()));
-    put(&mut record, "description", json!(message.description));
-    put(&mut record, "corrective_action", json!(message.corrective_action));
-    put(&mut record, "deprecated", json!(false));
-    record
-}
-
-fn message_link(name: &str) -> Json {
-    links(&format!("{MESSAGES_PATH}?name={name}"))
+fn message_path(name: &str) -> String {
+    format!("{MESSAGES_PATH}?name={name}")
 }

@@ -2,17 +2,20 @@
 
 use http::StatusCode;
 use keystead_manager::{Code, Error};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// The HTTP status of a code (`contract/rest.md`, sections 2 and 3).
 pub fn status(code: Code) -> StatusCode {
     match code {
-        Code::Duplicate | Code::InUse | Code::KeysStillStored | Code::AlreadyConfigured | Code::KeysOnAdminSvm => StatusCode::CONFLICT,
+        Code::Duplicate | Code::InUse | Code::LastAdmin | Code::KeysStillStored | Code::AlreadyConfigured | Code::KeysOnAdminSvm | Code::OnboardConfigured => {
+            StatusCode::CONFLICT
+        }
         Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         Code::NotFound | Code::NotConfigured | Code::KeyManagerNotFound => StatusCode::NOT_FOUND,
         Code::PermissionDenied => StatusCode::FORBIDDEN,
         Code::LimitReached | Code::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
         Code::NotLoggedIn => StatusCode::UNAUTHORIZED,
+        Code::AuditUnwritable => StatusCode::SERVICE_UNAVAILABLE,
         Code::Unexpected
         | Code::OutOfQuorum
         | Code::NoClusterAddress
@@ -28,13 +31,19 @@ pub fn status(code: Code) -> StatusCode {
 
 /// The body of an error.
 pub fn body(error: &Error) -> Value {
-    let mut inner = json!({ "message": error.message, "code": error.code.to_string() });
+    json!({ "error": inner(error) })
+}
+
+/// What a body says of an error, within `error`.
+pub fn inner(error: &Error) -> Map<String, Value> {
+    let mut inner = Map::new();
+    inner.insert("message".to_owned(), json!(error.message));
+    inner.insert("code".to_owned(), json!(error.code.to_string()));
     // A member or parameter whose name is empty has no name to show.
-    let target = error.target.as_ref().filter(|target| !target.is_empty());
-    if let (Some(target), Some(object)) = (target, inner.as_object_mut()) {
-        object.insert("target".to_owned(), json!(target));
+    if let Some(target) = error.target.as_ref().filter(|target| !target.is_empty()) {
+        inner.insert("target".to_owned(), json!(target));
     }
-    json!({ "error": inner })
+    inner
 }
 
 #[cfg(test)]

@@ -1,5 +1,9 @@
-//! A resource's fields, declared once: type, bounds, who may set them, how they are shown. Reading, errors and output follow from the declaration.
+//! A resource's fields, declared once: type, bounds, who may set them, how they are shown. Reading, errors, filters, output and the OpenAPI document follow from the declaration.
 
+use crate::body::Unknown;
+use crate::collection::cell::Cell;
+use crate::resource::Resource;
+use crate::values::Values;
 use jiff::SignedDuration;
 use keystead_manager::{Code, Error, Result};
 use secrecy::SecretString;
@@ -7,9 +11,18 @@ use serde_json::Value as Json;
 use std::time::Duration;
 use uuid::Uuid;
 
-/// One field.
+/// One field of a record of type `T`.
 #[derive(Debug)]
-pub struct Field {
+pub struct Field<T: 'static> {
+    /// What is the same for whatever has fields: also for a body alone.
+    pub spec: Spec,
+    /// Its value in a record. Never called for what is never shown.
+    pub get: for<'a> fn(&'a T) -> Cell<'a>,
+}
+
+/// The declaration of a field.
+#[derive(Debug)]
+pub struct Spec {
     /// The dotted path.
     pub path: &'static str,
     /// Type and bounds.
@@ -24,11 +37,78 @@ pub struct Field {
     pub doc: &'static str,
 }
 
+/// What a field holds, for those who filter, sort and describe it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum As {
+    /// Text.
+    Text,
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// A whole number.
+    Integer,
+    /// A boolean.
+    Bool,
+    /// A UUID.
+    Uuid,
+    /// A moment, ISO 8601 with an offset.
+    Time,
+    /// A duration as text (`60m`).
+    Duration,
+    /// A list of texts.
+    Texts,
+    /// A list of objects with these members, by dotted path.
+    Objects(&'static [(&'static str, As)]),
+    /// An object that is declared no further.
+    Object,
+}
+
+impl<T> Field<T> {
+    /// A field that is only ever shown. A POST reads past it, since clients send back what they were shown.
+    pub const fn shown(path: &'static str, of: As, show: Show, get: for<'a> fn(&'a T) -> Cell<'a>, doc: &'static str) -> Self {
+        Self { spec: Spec { path, kind: Kind::Shown(of), post: Post::Ignored, patch: Patch::No, show, doc }, get }
+    }
+
+    /// The same of what is another value each time that one looks.
+    pub const fn moving(path: &'static str, of: As, show: Show, get: for<'a> fn(&'a T) -> Cell<'a>, doc: &'static str) -> Self {
+        Self { spec: Spec { path, kind: Kind::Moving(of), post: Post::Ignored, patch: Patch::No, show, doc }, get }
+    }
+
+    /// A field that can be given.
+    pub const fn given(spec: Spec, get: for<'a> fn(&'a T) -> Cell<'a>) -> Self {
+        Self { spec, get }
+    }
+
+    /// A field that is taken in and never shown.
+    pub const fn hidden(path: &'static str, kind: Kind, post: Post, patch: Patch, doc: &'static str) -> Self {
+        Self { spec: Spec { path, kind, post, patch, show: Show::Never, doc }, get: |_| Cell::Null }
+    }
+}
+
+impl Kind {
+    /// What a value of this kind is shown as.
+    pub const fn of(self) -> As {
+        match self {
+            Self::Text(..) | Self::Secret(_) => As::Text,
+            Self::Lifetime(_) => As::Time,
+            Self::Integer(..) => As::Integer,
+            Self::Bool => As::Bool,
+            Self::Word(words) => As::Word(words),
+            Self::Uuid => As::Uuid,
+            Self::Duration(..) => As::Duration,
+            Self::Texts => As::Texts,
+            Self::Objects(_, members) => As::Objects(members),
+            Self::Shown(of) | Self::Moving(of) => of,
+        }
+    }
+}
+
 /// Type and bounds of a field.
 #[derive(Debug, Clone, Copy)]
 pub enum Kind {
     /// Text, with the least and the largest number of characters, and a rule.
     Text(usize, usize, Rule),
+    /// How long something is valid, or until when, as text of so many characters at the most: who is asked to make it reads it. Shown as the moment of its end.
+    Lifetime(usize),
     /// Text that must never be seen again; not empty.
     Secret(usize),
     /// A whole number with its bounds.
@@ -43,8 +123,12 @@ pub enum Kind {
     Duration(u64, u64),
     /// A list of texts.
     Texts,
-    /// Whatever it is: for fields that are only shown.
-    Shown,
+    /// A list of objects, each read by a declaration of its own, and what is shown of them.
+    Objects(&'static Resource<()>, &'static [(&'static str, As)]),
+    /// A field that is only ever shown, as this.
+    Shown(As),
+    /// The same of what is another value each time that one looks: no list is sorted by it.
+    Moving(As),
 }
 
 /// A rule for a text beyond its length.
@@ -96,7 +180,7 @@ pub enum Show {
     Advanced,
     /// Only when it is named, by itself or with the object in which it stands.
     Named,
-    /// Only when it is named by itself: it costs too much to be had by the way. No filter, and not sortable.
+    /// Only when it is named by itself: it costs too much to be had by the way, or must not come into a URL. No filter, and not sortable.
     Exact,
     /// Never: 262249 when asked for, 262250 as a filter, 262202 in a URL.
     Never,
@@ -119,25 +203,30 @@ pub enum Value {
     Duration(Duration),
     /// A list of texts.
     Texts(Vec<String>),
+    /// A list of objects.
+    Objects(Vec<Values>),
     /// The field is to be cleared.
     Clear,
 }
 
-impl Field {
+impl Spec {
     /// Reads a value. `None`: as if the field had not been there.
     ///
     /// # Errors
-    /// 262247 wrong type, 262245 out of bounds, 262254 and 262255 an array where none belongs or the other way round; each with the path as target.
+    /// 262247 wrong type, 262245 out of bounds, 262254 and 262255 an array where none belongs or the other way round; each with the path as target. Of an object in a list, those of its own fields.
     pub fn read(&self, value: Json) -> Result<Option<Value>> {
         let wrong = |what: &str| Err(Error::with(Code::InvalidValue, what).target(self.path));
         let bounds = |what: String| Err(Error::with(Code::OutOfBounds, what).target(self.path));
         match (self.kind, value) {
-            (Kind::Shown, _) | (_, Json::Null) => Ok(None),
+            (Kind::Shown(_) | Kind::Moving(_), _) | (_, Json::Null) => Ok(None),
             (Kind::Texts, Json::Array(list)) => {
                 let texts: Option<Vec<String>> = list.into_iter().map(|entry| if let Json::String(text) = entry { Some(text) } else { None }).collect();
                 texts.map_or_else(|| wrong("it must be a list of texts"), |texts| Ok(Some(Value::Texts(texts))))
             }
-            (Kind::Texts, _) => Err(Error::new(Code::ArrayExpected).target(self.path)),
+            (Kind::Objects(of, _), Json::Array(list)) => {
+                list.into_iter().map(|entry| self.read_object(of, entry)).collect::<Result<_>>().map(Value::Objects).map(Some)
+            }
+            (Kind::Texts | Kind::Objects(..), _) => Err(Error::new(Code::ArrayExpected).target(self.path)),
             (_, Json::Array(_)) => Err(Error::new(Code::ArrayNotExpected).target(self.path)),
             (Kind::Text(low, high, rule), Json::String(text)) => {
                 let length = text.chars().count();
@@ -146,6 +235,13 @@ impl Field {
                 }
                 if (rule.holds)(&text) { Ok(Some(Value::Text(text))) } else { wrong(rule.text) }
             }
+            (Kind::Lifetime(high), Json::String(text)) => {
+                if (2..=high).contains(&text.chars().count()) {
+                    Ok(Some(Value::Text(text)))
+                } else {
+                    bounds(format!("it must have 2 to {high} characters"))
+                }
+            }
             (Kind::Secret(high), Json::String(text)) => {
                 let length = text.chars().count();
                 if length == 0 || length > high {
@@ -153,7 +249,7 @@ impl Field {
                 }
                 Ok(Some(Value::Secret(SecretString::from(text))))
             }
-            (Kind::Text(..) | Kind::Secret(_), _) => wrong("it must be text"),
+            (Kind::Text(..) | Kind::Lifetime(_) | Kind::Secret(_), _) => wrong("it must be text"),
             (Kind::Integer(low, high), Json::Number(number)) => match number.as_i64() {
                 Some(value) if (low..=high).contains(&value) => Ok(Some(Value::Integer(value))),
                 Some(_) => bounds(format!("it must be from {low} to {high}")),
@@ -176,6 +272,15 @@ impl Field {
             }
             (Kind::Duration(..), _) => wrong("it must be a duration such as \"60m\" or \"3s\""),
         }
+    }
+
+    /// Reads an object of a list. Its fields are named as members of this one.
+    fn read_object(&self, of: &Resource<()>, entry: Json) -> Result<Values> {
+        let Json::Object(object) = entry else { return Err(Error::with(Code::InvalidValue, "it must be a list of objects").target(self.path)) };
+        of.read_post(object, Unknown::Refused).map_err(|error| {
+            let target = error.target.as_ref().map_or_else(|| self.path.to_owned(), |member| format!("{}.{member}", self.path));
+            error.target(target)
+        })
     }
 }
 
@@ -217,7 +322,7 @@ mod tests {
     use serde_json::json;
 
     fn read(kind: Kind, value: Json) -> std::result::Result<Option<Value>, Code> {
-        let field = Field { path: "a.b", kind, post: Post::Optional, patch: Patch::Yes, show: Show::Standard, doc: "" };
+        let field = Spec { path: "a.b", kind, post: Post::Optional, patch: Patch::Yes, show: Show::Standard, doc: "" };
         field.read(value).map_err(|error| {
             assert_eq!(error.target.as_deref(), Some("a.b"));
             error.code
@@ -263,6 +368,26 @@ mod tests {
         assert!(matches!(read(Kind::Duration(0, 60), json!(5)), Err(Code::InvalidValue)));
         assert!(matches!(read(Kind::Texts, json!(["a"])), Ok(Some(Value::Texts(_)))));
         assert!(matches!(read(Kind::Texts, json!("a")), Err(Code::ArrayExpected)));
+    }
+
+    #[test]
+    fn objects_in_a_list_have_fields_of_their_own() {
+        const THING: Resource<()> =
+            Resource { name: "thing", path: "", fields: &[Field::hidden("x", Kind::Integer(1, 9), Post::Required, Patch::No, "")], order: &[], links: &[] };
+        let field =
+            Spec { path: "a.b", kind: Kind::Objects(&THING, &[("x", As::Integer)]), post: Post::Optional, patch: Patch::Yes, show: Show::Standard, doc: "" };
+        let Ok(Some(Value::Objects(mut read))) = field.read(json!([{ "x": 3 }, { "x": 4 }])) else { panic!("two objects") };
+        assert_eq!(read.iter_mut().map(|one| one.number::<u8>("x")).collect::<Vec<_>>(), [Some(3), Some(4)]);
+        for (value, code, target) in [
+            (json!([{ "x": 0 }]), Code::OutOfBounds, "a.b.x"),
+            (json!([{}]), Code::MissingField, "a.b.x"),
+            (json!([{ "x": 1, "y": 1 }]), Code::UnknownField, "a.b.y"),
+            (json!([1]), Code::InvalidValue, "a.b"),
+            (json!({ "x": 1 }), Code::ArrayExpected, "a.b"),
+        ] {
+            let error = field.read(value).unwrap_err();
+            assert_eq!((error.code, error.target.as_deref()), (code, Some(target)));
+        }
     }
 
     #[test]

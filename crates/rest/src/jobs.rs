@@ -1,75 +1,110 @@
 //! `/cluster/jobs`: the jobs.
 
-use crate::field::{Field, Kind, Patch, Post, Show};
-use crate::request::{Answer, Request, job_path, links, svm};
-use crate::resource::{Resource, put};
-use crate::select::Selection;
+use crate::collection::One;
+use crate::collection::cell::Cell;
+use crate::field::{As, Field, Kind, Patch, Post, Show};
+use crate::request::{Answer, Request, job_path};
+use crate::resource::{Link, Resource};
 use keystead_manager::model::{Job, JobState};
 use keystead_manager::{Code, Error, JobAction, Result};
-use serde_json::{Map, Value as Json, json};
-
-const fn shown(path: &'static str, show: Show, doc: &'static str) -> Field {
-    Field { path, kind: Kind::Shown, post: Post::Ignored, patch: Patch::No, show, doc }
-}
+use serde_json::json;
 
 /// The `job` object.
-pub const JOB: Resource = Resource {
+pub const JOB: Resource<Job> = Resource {
+    name: "job",
     path: "/api/cluster/jobs",
     fields: &[
-        shown("uuid", Show::Key, "The identifier."),
-        shown("description", Show::Standard, "The call that started it."),
-        shown("state", Show::Standard, "queued, running, paused, success or failure."),
-        shown("message", Show::Standard, "What it does now, or how it ended."),
-        shown("code", Show::Standard, "0, or the code of the failure."),
-        shown("error.message", Show::Standard, "On failure alone."),
-        shown("error.code", Show::Standard, "On failure alone."),
-        shown("error.target", Show::Standard, "On failure alone."),
-        shown("start_time", Show::Standard, "When it was accepted."),
-        shown("end_time", Show::Standard, "When it ended."),
-        shown("node.uuid", Show::Standard, "The node that works, or worked, on it."),
-        shown("node.name", Show::Standard, "Its name."),
-        shown("svm.uuid", Show::Standard, "The SVM that it is about."),
-        shown("svm.name", Show::Standard, "Its name."),
+        Field::shown("uuid", As::Uuid, Show::Key, |job| Cell::Uuid(job.uuid), "The identifier."),
+        Field::shown("description", As::Text, Show::Standard, |job| Cell::text(&job.description), "The call that started it."),
+        Field::shown("state", As::Word(STATES), Show::Standard, |job| Cell::text(state(job.state)), "queued, running, paused, success or failure."),
+        // Clients read it in every answer, whatever fields they ask for.
+        Field::shown("message", As::Text, Show::Key, |job| Cell::text(&job.message), "What it does now, or how it ended."),
+        Field::shown(
+            "code",
+            As::Integer,
+            Show::Standard,
+            |job| Cell::number(job.error.as_ref().map_or(0, |error| error.code.number())),
+            "0, or the code of the failure.",
+        ),
+        Field::shown(
+            "error.message",
+            As::Text,
+            Show::Standard,
+            |job| job.error.as_ref().map_or(Cell::Null, |error| Cell::text(&error.message)),
+            "On failure alone.",
+        ),
+        Field::shown(
+            "error.code",
+            As::Text,
+            Show::Standard,
+            |job| job.error.as_ref().map_or(Cell::Null, |error| Cell::made(error.code.to_string())),
+            "On failure alone.",
+        ),
+        Field::shown(
+            "error.target",
+            As::Text,
+            Show::Standard,
+            |job| Cell::maybe(job.error.as_ref().and_then(|error| error.target.as_ref())),
+            "On failure alone.",
+        ),
+        Field::shown("start_time", As::Time, Show::Standard, |job| Cell::time(job.start_time), "When it was accepted."),
+        Field::shown("end_time", As::Time, Show::Standard, |job| job.end_time.map_or(Cell::Null, Cell::time), "When it ended."),
+        Field::shown(
+            "node.uuid",
+            As::Uuid,
+            Show::Standard,
+            |job| job.node.as_ref().map_or(Cell::Null, |node| Cell::Uuid(node.uuid)),
+            "The node that works, or worked, on it.",
+        ),
+        Field::shown("node.name", As::Text, Show::Standard, |job| Cell::maybe(job.node.as_ref().map(|node| &node.name)), "Its name."),
+        Field::shown("svm.uuid", As::Uuid, Show::Standard, |job| job.svm.as_ref().map_or(Cell::Null, |svm| Cell::Uuid(svm.uuid)), "The SVM that it is about."),
+        Field::shown("svm.name", As::Text, Show::Standard, |job| Cell::maybe(job.svm.as_ref().map(|svm| &svm.name)), "Its name."),
     ],
+    order: &[("uuid", false)],
+    links: &[Link { at: "", href: |job| Some(job_path(job.uuid)) }],
 };
 
+const STATES: &[&str] = &["queued", "running", "paused", "success", "failure"];
+
 pub async fn list(request: Request) -> Result<Answer> {
-    let selection = Selection::parse(&JOB, request.query.get("fields"), false)?;
-    let records = request.manager.jobs().into_iter().filter(|job| visible(&request, job)).map(|job| record(&job)).collect();
-    let with_links = request.links();
-    request.collection(&JOB, records, |record| Json::Object(project(&selection, record, with_links)))
+    request.list(&JOB, request.manager.jobs().into_iter().filter(|job| visible(&request, job)))
 }
 
 pub async fn show(request: Request) -> Result<Answer> {
-    let selection = Selection::parse(&JOB, request.query.get("fields"), true)?;
+    let one = One::parse(&JOB, &request.query)?;
     let job = request.manager.job(request.uuid()?).await?;
     if !visible(&request, &job) {
         return Err(Error::new(Code::NotFound).target("uuid"));
     }
-    // Clients poll for the message, whatever fields they ask for.
-    let mut shown = project(&selection, &record(&job), request.links());
-    put(&mut shown, "message", json!(job.message));
-    Ok(Answer::ok(Json::Object(shown)))
+    Ok(request.show(&one, &job))
 }
+
+/// The body of a PATCH. Clients send `action` in the URL as well.
+pub const CONTROL: Resource<()> = Resource {
+    name: "job",
+    path: "/api/cluster/jobs",
+    fields: &[Field::hidden("action", Kind::Word(&["pause", "resume", "cancel"]), Post::Unknown, Patch::Yes, "What to do with it.")],
+    order: &[],
+    links: &[],
+};
 
 pub async fn control(request: Request) -> Result<Answer> {
     request.query.check_change(&JOB, &["action"])?;
-    let mut action = request.query.get("action").map(str::to_owned);
-    for (name, value) in request.object()? {
-        match (name.as_str(), value) {
-            ("action", Json::String(text)) => action = Some(text),
-            _ => return Err(Error::with(Code::UnknownField, &name).target(name)),
-        }
+    let mut body = request.object()?;
+    if let Some(action) = request.query.get("action").map(|action| json!(action))
+        && *body.entry("action").or_insert_with(|| action.clone()) != action
+    {
+        return Err(Error::with(Code::FieldCombination, "URL and body have different actions").target("action"));
     }
-    let action = match action.as_deref() {
+    let action = match request.given(&CONTROL, CONTROL.read_patch(body, request.query.unknown())?).text("action").as_deref() {
         Some("pause") => JobAction::Pause,
         Some("resume") => JobAction::Resume,
-        Some("cancel") => JobAction::Cancel,
-        Some(_) => return Err(Error::with(Code::InvalidValue, "it must be pause, resume or cancel").target("action")),
+        Some(_) => JobAction::Cancel,
         None => return Err(Error::with(Code::MissingField, "action").target("action")),
     };
     let uuid = request.uuid()?;
-    if !visible(&request, &request.manager.job(uuid).await?) {
+    let job = request.manager.job(uuid).await?;
+    if !visible(&request, &job) {
         return Err(Error::new(Code::NotFound).target("uuid"));
     }
     request.manager.control_job(&request.who, uuid, action).await?;
@@ -79,46 +114,13 @@ pub async fn control(request: Request) -> Result<Answer> {
 fn visible(request: &Request, job: &Job) -> bool {
     match &job.svm {
         Some(svm) => request.sees(svm.uuid),
-        None => !matches!(request.who.role, keystead_manager::model::Role::Vsadmin { .. }),
+        // One for many records is its account's.
+        None => request.sees_cluster() || job.account == request.who.name,
     }
 }
 
-fn record(job: &Job) -> Map<String, Json> {
-    let mut record = Map::new();
-    put(&mut record, "uuid", json!(job.uuid));
-    put(&mut record, "description", json!(job.description));
-    put(&mut record, "state", json!(state(job.state)));
-    put(&mut record, "message", json!(job.message));
-    put(&mut record, "code", json!(job.error.as_ref().map_or(0, |error| error.code.number())));
-    if let Some(error) = &job.error {
-        put(&mut record, "error.message", json!(error.message));
-        put(&mut record, "error.code", json!(error.code.to_string()));
-        if let Some(target) = &error.target {
-            put(&mut record, "error.target", json!(target));
-        }
-    }
-    put(&mut record, "start_time", json!(time(job.start_time)));
-    if let Some(end) = job.end_time {
-        put(&mut record, "end_time", json!(time(end)));
-    }
-    if let Some(node) = &job.node {
-        put(&mut record, "node", json!({ "uuid": node.uuid, "name": node.name }));
-    }
-    if let Some(reference) = &job.svm {
-        put(&mut record, "svm", svm(reference, false));
-    }
-    record
-}
-
-fn project(selection: &Selection, record: &Map<String, Json>, with_links: bool) -> Map<String, Json> {
-    let mut shown = selection.project(record);
-    if with_links && let Some(uuid) = record.get("uuid").and_then(Json::as_str).and_then(|uuid| uuid.parse().ok()) {
-        put(&mut shown, "_links", links(&job_path(uuid)));
-    }
-    shown
-}
-
-fn state(state: JobState) -> &'static str {
+/// How a state is written.
+pub fn state(state: JobState) -> &'static str {
     match state {
         JobState::Queued => "queued",
         JobState::Running => "running",
@@ -126,9 +128,4 @@ fn state(state: JobState) -> &'static str {
         JobState::Success => "success",
         JobState::Failure => "failure",
     }
-}
-
-/// ISO 8601 with an offset, to the second, as ONTAP writes it.
-pub fn time(at: jiff::Timestamp) -> String {
-    at.strftime("%Y-%m-%dT%H:%M:%S+00:00").to_string()
 }

@@ -3,9 +3,18 @@
 //! A request comes in through [`server`](serve): TLS, limits, login, then the one table of calls, `routes`. Each resource declares its fields once (`field`, `resource`); reading a body,
 //! errors, filters and output follow from the declaration. No storage and no AWS here.
 
+mod accept;
+mod accounts;
+mod audit;
+mod audit_messages;
 mod aws_kms;
+mod body;
+mod bulk;
 mod certificates;
+mod client_certificates;
 mod cluster;
+pub mod collection;
+mod connections;
 mod ekmip_clients;
 mod ems;
 mod error;
@@ -15,18 +24,24 @@ mod json;
 mod key_managers;
 mod key_stores;
 mod login;
+mod openapi;
 mod password;
+mod patience;
 mod query;
 mod request;
 pub mod resource;
+mod roles;
 pub mod routes;
 mod security;
-mod select;
 mod server;
+mod sessions;
 mod settings;
 mod signing_requests;
 mod svms;
+mod values;
 
-pub use login::Access;
-pub use request::{Answer, Request};
-pub use server::{Tls, serve};
+pub use client_certificates::Vouchers;
+pub use error::status;
+pub use login::{Access, Locked, Permit, Proof};
+pub use request::{Answer, Head, Request};
+pub use server::{Limits, Tls, serve};

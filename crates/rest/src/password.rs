@@ -1,26 +1,30 @@
 //! `/security/authentication/password`: changing a password.
 
-use crate::field::{ANY, Field, Kind, Patch, Post, Show};
+use crate::collection::cell::Cell;
+use crate::field::{ANY, As, Field, Kind, Patch, Post, Show};
 use crate::request::{Answer, Request};
 use crate::resource::Resource;
 use keystead_manager::{Code, Error, Result};
 use serde_json::json;
 
 /// The body.
-const PASSWORD: Resource = Resource {
+pub const PASSWORD: Resource<()> = Resource {
+    name: "account_password",
     path: "/api/security/authentication/password",
     fields: &[
-        Field { path: "name", kind: Kind::Text(1, 64, ANY), post: Post::Required, patch: Patch::No, show: Show::Standard, doc: "The account." },
-        Field { path: "password", kind: Kind::Secret(1024), post: Post::Required, patch: Patch::No, show: Show::Never, doc: "The new password." },
-        Field { path: "owner.name", kind: Kind::Shown, post: Post::Ignored, patch: Patch::No, show: Show::Standard, doc: "Names are unique in the cluster." },
-        Field { path: "owner.uuid", kind: Kind::Shown, post: Post::Ignored, patch: Patch::No, show: Show::Standard, doc: "Names are unique in the cluster." },
+        Field::hidden("name", Kind::Text(1, 64, ANY), Post::Required, Patch::No, "The account."),
+        Field::hidden("password", Kind::Secret(1024), Post::Required, Patch::No, "The new password."),
+        Field::shown("owner.name", As::Text, Show::Standard, |()| Cell::Null, "Names are unique in the cluster."),
+        Field::shown("owner.uuid", As::Uuid, Show::Standard, |()| Cell::Null, "Names are unique in the cluster."),
     ],
+    order: &[],
+    links: &[],
 };
 
 pub async fn change(request: Request) -> Result<Answer> {
-    request.query.check_change(&PASSWORD, &[])?;
-    let mut values = PASSWORD.read_post(request.object()?)?;
+    let mut values = request.read_post(&PASSWORD)?;
     let name = values.text("name").unwrap_or_default();
+    request.trail.show("name", &name);
     let password = values.secret("password").ok_or_else(|| Error::new(Code::MissingField).target("password"))?;
     request.manager.set_password(&request.who, &name, password).await?;
     Ok(Answer::ok(json!({})))

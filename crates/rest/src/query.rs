@@ -1,10 +1,11 @@
-//! The part of a URL after the `?`. The query language is minimal for now: `fields`, exact matches, `max_records`, `order_by`.
+//! The part of a URL after the `?`: the API's own parameters, and filters.
 
+use crate::body::{Unknown, unknown};
 use crate::field::{Show, bool_of_text};
-use crate::resource::{Resource, get};
+use crate::resource::Declared;
 use keystead_manager::{Code, Error, Result};
 use percent_encoding::percent_decode_str;
-use serde_json::{Map, Value as Json};
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// The most parameters of a URL.
@@ -13,6 +14,8 @@ const MAX_PARAMETERS: usize = 100;
 const MAX_WAIT: i64 = 120;
 /// The most records of a page, and the default.
 const MAX_RECORDS: usize = 10_000;
+/// The most records that can be passed over by their number: all of those are looked for anew each time.
+const MAX_OFFSET: usize = 100_000;
 /// Parameters of the whole API, on every method.
 const COMMON: &[&str] = &[
     "fields",
@@ -25,7 +28,12 @@ const COMMON: &[&str] = &[
     "ignore_unknown_fields",
     "continue_on_failure",
     "serial_records",
+    "offset",
+    "query",
+    "query_fields",
 ];
+/// Those that search through fields: 262272 with anything but a GET.
+const SEARCH: &[&str] = &["query", "query_fields"];
 
 /// The parameters of a request, decoded, in their order.
 #[derive(Debug, Default)]
@@ -37,11 +45,13 @@ impl Query {
     /// Reads the raw text after the `?`.
     ///
     /// # Errors
-    /// 39387137 it cannot be decoded; 262188 a parameter is given twice.
+    /// 39387137 it cannot be decoded; 262188 a parameter is given twice; 262248 one has no `=`.
     pub fn parse(raw: &str) -> Result<Self> {
         let mut parameters: Vec<(String, String)> = Vec::new();
         for pair in raw.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let Some((name, value)) = pair.split_once('=') else {
+                return Err(Error::new(Code::NoAssignment).target(decode(pair)?));
+            };
             let (name, value) = (decode(name)?, decode(value)?);
             if parameters.iter().any(|(other, _)| *other == name) {
                 return Err(Error::with(Code::FieldTwice, &name).target(name));
@@ -52,6 +62,11 @@ impl Query {
             parameters.push((name, value));
         }
         Ok(Self { parameters })
+    }
+
+    /// Parameters that were read before.
+    pub fn of<'a>(parameters: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
+        Self { parameters: parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).collect() }
     }
 
     /// The value of a parameter.
@@ -102,88 +117,114 @@ impl Query {
         }
     }
 
-    /// Refuses parameters that a changing call does not take.
+    /// How many records are passed over.
     ///
     /// # Errors
-    /// 262202 a secret in the URL; 262211 a filter on a POST; 262179 unknown.
-    pub fn check_change(&self, resource: &Resource, further: &[&str]) -> Result<()> {
-        for (name, _) in self.all() {
-            if COMMON.contains(&name) || further.contains(&name) {
-                continue;
-            }
-            return Err(match resource.field(name) {
-                Some(field) if field.show == Show::Never => Error::with(Code::SecretInUrl, name).target(name),
-                Some(_) => Error::with(Code::FilterOnCreate, name).target(name),
-                None => Error::with(Code::UnknownField, name).target(name),
-            });
+    /// 262247; 262245 too many; 262186 together with a position, which has passed over them already.
+    pub fn offset(&self) -> Result<usize> {
+        let Some(text) = self.get("offset") else { return Ok(0) };
+        if self.get("start").is_some() {
+            return Err(Error::with(Code::FieldCombination, "offset and start").target("offset"));
+        }
+        let offset: usize = text.parse().map_err(|_| Error::with(Code::InvalidValue, "it must be a whole number").target("offset"))?;
+        if offset > MAX_OFFSET {
+            return Err(Error::with(Code::OutOfBounds, format!("it must be from 0 to {MAX_OFFSET}; the links `next` lead further")).target("offset"));
+        }
+        Ok(offset)
+    }
+
+    /// Whether what is not known is read past.
+    pub fn ignores_unknown(&self) -> bool {
+        self.flag("ignore_unknown_fields", false).unwrap_or(false)
+    }
+
+    /// The same for bodies.
+    pub fn unknown(&self) -> Unknown {
+        if self.ignores_unknown() { Unknown::Ignored } else { Unknown::Refused }
+    }
+
+    /// `fields`, without what is not known where that is read past.
+    pub fn fields(&self, known: impl Fn(&str) -> bool) -> Option<Cow<'_, str>> {
+        let text = self.get("fields").filter(|text| !text.is_empty())?;
+        // What cannot be read is refused where it is read.
+        let Some(parts) = self.ignores_unknown().then(|| parts_of(text)).flatten() else { return Some(Cow::Borrowed(text)) };
+        let plain = |part: &String| ["", "*", "**", "_links"].contains(&part.as_str()) || known(part.strip_prefix('!').unwrap_or(part));
+        Some(Cow::Owned(parts.into_iter().filter(plain).collect::<Vec<_>>().join(",")))
+    }
+
+    /// The filters: every parameter that is not one of the API's own.
+    pub fn filters(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.all().filter(|(name, _)| !COMMON.contains(name))
+    }
+
+    /// Checks the parameters that every call has.
+    ///
+    /// # Errors
+    /// 262245 and 262247 a value that is none; 262272 a search with anything but a GET.
+    pub fn check(&self, is_get: bool) -> Result<()> {
+        if let Some((name, _)) = self.all().find(|(name, _)| !is_get && SEARCH.contains(name)) {
+            return Err(Error::new(Code::QueryNotAllowed).target(name));
         }
         self.return_timeout()?;
-        self.flag("return_records", false)?;
+        for flag in ["return_records", "pretty", "ignore_unknown_fields", "continue_on_failure", "serial_records"] {
+            self.flag(flag, false)?;
+        }
         Ok(())
     }
 
-    /// The filters of a GET: every parameter that is not one of the API's own.
+    /// Refuses parameters that a changing call does not take.
     ///
     /// # Errors
-    /// 262179 unknown; 262250 a secret.
-    pub fn filters<'a>(&'a self, resource: &Resource) -> Result<Vec<(&'a str, &'a str)>> {
-        let filters: Vec<_> = self.all().filter(|(name, _)| !COMMON.contains(name)).collect();
-        filters.iter().try_for_each(|(name, _)| resource.filterable(name))?;
-        Ok(filters)
+    /// 262202 a secret in the URL; 262211 a filter; 262179 unknown.
+    pub fn check_change(&self, resource: &dyn Declared, further: &[&str]) -> Result<()> {
+        for (name, _) in self.filters().filter(|(name, _)| !further.contains(name)) {
+            return Err(match resource.spec(name) {
+                Some(spec) if spec.show == Show::Never => Error::with(Code::SecretInUrl, name).target(name),
+                // Not the code's own text: it is about POST.
+                Some(_) => Error { message: format!("The call takes no filters: {name}"), ..Error::new(Code::FilterOnCreate) }.target(name),
+                None if self.ignores_unknown() => continue,
+                None => unknown(name),
+            });
+        }
+        Ok(())
     }
 
-    /// The fields to sort by, and whether descending.
+    /// Refuses parameters that a GET of one record does not take.
     ///
     /// # Errors
-    /// 262268.
-    pub fn order_by(&self, resource: &Resource) -> Result<Vec<(String, bool)>> {
-        let text = self.get("order_by").unwrap_or_default();
-        text.split(',')
-            .filter(|part| !part.trim().is_empty())
-            .map(|part| {
-                let mut words = part.split_whitespace();
-                let path = words.next().unwrap_or_default();
-                let descending = match words.next() {
-                    None | Some("asc") => false,
-                    Some("desc") => true,
-                    Some(_) => return Err(Error::with(Code::NotSortable, part).target("order_by")),
-                };
-                resource.filterable(path).map_err(|_| Error::with(Code::NotSortable, path).target("order_by"))?;
-                Ok((path.to_owned(), descending))
-            })
-            .collect()
+    /// 262202 a secret in the URL; 262179 unknown.
+    pub fn check_one(&self, resource: &dyn Declared) -> Result<()> {
+        for (name, _) in self.filters() {
+            return Err(match resource.spec(name) {
+                Some(spec) if spec.show == Show::Never => Error::with(Code::SecretInUrl, name).target(name),
+                Some(_) => continue,
+                None if self.ignores_unknown() => continue,
+                None => unknown(name),
+            });
+        }
+        Ok(())
     }
 }
 
-/// Whether a record has this value at this path.
-pub fn matches(record: &Map<String, Json>, path: &str, value: &str) -> bool {
-    match get(record, path) {
-        None | Some(Json::Null) => false,
-        Some(found) => value == "*" || text(found) == value || matches!(found, Json::Bool(found) if bool_of_text(value) == Some(*found)),
-    }
-}
-
-/// Compares two records by the fields to sort by.
-pub fn compare(one: &Map<String, Json>, other: &Map<String, Json>, order: &[(String, bool)]) -> std::cmp::Ordering {
-    for (path, descending) in order {
-        let (one, other) = (get(one, path), get(other, path));
-        let ordering = match (one.and_then(Json::as_f64), other.and_then(Json::as_f64)) {
-            (Some(one), Some(other)) => one.total_cmp(&other),
-            _ => one.map(text).cmp(&other.map(text)),
-        };
-        let ordering = if *descending { ordering.reverse() } else { ordering };
-        if ordering.is_ne() {
-            return ordering;
+/// The parts of `fields`, those within braces each by itself. `None`: the braces do not match.
+fn parts_of(text: &str) -> Option<Vec<String>> {
+    let mut inside = false;
+    let pieces = text.split(|c| {
+        inside = (inside || c == '{') && c != '}';
+        c == ',' && !inside
+    });
+    let mut parts = Vec::new();
+    for piece in pieces.map(str::trim) {
+        match piece.split_once('{') {
+            None if piece.contains('}') => return None,
+            None => parts.push(piece.to_owned()),
+            Some((prefix, inner)) => {
+                let inner = inner.strip_suffix('}').filter(|inner| !inner.contains(['{', '}']))?;
+                parts.extend(inner.split(',').map(|name| format!("{prefix}{}", name.trim())));
+            }
         }
     }
-    std::cmp::Ordering::Equal
-}
-
-fn text(value: &Json) -> String {
-    match value {
-        Json::String(text) => text.clone(),
-        other => other.to_string(),
-    }
+    Some(parts)
 }
 
 /// Decodes a part of a URL: `+` is a space (as forms write it), `%xx` must be UTF-8 in the end.
@@ -204,10 +245,24 @@ mod tests {
 
     #[test]
     fn parameters_are_decoded_and_stand_once() {
-        let query = Query::parse("a=1&b=x%20y+z&&c").unwrap();
+        let query = Query::parse("a=1&b=x%20y+z&&c=").unwrap();
         assert_eq!((query.get("a"), query.get("b"), query.get("c")), (Some("1"), Some("x y z"), Some("")));
         assert_eq!(code(Query::parse("a=1&a=2")), Code::FieldTwice);
         assert_eq!(code(Query::parse("a=%ff")), Code::BadUrl);
+        assert_eq!(code(Query::parse("a=1&b")), Code::NoAssignment);
+    }
+
+    #[test]
+    fn what_is_not_known_is_taken_out_of_fields() {
+        let fields = |text: &str| {
+            let query = Query::parse(&format!("ignore_unknown_fields=true&fields={text}")).unwrap();
+            query.fields(|path| ["a", "b.c", "b.d"].contains(&path)).unwrap().into_owned()
+        };
+        assert_eq!(fields("a,x,!a,!x,*,**"), "a,!a,*,**");
+        assert_eq!(fields("b.{c,x, d},x.{c},!b.{x,c},a"), "b.c,b.d,!b.c,a");
+        for text in ["b.{c", "b.c}", "b.{c}d", "b.{c,{d}}", "x,b.{c"] {
+            assert_eq!(fields(text), text, "it is refused elsewhere");
+        }
     }
 
     #[test]

@@ -2,7 +2,10 @@
 
 use crate::login::Access;
 use crate::request::{Answer, Request};
-use crate::{aws_kms, certificates, cluster, ekmip_clients, ems, jobs, key_managers, key_stores, password, security, settings, signing_requests, svms};
+use crate::{
+    accounts, audit_messages, aws_kms, certificates, cluster, ekmip_clients, ems, jobs, key_managers, key_stores, password, roles, security, sessions,
+    settings, signing_requests, svms,
+};
 use http::Method;
 use keystead_manager::{Code, Error, Result};
 use percent_encoding::percent_decode_str;
@@ -10,7 +13,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 /// What answers a call.
-pub type Handler = fn(Request) -> Pin<Box<dyn Future<Output = Result<Answer>> + Send>>;
+type Handler = fn(Request) -> Pin<Box<dyn Future<Output = Result<Answer>> + Send>>;
 
 /// One call.
 pub struct Route {
@@ -20,8 +23,8 @@ pub struct Route {
     pub path: &'static str,
     /// Who may make it.
     pub access: Access,
-    /// What answers it.
-    pub handler: Handler,
+    /// What answers it. Called by [`answer`] alone, and so never for a request that another call was permitted.
+    handler: Handler,
 }
 
 macro_rules! routes {
@@ -32,62 +35,86 @@ macro_rules! routes {
 }
 
 routes! {
-    GET    "/api/cluster"                                      Read   cluster::show;
-    GET    "/api/cluster/nodes"                                Read   cluster::nodes;
-    GET    "/api/cluster/nodes/{}"                             Read   cluster::node;
-    GET    "/api/cluster/jobs"                                 Read   jobs::list;
-    GET    "/api/cluster/jobs/{}"                              Read   jobs::show;
-    PATCH  "/api/cluster/jobs/{}"                              Change jobs::control;
-    GET    "/api/svm/svms"                                     Read   svms::list;
-    POST   "/api/svm/svms"                                     Change svms::create;
-    GET    "/api/svm/svms/{}"                                  Read   svms::show;
-    PATCH  "/api/svm/svms/{}"                                  Change svms::modify;
-    DELETE "/api/svm/svms/{}"                                  Change svms::delete;
-    GET    "/api/security"                                     Read   security::show;
-    PATCH  "/api/security"                                     Change security::modify;
-    GET    "/api/security/aws-kms"                             Read   aws_kms::list;
-    POST   "/api/security/aws-kms"                             Change aws_kms::create;
-    GET    "/api/security/aws-kms/{}"                          Read   aws_kms::show;
-    PATCH  "/api/security/aws-kms/{}"                          Change aws_kms::modify;
-    DELETE "/api/security/aws-kms/{}"                          Change aws_kms::delete;
-    POST   "/api/security/aws-kms/{}/restore"                  Change aws_kms::restore;
-    POST   "/api/security/aws-kms/{}/rekey-internal"           Change aws_kms::rekey_internal;
-    POST   "/api/security/aws-kms/{}/rekey-external"           Change aws_kms::rekey_external;
-    GET    "/api/security/certificates"                        Read   certificates::list;
-    POST   "/api/security/certificates"                        Change certificates::create;
-    GET    "/api/security/certificates/{}"                     Read   certificates::show;
-    DELETE "/api/security/certificates/{}"                     Change certificates::delete;
-    POST   "/api/security/certificates/{}/sign"                Change certificates::sign;
-    POST   "/api/security/certificate-signing-request"         Change signing_requests::create;
-    GET    "/api/security/key-managers"                        Read   key_managers::list;
-    POST   "/api/security/key-managers"                        Change key_managers::create;
-    GET    "/api/security/key-managers/{}"                     Read   key_managers::show;
-    PATCH  "/api/security/key-managers/{}"                     Change key_managers::modify;
-    DELETE "/api/security/key-managers/{}"                     Change key_managers::delete;
-    POST   "/api/security/key-managers/{}/migrate"             Change key_managers::migrate;
-    GET    "/api/security/key-managers/{}/keys/{}/key-ids"     Read   key_stores::key_ids;
-    GET    "/api/security/key-stores"                          Read   key_stores::list;
-    GET    "/api/security/key-stores/{}"                       Read   key_stores::show;
-    GET    "/api/security/ekmip/clients"                       Read   ekmip_clients::list;
-    POST   "/api/security/ekmip/clients"                       Change ekmip_clients::create;
-    GET    "/api/security/ekmip/clients/{}"                    Read   ekmip_clients::show;
-    DELETE "/api/security/ekmip/clients/{}"                    Change ekmip_clients::delete;
-    GET    "/api/security/ekmip/client-cas"                    Read   ekmip_clients::list_cas;
-    POST   "/api/security/ekmip/client-cas"                    Change ekmip_clients::create_ca;
-    GET    "/api/security/ekmip/client-cas/{}"                 Read   ekmip_clients::show_ca;
-    DELETE "/api/security/ekmip/client-cas/{}"                 Change ekmip_clients::delete_ca;
-    GET    "/api/security/ekmip/settings"                      Read   settings::show;
-    PATCH  "/api/security/ekmip/settings"                      Change settings::modify;
-    POST   "/api/security/authentication/password"             Read   password::change;
-    GET    "/api/support/ems/events"                           Read   ems::events;
-    GET    "/api/support/ems/events/{}/{}"                     Read   ems::event;
-    GET    "/api/support/ems/messages"                         Read   ems::messages;
+    GET    "/api/cluster"                                       Read          cluster::show;
+    GET    "/api/cluster/nodes"                                 Read          cluster::nodes;
+    GET    "/api/cluster/nodes/{}"                              Read          cluster::node;
+    GET    "/api/cluster/jobs"                                  Read          jobs::list;
+    GET    "/api/cluster/jobs/{}"                               Read          jobs::show;
+    PATCH  "/api/cluster/jobs/{}"                               ChangeSvm     jobs::control;
+    GET    "/api/svm/svms"                                      Read          svms::list;
+    POST   "/api/svm/svms"                                      ChangeCluster svms::create;
+    GET    "/api/svm/svms/{}"                                   Read          svms::show;
+    PATCH  "/api/svm/svms/{}"                                   ChangeCluster svms::modify;
+    DELETE "/api/svm/svms/{}"                                   ChangeCluster svms::delete;
+    GET    "/api/security"                                      Read          security::show;
+    PATCH  "/api/security"                                      ChangeCluster security::modify;
+    GET    "/api/security/aws-kms"                              Read          aws_kms::list;
+    POST   "/api/security/aws-kms"                              ChangeSvm     aws_kms::create;
+    GET    "/api/security/aws-kms/{}"                           Read          aws_kms::show;
+    PATCH  "/api/security/aws-kms/{}"                           ChangeSvm     aws_kms::modify;
+    DELETE "/api/security/aws-kms/{}"                           ChangeSvm     aws_kms::delete;
+    POST   "/api/security/aws-kms/{}/restore"                   ChangeSvm     aws_kms::restore;
+    POST   "/api/security/aws-kms/{}/rekey-internal"            ChangeSvm     aws_kms::rekey_internal;
+    POST   "/api/security/aws-kms/{}/rekey-external"            ChangeSvm     aws_kms::rekey_external;
+    GET    "/api/security/certificates"                         Read          certificates::list;
+    POST   "/api/security/certificates"                         ChangeSvm     certificates::create;
+    GET    "/api/security/certificates/{}"                      Read          certificates::show;
+    DELETE "/api/security/certificates/{}"                      ChangeSvm     certificates::delete;
+    POST   "/api/security/certificates/{}/sign"                 ChangeSvm     certificates::sign;
+    POST   "/api/security/certificate-signing-request"          ChangeSvm     signing_requests::create;
+    GET    "/api/security/key-managers"                         Read          key_managers::list;
+    POST   "/api/security/key-managers"                         ChangeCluster key_managers::create;
+    GET    "/api/security/key-managers/{}"                      Read          key_managers::show;
+    PATCH  "/api/security/key-managers/{}"                      ChangeCluster key_managers::modify;
+    DELETE "/api/security/key-managers/{}"                      ChangeCluster key_managers::delete;
+    POST   "/api/security/key-managers/{}/migrate"              ChangeSvm     key_managers::migrate;
+    GET    "/api/security/key-managers/{}/keys/{}/key-ids"      Read          key_stores::key_ids;
+    GET    "/api/security/key-stores"                           Read          key_stores::list;
+    GET    "/api/security/key-stores/{}"                        Read          key_stores::show;
+    GET    "/api/security/ekmip/clients"                        Read          ekmip_clients::list;
+    POST   "/api/security/ekmip/clients"                        ChangeSvm     ekmip_clients::create;
+    GET    "/api/security/ekmip/clients/{}"                     Read          ekmip_clients::show;
+    DELETE "/api/security/ekmip/clients/{}"                     ChangeSvm     ekmip_clients::delete;
+    GET    "/api/security/ekmip/client-cas"                     Read          ekmip_clients::list_cas;
+    POST   "/api/security/ekmip/client-cas"                     ChangeCluster ekmip_clients::create_ca;
+    GET    "/api/security/ekmip/client-cas/{}"                  Read          ekmip_clients::show_ca;
+    DELETE "/api/security/ekmip/client-cas/{}"                  ChangeSvm     ekmip_clients::delete_ca;
+    GET    "/api/security/ekmip/settings"                       ReadCluster   settings::show;
+    PATCH  "/api/security/ekmip/settings"                       ChangeCluster settings::modify;
+    GET    "/api/security/accounts"                             Read          accounts::list;
+    POST   "/api/security/accounts"                             ChangeCluster accounts::create;
+    GET    "/api/security/accounts/{}/{}"                       Read          accounts::show;
+    PATCH  "/api/security/accounts/{}/{}"                       ChangeCluster accounts::modify;
+    DELETE "/api/security/accounts/{}/{}"                       ChangeCluster accounts::delete;
+    GET    "/api/security/roles"                                Read          roles::list;
+    GET    "/api/security/roles/{}/{}"                          Read          roles::show;
+    GET    "/api/security/audit/messages"                       Read          audit_messages::list;
+    POST   "/api/security/authentication/password"              Own           password::change;
+    GET    "/api/security/ekmip/sessions"                       Own           sessions::list;
+    POST   "/api/security/ekmip/sessions"                       Own           sessions::create;
+    GET    "/api/security/ekmip/sessions/{}"                    Own           sessions::show;
+    DELETE "/api/security/ekmip/sessions/{}"                    Own           sessions::delete;
+    GET    "/api/support/ems/events"                            Read          ems::events;
+    GET    "/api/support/ems/events/{}/{}"                      Read          ems::event;
+    GET    "/api/support/ems/messages"                          Read          ems::messages;
+}
+
+/// Has a request answered by the call that it was permitted, about the SVM that its headers name.
+pub fn answer(mut request: Request) -> Pin<Box<dyn Future<Output = Result<Answer>> + Send>> {
+    // What makes something reads its body first, and what that names of an SVM together with the headers.
+    let makes = request.method == Method::POST && request.segments.is_empty();
+    if !makes && let Err(error) = request.enter_svm() {
+        return Box::pin(std::future::ready(Err(error)));
+    }
+    (request.permit().route().handler)(request)
 }
 
 /// What a path leads to.
 pub enum Found {
     /// A call, with the variable parts of its path.
     Route(&'static Route, Vec<String>),
+    /// PATCH or DELETE of a collection, and the call for each of its records.
+    Collection(&'static Route),
     /// The path exists, with these methods.
     OtherMethods(String),
 }
@@ -109,11 +136,51 @@ pub fn find(method: &Method, path: &str) -> Result<Found> {
             allowed.push("HEAD");
         }
     }
+    for each in [Method::PATCH, Method::DELETE] {
+        // A collection is what can be listed, and whose records can be changed.
+        let Some(route) = of_records(&each, path)?.filter(|_| allowed.contains(&"GET") && !allowed.contains(&each.as_str())) else { continue };
+        if each == *method {
+            return Ok(Found::Collection(route));
+        }
+        allowed.push(route.method.as_str());
+    }
     if allowed.is_empty() {
         return Err(Error::with(Code::MethodNotAllowed, "there is no such path"));
     }
     allowed.push("OPTIONS");
     Ok(Found::OtherMethods(allowed.join(", ")))
+}
+
+/// The calls for one record of a collection that can be made for many, and by which method.
+pub fn of_collection(collection: &str) -> Vec<(&'static Route, Method)> {
+    let each = |method: Method| {
+        let exact = ROUTES.iter().any(|route| route.path == collection && route.method == method);
+        let found = of_records(&method, collection).ok().flatten().filter(|_| !exact)?;
+        Some((found, method))
+    };
+    [Method::PATCH, Method::DELETE].into_iter().filter_map(each).collect()
+}
+
+/// Whether a call is about a collection: records stand under its path.
+pub fn is_collection(route: &Route) -> bool {
+    ROUTES.iter().any(|other| {
+        other.method == Method::GET
+            && other.path.strip_prefix(route.path).is_some_and(|rest| !rest.is_empty() && rest.split('/').all(|part| part.is_empty() || part == "{}"))
+    })
+}
+
+/// The call for one record of a collection: its path goes on with variable parts alone.
+fn of_records(method: &Method, collection: &str) -> Result<Option<&'static Route>> {
+    for route in ROUTES.iter().filter(|route| route.method == *method) {
+        let mut pattern = route.path;
+        while let Some(shorter) = pattern.strip_suffix("/{}") {
+            pattern = shorter;
+            if matched(pattern, collection)?.is_some() {
+                return Ok(Some(route));
+            }
+        }
+    }
+    Ok(None)
 }
 
 fn matched(pattern: &str, path: &str) -> Result<Option<Vec<String>>> {
@@ -155,6 +222,10 @@ mod tests {
     fn what_is_not_there_is_said() {
         assert!(find(&Method::GET, "/api//cluster").is_err() && find(&Method::GET, "/api/cluster//").is_err() && find(&Method::GET, "/").is_err());
         assert!(matches!(find(&Method::PUT, "/api/cluster"), Ok(Found::OtherMethods(allow)) if allow == "GET, HEAD, OPTIONS"));
+        assert!(matches!(find(&Method::DELETE, "/api/cluster"), Ok(Found::OtherMethods(_))));
+        assert!(matches!(find(&Method::OPTIONS, "/api/svm/svms"), Ok(Found::OtherMethods(allow)) if allow == "GET, HEAD, POST, PATCH, DELETE, OPTIONS"));
+        assert!(matches!(find(&Method::PATCH, "/api/svm/svms"), Ok(Found::Collection(route)) if route.path == "/api/svm/svms/{}"));
+        assert!(matches!(find(&Method::PATCH, "/api/security/certificates"), Ok(Found::OtherMethods(_))));
         assert!(matches!(find(&Method::GET, "/api/svm/svms/%ff"), Err(error) if error.code == Code::BadUrl));
     }
 }

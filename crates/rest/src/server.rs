@@ -1,43 +1,78 @@
 //! The HTTPS server: connections, limits, the way of a request from the socket to its handler and back.
 
-use crate::login;
+use crate::audit::{self, Call, Source, Trail};
+use crate::bulk::{self, Failure};
+use crate::client_certificates::{Certificate, Vouchers};
+use crate::connections::{Connections, Place};
+use crate::login::{self, Locked, Sender};
+use crate::openapi;
+use crate::patience::Patient;
 use crate::query::Query;
-use crate::request::{Answer, Request};
-use crate::routes::{self, Found};
+use crate::request::{Answer, Body, Head, Request};
+use crate::routes::{self, Found, Route};
 use bytes::Bytes;
-use http::{HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderValue, Method, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use keystead_manager::fips::tls_is_fips;
+use keystead_manager::fips::{tls_can_be_fips, tls_is_fips};
+use keystead_manager::passwords::network_of;
 use keystead_manager::{Code, Error, Manager, Result};
 use serde_json::{Value as Json, json};
-use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// How many connections are open at a time. Who comes later waits in the kernel's queue.
-const MAX_CONNECTIONS: usize = 1_024;
-/// How long a TLS handshake may take.
-const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
-/// How long a head may take, and how long a connection may idle between two requests.
-const HEAD_LIMIT: Duration = Duration::from_secs(30);
-/// How long a body may take.
-const BODY_TIME_LIMIT: Duration = Duration::from_secs(30);
 /// The longest body.
 const BODY_LIMIT: usize = 1024 * 1024;
 /// The most headers, and the longest head.
 const MAX_HEADERS: usize = 100;
 const MAX_HEAD: usize = 64 * 1024;
+/// How long a call on many records may take: they may go one after the other.
+const MANY_RECORDS_LIMIT: Duration = Duration::from_secs(30 * 60);
+/// The content type of JSON without links.
+const JSON: &str = "application/json";
 /// How long a stop waits for running requests.
 const DRAIN: Duration = Duration::from_secs(20);
+
+/// What clients may take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections in all.
+    pub max_connections: usize,
+    /// Connections of one source: an IPv4 address, or a /64 of IPv6.
+    pub max_connections_per_source: usize,
+    /// From the connection to the end of the handshake.
+    pub handshake_timeout: Duration,
+    /// For a head; and how long a connection may wait between two requests.
+    pub head_timeout: Duration,
+    /// For a body.
+    pub body_timeout: Duration,
+    /// How long a client may take nothing of its answer.
+    pub answer_timeout: Duration,
+    /// For what a call does, beside what `return_timeout` asks to wait. Longer than one look at AWS KMS by way of a proxy that hangs.
+    pub request_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_connections: 1_024,
+            max_connections_per_source: 256,
+            handshake_timeout: Duration::from_secs(10),
+            head_timeout: Duration::from_secs(30),
+            body_timeout: Duration::from_secs(30),
+            answer_timeout: Duration::from_secs(30),
+            request_timeout: Duration::from_secs(180),
+        }
+    }
+}
 
 /// What TLS may agree upon.
 pub struct Tls {
@@ -45,28 +80,38 @@ pub struct Tls {
     pub all: Arc<rustls::ServerConfig>,
     /// In FIPS mode.
     pub fips: Arc<rustls::ServerConfig>,
+    /// Who vouches for client certificates.
+    pub vouchers: Arc<Vouchers>,
+}
+
+/// What all connections share.
+struct Shared {
+    manager: Manager,
+    vouchers: Arc<Vouchers>,
+    limits: Limits,
+    stop: CancellationToken,
 }
 
 /// Serves the REST API until `stop`, then finishes the requests that are running.
-pub async fn serve(listener: TcpListener, tls: Tls, manager: Manager, stop: CancellationToken) {
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+pub async fn serve(listener: TcpListener, tls: Tls, manager: Manager, limits: Limits, stop: CancellationToken) {
+    let places = Connections::new(limits.max_connections, limits.max_connections_per_source);
+    let shared = Arc::new(Shared { manager, vouchers: tls.vouchers, limits, stop: stop.clone() });
     let connections = TaskTracker::new();
     loop {
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { break };
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, peer)) => {
+                let Some(place) = places.enter(network_of(peer.ip())) else {
+                    tracing::debug!(%peer, "a connection was refused: there are too many");
+                    continue;
+                };
                 // Looked at before the mode, and so never too late for a connection that it would not have agreed upon.
-                let turned_on = manager.fips_turned_on();
-                let acceptor = TlsAcceptor::from(Arc::clone(if manager.fips() { &tls.fips } else { &tls.all }));
-                let (manager, stop) = (manager.clone(), stop.clone());
-                connections.spawn(async move {
-                    connection(stream, peer, acceptor, manager, stop, turned_on).await;
-                    drop(slot);
-                });
+                let turned_on = shared.manager.fips_turned_on();
+                let (config, turned_on) = if shared.manager.fips() { (&tls.fips, None) } else { (&tls.all, Some(turned_on)) };
+                connections.spawn(connection(stream, peer, Arc::clone(config), Arc::clone(&shared), Arc::new(place), turned_on));
             }
             Err(error) => {
                 // Out of descriptors, most likely; give the open connections time to end.
@@ -82,24 +127,57 @@ pub async fn serve(listener: TcpListener, tls: Tls, manager: Manager, stop: Canc
     }
 }
 
-async fn connection(stream: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor, manager: Manager, stop: CancellationToken, turned_on: CancellationToken) {
+async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    config: Arc<rustls::ServerConfig>,
+    shared: Arc<Shared>,
+    place: Arc<Place>,
+    turned_on: Option<CancellationToken>,
+) {
     let _ = stream.set_nodelay(true);
-    let stream = match tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return tracing::debug!(%peer, %error, "no TLS handshake"),
+    let shaken = tokio::select! {
+        shaken = tokio::time::timeout(shared.limits.handshake_timeout, shaken(Patient::new(stream, shared.limits.answer_timeout), config)) => shaken,
+        () = place.shown_out() => return tracing::debug!(%peer, "a connection in its handshake has made room for another"),
+    };
+    let (stream, able) = match shaken {
+        Ok(Ok(shaken)) => shaken,
+        Ok(Err(error)) => {
+            audit::no_handshake(&shared.manager, peer, &error);
+            return tracing::debug!(%peer, %error, "no TLS handshake");
+        }
         Err(_) => return tracing::debug!(%peer, "the TLS handshake took too long"),
     };
-    let (suite, group) = (stream.get_ref().1.negotiated_cipher_suite(), stream.get_ref().1.negotiated_key_exchange_group());
-    let retired = if tls_is_fips(suite.map(|suite| suite.suite()), group.map(|group| group.name())) { CancellationToken::new() } else { turned_on };
+    let session = stream.get_ref().1;
+    let (suite, group) = (session.negotiated_cipher_suite(), session.negotiated_key_exchange_group());
+    let good = tls_is_fips(session.protocol_version(), suite.map(|suite| suite.suite()), group.map(|group| group.name()));
+    let retired = turned_on.filter(|_| !good).unwrap_or_default();
+    let _unable = (!able).then(|| shared.manager.fips_unable(None));
+    let sender = Arc::new(Sender::new(peer.ip(), Certificate::of(session.peer_certificates()), Arc::clone(&shared.vouchers)));
+    let source = Source { peer, session: keystead_audit::new_id() };
+    let (stop, head_timeout) = (shared.stop.clone(), shared.limits.head_timeout);
+    let (busy, ends) = (Arc::clone(&place), [stop.clone(), retired.clone()]);
     let service = service_fn(move |request| {
-        let manager = manager.clone();
-        async move { Ok::<_, Infallible>(answer(request, peer.ip(), manager).await) }
+        let (shared, sender, busy, ends) = (Arc::clone(&shared), Arc::clone(&sender), busy.busy(), ends.clone());
+        async move {
+            // A call that has no one to answer to is not begun.
+            let busy = busy.ok_or_else(|| std::io::Error::other("the connection has made room for another"))?;
+            let mut answer = answer(request, source, sender, shared).await;
+            // The call itself may be why the connection ends, as the one that turns FIPS mode on: its client must not send another one meanwhile.
+            if ends.iter().any(CancellationToken::is_cancelled) {
+                answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            drop(busy);
+            Ok::<_, std::io::Error>(answer)
+        }
     });
     let mut builder = hyper::server::conn::http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT).max_headers(MAX_HEADERS).max_buf_size(MAX_HEAD);
+    builder.timer(TokioTimer::new()).header_read_timeout(head_timeout).max_headers(MAX_HEADERS).max_buf_size(MAX_HEAD);
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        // It has waited for a request, or for the rest of one: nothing is lost.
+        () = place.shown_out() => return tracing::debug!(%peer, "a connection that waited has made room for another"),
         () = async { tokio::select! { () = stop.cancelled() => {} () = retired.cancelled() => {} } } => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -110,63 +188,153 @@ async fn connection(stream: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor, 
     }
 }
 
-async fn answer(request: http::Request<Incoming>, peer: IpAddr, manager: Manager) -> Response<Full<Bytes>> {
+/// Shakes hands. Answers as well whether the client could agree with FIPS mode.
+async fn shaken(stream: Patient, config: Arc<rustls::ServerConfig>) -> std::io::Result<(TlsStream<Patient>, bool)> {
+    let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
+    let able = tls_can_be_fips(start.client_hello().cipher_suites(), start.client_hello().named_groups());
+    Ok((start.into_stream(config).await?, able))
+}
+
+async fn answer(request: http::Request<Incoming>, source: Source, sender: Arc<Sender>, shared: Arc<Shared>) -> Response<Full<Bytes>> {
     let head = request.method() == Method::HEAD;
+    let pretty = is_pretty(request.uri());
     // In a task of its own, so that a panic ends this request and nothing else.
-    let answer = match tokio::spawn(handle(request, peer, manager)).await {
+    let answer = match tokio::spawn(handle(request.map(Locked::new), source, sender, shared)).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => Answer::error(&error),
         Err(error) => Answer::error(&Error::unexpected(format!("a handler has panicked: {error}"))),
     };
-    render(answer, head)
+    render(answer, head, pretty)
 }
 
-async fn handle(request: http::Request<Incoming>, peer: IpAddr, manager: Manager) -> Result<Answer> {
+async fn handle(request: http::Request<Locked<Incoming>>, source: Source, sender: Arc<Sender>, shared: Arc<Shared>) -> Result<Answer> {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path().to_owned();
-    if path == "/healthz" && matches!(parts.method, Method::GET | Method::HEAD) {
-        return Ok(Answer::ok(json!({ "status": "ok" })));
+    if let Some(answer) = open_to_all(&path, is_pretty(&parts.uri)) {
+        return Ok(if matches!(parts.method, Method::GET | Method::HEAD) { answer } else { other_method(&parts.method, "GET, HEAD, OPTIONS") });
     }
     let method = if parts.method == Method::HEAD { Method::GET } else { parts.method };
-    let (route, segments) = match routes::find(&method, &path)? {
-        Found::Route(route, segments) => (route, segments),
-        Found::OtherMethods(allow) if method == Method::OPTIONS => return Ok(Answer::new(StatusCode::OK, Json::Null).header(header::ALLOW, &allow)),
-        Found::OtherMethods(allow) => {
-            let error = Error::with(Code::MethodNotAllowed, format!("{method} on this path"));
-            return Ok(Answer::error(&error).header(header::ALLOW, &allow));
+    let (route, segments, of_collection) = match routes::find(&method, &path)? {
+        Found::Route(route, segments) => (route, segments, false),
+        Found::Collection(route) => (route, Vec::new(), true),
+        Found::OtherMethods(allow) => return Ok(other_method(&method, &allow)),
+    };
+    let permit = match login::authorize(&shared.manager, &parts.headers, &sender, route).await {
+        Ok(permit) => permit,
+        Err(refused) => {
+            let shown = login::shown(&parts.headers, &sender);
+            return Err(audit::refused(&shared.manager, source, (&method, &path), shown, refused));
         }
     };
-    let who = login::authorize(&manager, &parts.headers, peer, route.access).await?;
-    let query = Query::parse(parts.uri.query().unwrap_or_default())?;
-    let body = read(body).await?;
+    let who = permit.who().clone();
+    audit::logged_in(&shared.manager, source, &who, permit.proof());
     let path = path.strip_suffix('/').unwrap_or(&path).to_owned();
-    (route.handler)(Request { manager, who, method, path, segments, query, headers: parts.headers, body }).await
+    let trail = Trail::default();
+    let object = segments.first().and_then(|first| first.parse().ok());
+    let call = Call { manager: &shared.manager, source, who: &who, method: &method, path: &path, object };
+    let recorded = if method == Method::GET { None } else { Some(call.begin(&trail).await?) };
+    let answer = async {
+        let query = Query::parse(parts.uri.query().unwrap_or_default())?;
+        query.check(method == Method::GET)?;
+        let body = read(body.open(&permit), shared.limits.body_timeout).await?;
+        let head = Head { method, path, segments, query, headers: parts.headers, source };
+        let request = Request::new(permit, shared.manager.clone(), head, body).with_trail(trail);
+        within(request, route, of_collection, shared.limits.request_timeout).await
+    };
+    let (answer, jobs) = match answer.await {
+        Ok(answer) => (Ok(answer), Vec::new()),
+        Err(Failure { error, jobs }) => (Err(error), jobs),
+    };
+    if let Some(recorded) = recorded {
+        recorded.end(&answer).await;
+    }
+    answer.or_else(|error| if jobs.is_empty() { Err(error) } else { Ok(Failure { error, jobs }.answer()) })
 }
 
-async fn read(body: Incoming) -> Result<Bytes> {
-    let read = tokio::time::timeout(BODY_TIME_LIMIT, Limited::new(body, BODY_LIMIT).collect());
+/// The answer of a call, or of the many that it stands for, within its time.
+async fn within(request: Request, route: &'static Route, of_collection: bool, request_timeout: Duration) -> std::result::Result<Answer, Failure> {
+    let may_be_many = of_collection || (request.method == Method::POST && openapi::takes_records(route));
+    let is_array = may_be_many && bulk::has_records(&request);
+    let on_many = of_collection || is_array;
+    let limit = if on_many { MANY_RECORDS_LIMIT } else { request_timeout } + request.query.return_timeout()?;
+    let work = async {
+        match request.method {
+            _ if is_array => bulk::records(request).await,
+            _ if of_collection => bulk::by_query(request, route).await,
+            Method::GET if request.query.get("job_results_uuid").is_some() && routes::is_collection(route) => Ok(bulk::results(request).await?),
+            _ => Ok(routes::answer(request).await?),
+        }
+    };
+    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
+        let message = format!("the call took longer than {} s and was given up here; look whether it has had its effect", limit.as_secs_f32());
+        Err(Error::with(Code::Unexpected, message).detail(format!("{} {}", route.method, route.path)).into())
+    })
+}
+
+/// What needs no login: it says nothing of the cluster.
+fn open_to_all(path: &str, pretty: bool) -> Option<Answer> {
+    let ready = |text: Bytes, kind: &'static str| Answer { body: Body::Ready(text, kind), ..Answer::empty(StatusCode::OK) };
+    match path {
+        "/healthz" => Some(Answer::ok(json!({ "status": "ok" }))),
+        "/api/openapi.json" => {
+            let [short, long] = &*openapi::TEXTS;
+            Some(ready(if pretty { long } else { short }.clone(), JSON))
+        }
+        "/docs/api" | "/docs/api/" => {
+            let page = ready(Bytes::from_static(openapi::PAGE.as_bytes()), "text/html; charset=utf-8");
+            Some(page.header(header::CONTENT_SECURITY_POLICY, openapi::PAGE_POLICY))
+        }
+        _ => None,
+    }
+}
+
+/// A method that a path does not have, or the question which it has.
+fn other_method(method: &Method, allow: &str) -> Answer {
+    let answer = if method == Method::OPTIONS {
+        Answer::empty(StatusCode::OK)
+    } else {
+        Answer::error(&Error::with(Code::MethodNotAllowed, format!("{method} on this path")))
+    };
+    answer.header(header::ALLOW, allow)
+}
+
+/// Whether an answer is written for the eye.
+fn is_pretty(uri: &Uri) -> bool {
+    uri.query().is_some_and(|query| query.split('&').any(|pair| pair.eq_ignore_ascii_case("pretty=true") || pair == "pretty=1"))
+}
+
+async fn read(body: Incoming, limit: Duration) -> Result<Bytes> {
+    let read = tokio::time::timeout(limit, Limited::new(body, BODY_LIMIT).collect());
     match read.await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
             Err(Error::with(Code::InvalidJson, format!("it is longer than {BODY_LIMIT} bytes")))
         }
         Ok(Err(_)) => Err(Error::with(Code::InvalidJson, "it ended early")),
-        Err(_) => Err(Error::with(Code::InvalidJson, format!("it took longer than {} s", BODY_TIME_LIMIT.as_secs()))),
+        Err(_) => Err(Error::with(Code::InvalidJson, format!("it took longer than {} s", limit.as_secs_f32()))),
     }
 }
 
-fn render(answer: Answer, head: bool) -> Response<Full<Bytes>> {
-    let mut text = if answer.body.is_null() { Vec::new() } else { serde_json::to_vec(&answer.body).unwrap_or_default() };
-    let kind = if has_links(&answer.body) { "application/hal+json" } else { "application/json" };
+fn render(answer: Answer, head: bool, pretty: bool) -> Response<Full<Bytes>> {
+    let kind = |links: bool| if links { "application/hal+json" } else { JSON };
+    let written = |text: Vec<u8>| {
+        let long = if pretty { serde_json::from_slice::<Json>(&text).ok().and_then(|json| serde_json::to_vec_pretty(&json).ok()) } else { None };
+        Bytes::from(long.unwrap_or(text))
+    };
+    let (text, kind) = match answer.body {
+        Body::None => (Bytes::new(), None),
+        Body::Json(json) => (written(serde_json::to_vec(&json).unwrap_or_default()), Some(kind(has_links(&json)))),
+        Body::Written(text, links) => (written(text), Some(kind(links))),
+        Body::Ready(text, kind) => (text, Some(kind)),
+    };
     let length = text.len();
-    if head {
-        text.clear();
-    }
-    let mut response = Response::new(Full::new(Bytes::from(text)));
+    let mut response = Response::new(Full::new(if head { Bytes::new() } else { text }));
     *response.status_mut() = answer.status;
     *response.headers_mut() = answer.headers;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    if let Some(kind) = kind {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    }
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache,no-store,must-revalidate"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

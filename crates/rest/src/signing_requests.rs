@@ -1,20 +1,22 @@
 //! `POST /security/certificate-signing-request`: a key, and the request to have it certified elsewhere (ONTAP's call).
 
 use crate::certificates::{DEFAULT_HASH, names};
-use crate::field::{ANY, Field, Kind, Patch, Post, Show};
+use crate::field::{ANY, Field, Kind, Patch, Post};
 use crate::request::{Answer, Request};
-use crate::resource::{Resource, Values};
+use crate::resource::Resource;
+use crate::values::Values;
 use keystead_manager::signing_requests::WantedSigningRequest;
 use keystead_manager::{Code, Error, Result};
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 
-const fn given(path: &'static str, kind: Kind, doc: &'static str) -> Field {
-    Field { path, kind, post: Post::Optional, patch: Patch::No, show: Show::Never, doc }
+const fn given(path: &'static str, kind: Kind, doc: &'static str) -> Field<()> {
+    Field::hidden(path, kind, Post::Optional, Patch::No, doc)
 }
 
 /// The body. ONTAP's own examples spell the usages in two ways.
-const REQUEST: Resource = Resource {
+pub const REQUEST: Resource<()> = Resource {
+    name: "security_certificate_signing_request",
     path: "/api/security/certificate-signing-request",
     fields: &[
         given("subject_name", Kind::Text(1, 512, ANY), "Such as `C=US,O=NTAP,CN=test.domain.com`."),
@@ -30,11 +32,12 @@ const REQUEST: Resource = Resource {
         given("subject_alternatives.ip", Kind::Texts, "Addresses."),
         given("subject_alternatives.uri", Kind::Texts, "URIs."),
     ],
+    order: &[],
+    links: &[],
 };
 
 pub async fn create(request: Request) -> Result<Answer> {
-    request.query.check_change(&REQUEST, &[])?;
-    let mut values = REQUEST.read_post(request.object()?)?;
+    let mut values = request.read_post(&REQUEST)?;
     words(&mut values, ["key_usage", "key_usages"], &["digitalsignature"])?;
     let usages = words(&mut values, ["extended_key_usage", "extended_key_usages"], &["serverauth", "clientauth"])?;
     let wanted = WantedSigningRequest {

@@ -1,90 +1,120 @@
 //! `/svm/svms`: the SVMs.
 
-use crate::field::{ANY, Field, Kind, Patch, Post, Show};
-use crate::request::{Answer, Done, Request, links};
-use crate::resource::{Resource, put};
-use crate::select::Selection;
+use crate::collection::cell::Cell;
+use crate::field::{ANY, As, Field, Kind, Patch, Post, Show, Spec};
+use crate::request::{Answer, Done, Request, links, svm_path};
+use crate::resource::{Link, Resource};
+use crate::values::Values;
 use keystead_manager::model::{Svm, SvmKind};
 use keystead_manager::{Code, Error, Result};
-use serde_json::{Map, Value as Json, json};
+use serde_json::json;
+use uuid::Uuid;
 
 const PATH: &str = "/api/svm/svms";
 
+/// A protocol that serves data: there is none here.
+const fn protocol(path: &'static str) -> Field<Svm> {
+    Field::shown(path, As::Bool, Show::Named, |_| Cell::Bool(false), "Always false: an SVM serves keys here, and no data.")
+}
+
+/// A field of ONTAP's that says nothing here.
+const fn absent(path: &'static str, of: As) -> Field<Svm> {
+    Field::shown(path, of, Show::Named, |_| Cell::Null, "Never there: an SVM has no storage here.")
+}
+
 /// The `svm` object, as far as Keystead serves it.
-pub const SVM: Resource = Resource {
+pub const SVM: Resource<Svm> = Resource {
+    name: "svm",
     path: PATH,
     fields: &[
-        Field { path: "uuid", kind: Kind::Shown, post: Post::Ignored, patch: Patch::No, show: Show::Key, doc: "The identifier." },
-        Field { path: "name", kind: Kind::Text(1, 256, ANY), post: Post::Required, patch: Patch::Yes, show: Show::Key, doc: "The name." },
-        Field { path: "comment", kind: Kind::Text(0, 254, ANY), post: Post::Optional, patch: Patch::Clearable, show: Show::Standard, doc: "A free text." },
-        Field { path: "state", kind: Kind::Shown, post: Post::Ignored, patch: Patch::No, show: Show::Standard, doc: "Always running." },
-        Field { path: "subtype", kind: Kind::Shown, post: Post::Ignored, patch: Patch::No, show: Show::Standard, doc: "Always default." },
+        Field::shown("uuid", As::Uuid, Show::Key, |svm| Cell::Uuid(svm.uuid), "The identifier."),
+        Field::given(Spec { path: "name", kind: Kind::Text(1, 256, ANY), post: Post::Required, patch: Patch::Yes, show: Show::Key, doc: "The name." }, |svm| {
+            Cell::text(&svm.name)
+        }),
+        Field::given(
+            Spec { path: "comment", kind: Kind::Text(0, 254, ANY), post: Post::Optional, patch: Patch::Clearable, show: Show::Standard, doc: "A free text." },
+            |svm| Cell::text(&svm.comment),
+        ),
+        Field::shown("state", As::Word(&["running"]), Show::Standard, |_| Cell::text("running"), "Always running."),
+        Field::shown("subtype", As::Word(&["default"]), Show::Standard, |_| Cell::text("default"), "Always default."),
+        // What clients of ONTAP ask for by name, whatever they want. An SVM here has no storage of its own.
+        protocol("nfs.allowed"),
+        protocol("nfs.enabled"),
+        protocol("cifs.allowed"),
+        protocol("cifs.enabled"),
+        protocol("fcp.allowed"),
+        protocol("fcp.enabled"),
+        protocol("iscsi.allowed"),
+        protocol("iscsi.enabled"),
+        protocol("nvme.allowed"),
+        protocol("nvme.enabled"),
+        protocol("s3.allowed"),
+        protocol("s3.enabled"),
+        protocol("ndmp.allowed"),
+        Field::shown(
+            "aggregates",
+            As::Objects(&[("name", As::Text), ("uuid", As::Uuid)]),
+            Show::Named,
+            |_| Cell::Json(json!([])),
+            "Always empty: an SVM has no storage here.",
+        ),
+        Field::shown("language", As::Text, Show::Named, |_| Cell::text("c.utf_8"), "Always c.utf_8."),
+        Field::shown("snapshot_policy.name", As::Text, Show::Named, |_| Cell::text("none"), "Always none."),
+        Field::shown("ipspace.name", As::Text, Show::Named, |_| Cell::text("Default"), "Always Default."),
+        absent("max_volumes", As::Text),
+        absent("certificate.name", As::Text),
+        absent("auto_enable_analytics", As::Bool),
+        absent("auto_enable_activity_tracking", As::Bool),
+        absent("storage.limit", As::Integer),
     ],
+    order: &[("uuid", false)],
+    links: &[Link { at: "", href: |svm| Some(svm_path(svm.uuid)) }],
 };
 
 pub async fn list(request: Request) -> Result<Answer> {
-    let selection = Selection::parse(&SVM, request.query.get("fields"), false)?;
-    let records = visible(&request).map(|svm| record(&svm)).collect();
-    let with_links = request.links();
-    request.collection(&SVM, records, |record| Json::Object(project(&selection, record, with_links)))
+    request.list(&SVM, visible(&request))
 }
 
 pub async fn show(request: Request) -> Result<Answer> {
-    let selection = Selection::parse(&SVM, request.query.get("fields"), true)?;
-    let uuid = request.uuid()?;
-    let svm = visible(&request).find(|svm| svm.uuid == uuid).ok_or_else(|| Error::new(Code::NotFound).target("uuid"))?;
-    Ok(Answer::ok(Json::Object(project(&selection, &record(&svm), request.links()))))
+    let svm = request.manager.svm(seen(&request)?)?;
+    if svm.kind != SvmKind::Data {
+        return Err(Error::new(Code::NotFound).target("uuid"));
+    }
+    request.one(&SVM, &svm)
 }
 
 pub async fn create(request: Request) -> Result<Answer> {
-    request.query.check_change(&SVM, &[])?;
-    let mut values = SVM.read_post(request.object()?)?;
+    let mut values = request.read_post(&SVM)?;
     let (name, comment) = (values.text("name").unwrap_or_default(), values.text("comment").unwrap_or_default());
     let accepted = request.manager.create_svm(&request.who, &name, &comment).await?;
-    let record = json!({ "uuid": accepted.resource, "name": name, "comment": comment, "_links": links(&format!("{PATH}/{}", accepted.resource)) });
+    let record = json!({ "uuid": accepted.resource, "name": name, "comment": comment, "_links": links(&svm_path(accepted.resource)) });
     Ok(request.accepted(accepted, Done::created(PATH, record)).await?.warn_of(&values.ignored))
 }
 
 pub async fn modify(request: Request) -> Result<Answer> {
-    request.query.check_change(&SVM, &[])?;
-    let mut values = SVM.read_patch(request.object()?)?;
-    if values.is_empty() {
-        return Err(Error::new(Code::NoInput));
-    }
-    let comment = values.clearable("comment", crate::resource::Values::text).map(Option::unwrap_or_default);
-    let accepted = request.manager.modify_svm(&request.who, request.uuid()?, values.text("name"), comment).await?;
+    let mut values = request.read_patch(&SVM)?;
+    let comment = values.clearable("comment", Values::text).map(Option::unwrap_or_default);
+    let accepted = request.manager.modify_svm(&request.who, seen(&request)?, values.text("name"), comment).await?;
     request.accepted(accepted, Done::ok()).await
 }
 
 pub async fn delete(request: Request) -> Result<Answer> {
-    request.query.check_change(&SVM, &[])?;
-    if let Some(name) = request.object()?.keys().next() {
-        return Err(Error::with(Code::BodyNotAllowed, name).target(name.as_str()));
-    }
-    let accepted = request.manager.delete_svm(&request.who, request.uuid()?).await?;
+    request.no_body(&SVM)?;
+    let accepted = request.manager.delete_svm(&request.who, seen(&request)?).await?;
     request.accepted(accepted, Done::ok()).await
 }
 
-/// Data SVMs. The admin SVM is the cluster's own, and ONTAP's collection does not show it either.
+/// The UUID of the path, where the call sees that SVM.
+fn seen(request: &Request) -> Result<Uuid> {
+    let uuid = request.uuid()?;
+    if request.sees(uuid) { Ok(uuid) } else { Err(Error::new(Code::NotFound).target("uuid")) }
+}
+
 fn visible(request: &Request) -> impl Iterator<Item = Svm> {
-    request.manager.svms().into_iter().filter(|svm| svm.kind == SvmKind::Data && request.sees(svm.uuid))
+    request.manager.svms().into_iter().filter(|svm| is_visible(request, svm))
 }
 
-fn record(svm: &Svm) -> Map<String, Json> {
-    let mut record = Map::new();
-    put(&mut record, "uuid", json!(svm.uuid));
-    put(&mut record, "name", json!(svm.name));
-    put(&mut record, "comment", json!(svm.comment));
-    put(&mut record, "state", json!("running"));
-    put(&mut record, "subtype", json!("default"));
-    record
-}
-
-fn project(selection: &Selection, record: &Map<String, Json>, with_links: bool) -> Map<String, Json> {
-    let mut shown = selection.project(record);
-    if with_links {
-        let uuid = record.get("uuid").and_then(Json::as_str).unwrap_or_default();
-        put(&mut shown, "_links", links(&format!("{PATH}/{uuid}")));
-    }
-    shown
+/// Data SVMs. The admin SVM is the cluster's own, and ONTAP's collection does not show it either.
+fn is_visible(request: &Request, svm: &Svm) -> bool {
+    svm.kind == SvmKind::Data && request.sees(svm.uuid)
 }

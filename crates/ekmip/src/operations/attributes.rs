@@ -1,8 +1,8 @@
 //! Get Attributes, Get Attribute List, Add, Modify and Delete Attribute (KMIP Specification 1.4, sections 4.12 to 4.16), Set and Adjust Attribute (2.1, sections 6.1.51 and 6.1.3).
 
 use super::Context;
-use super::create::check_dates;
-use crate::managed::Managed;
+use super::create::{check_dates, check_given};
+use crate::managed::{Managed, missing};
 use crate::unit::{Found, Unit, not_found};
 use keystead_kmip::attribute::{Attribute, Change, Identity, Shape, check, definition, name_value};
 use keystead_kmip::enumeration::{AdjustmentType, ResultReason, State};
@@ -53,10 +53,11 @@ pub async fn add(context: &mut Context<'_>, unit: &mut Unit<'_>, id: Option<&str
     let id = context.id(id)?;
     let mut found = unit.find(id).await?;
     if attribute.identity.change() == Change::Never {
-        return Err(read_only(&attribute.identity));
+        return Err(read_only(&attribute.identity).since_2(ResultReason::ReadOnlyAttribute));
     }
     check_state(context, &found, &attribute.identity)?;
     check_name(&found.object, &attribute)?;
+    check_given(&attribute)?;
     let index = found.object.add(attribute.clone())?;
     changed(context, &mut found, &attribute.identity)?;
     let attribute = as_kept(&found, attribute, index);
@@ -78,11 +79,11 @@ pub async fn modify(
     }
     check_state(context, &found, &attribute.identity)?;
     check_name(&found.object, &attribute)?;
-    if found.object.instances(&attribute.identity, context.now).is_empty() {
+    if visible(context, &found, &attribute.identity).is_empty() && found.object.stored(&attribute.identity).is_empty() {
         let message = format!("the object has no attribute {:?}; add it", attribute.identity.name());
         return Err(Failure::new(ResultReason::InvalidField, message).since_2(ResultReason::AttributeNotFound));
     }
-    let index = instance(&found, &attribute.identity, which, context.now)?;
+    let index = instance(context, &found, &attribute.identity, which)?;
     replace(context, &mut found, &attribute, index)?;
     let attribute = as_kept(&found, attribute, index);
     unit.change(found)?;
@@ -155,7 +156,7 @@ pub async fn delete(context: &mut Context<'_>, unit: &mut Unit<'_>, id: Option<&
             last.ok_or_else(|| not_found(&id.to_string()))?
         }
         which => {
-            let index = instance(&found, identity, which, context.now)?;
+            let index = instance(context, &found, identity, which)?;
             found.object.delete(identity, index)?
         }
     };
@@ -166,15 +167,19 @@ pub async fn delete(context: &mut Context<'_>, unit: &mut Unit<'_>, id: Option<&
 }
 
 /// The index of the instance that is meant. Without an index, the one with the index 0 is (section 4.15); in 2.x, the only one there is (2.1, section 6.1.34).
-fn instance(found: &Found, identity: &Identity<'_>, which: Instance, now: i64) -> Result<u32> {
+fn instance(context: &Context<'_>, found: &Found, identity: &Identity<'_>, which: Instance) -> Result<u32> {
+    let visible = visible(context, found, identity);
     match which {
-        Instance::Index(index) => Ok(index.unwrap_or(0)),
+        Instance::Index(index) => {
+            let index = index.unwrap_or(0);
+            visible.iter().find(|known| known.index == index).map(|known| known.index).ok_or_else(|| missing(identity, index))
+        }
         Instance::Value(value) => {
-            let known = found.object.instances(identity, now).iter().find(|known| known.value == value).map(|known| known.index);
+            let known = visible.iter().find(|known| known.value == value).map(|known| known.index);
             let message = || format!("the attribute {:?} does not have the CurrentAttribute's value", identity.name());
             known.ok_or_else(|| Failure::new(ResultReason::ItemNotFound, message()).since_2(ResultReason::AttributeInstanceNotFound))
         }
-        Instance::All => match found.object.instances(identity, now).as_slice() {
+        Instance::All => match visible.as_slice() {
             [] => Ok(0),
             [only] => Ok(only.index),
             several => Err(ambiguous(identity, several.len())),
@@ -182,10 +187,18 @@ fn instance(found: &Found, identity: &Identity<'_>, which: Instance, now: i64) -
     }
 }
 
+/// The instances that the client's version can say: of what it is not shown, it can neither change nor take away anything.
+fn visible<'f>(context: &Context<'_>, found: &'f Found, identity: &Identity<'_>) -> Vec<Attribute<'f>> {
+    let mut all = found.object.instances(identity, context.now);
+    all.retain(|attribute| attribute.exists_in(context.version));
+    all
+}
+
 /// Replaces the value of an instance.
 fn replace(context: &Context<'_>, found: &mut Found, attribute: &Attribute<'static>, index: u32) -> Result<()> {
     check_state(context, found, &attribute.identity)?;
     check_name(&found.object, attribute)?;
+    check_given(attribute)?;
     note_flags(&mut found.object, attribute);
     found.object.modify(&attribute.identity, index, attribute.value.clone())?;
     changed(context, found, &attribute.identity)

@@ -44,6 +44,7 @@ pub async fn encrypt(context: &mut Context<'_>, unit: &mut Unit<'_>, request: &C
     if request.iv.is_some() && parameters.random_iv == Some(true) {
         return Err(Failure::new(ResultReason::InvalidField, "IVCounterNonce and RandomIV exclude each other"));
     }
+    crate::approved::check_iv(context.manager.fips(), request.iv.is_some())?;
     let made = if parameters.random_iv == Some(true) { Some(generate(iv_length(&mode))) } else { None };
     let iv = made.as_ref().map(|made| made.as_slice()).or(request.iv);
     let key = secret(unit, &found)?;

@@ -163,10 +163,29 @@ fn give(object: &mut Managed<'static>, attribute: Attribute<'static>) -> Result<
     if attribute.identity == Identity::Known(Tag::Name) && name_value(&attribute.value).is_none_or(str::is_empty) {
         return Err(invalid("a Name must not be empty".to_owned()).since_2(ResultReason::InvalidAttributeValue));
     }
+    check_given(&attribute)?;
     object.add(attribute).map(|_| ()).map_err(|failure| match failure.reason {
         ResultReason::IllegalOperation => invalid(failure.message).since_2(ResultReason::AttributeSingleValued),
         _ => failure,
     })
+}
+
+/// Refuses a value that its shape allows, and its meaning does not: data that the server would have to make up for a namespace (section 3.36), and usage that is less than none (3.21).
+///
+/// # Errors
+/// Application Namespace Not Supported; Invalid Field.
+pub(super) fn check_given(attribute: &Attribute<'_>) -> Result<()> {
+    let Value::Structure(items) = &attribute.value else { return Ok(()) };
+    let find = |tag: Tag| items.iter().find(|item| item.tag == tag).map(|item| &item.value);
+    match attribute.identity {
+        Identity::Known(Tag::ApplicationSpecificInformation) if find(Tag::ApplicationData).is_none() => {
+            Err(Failure::new(ResultReason::ApplicationNamespaceNotSupported, "ApplicationData is missing, and this server makes none up for any namespace"))
+        }
+        Identity::Known(Tag::UsageLimits) if matches!(find(Tag::UsageLimitsTotal), Some(Value::LongInteger(total)) if *total < 0) => {
+            Err(invalid("UsageLimitsTotal is negative".to_owned()).since_2(ResultReason::InvalidAttributeValue))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The attributes of a Template object that templates can hand on: all but its own names.

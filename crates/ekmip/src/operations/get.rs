@@ -72,10 +72,12 @@ pub(super) async fn give_out(
     if is_secret && flag(Tag::Sensitive, false) && wrapping.is_none() {
         return Err(Failure::new(ResultReason::Sensitive, "the object is sensitive: it is given out wrapped by another key only"));
     }
-    match unit.secret(seen)? {
-        None => Ok(template(&*seen.object()?, context)),
-        Some(secret) => with_secret(context, unit, object, secret, format, wrapping).await,
-    }
+    let object = match unit.secret(seen)? {
+        None => template(&*seen.object()?, context),
+        Some(secret) => with_secret(context, unit, object, secret, format, wrapping).await?,
+    };
+    object.check_version(context.version)?;
+    Ok(object)
 }
 
 async fn with_secret(
@@ -141,14 +143,14 @@ async fn wrapped(context: &Context<'_>, unit: &Unit<'_>, material: &KeyMaterial<
         return Err(refuse(ResultReason::IllegalOperation, ResultReason::InvalidObjectType, "is no AES key"));
     }
     if key.state(context.now) != Some(State::Active) {
-        return Err(refuse(ResultReason::PermissionDenied, ResultReason::WrongKeyLifecycleState, "is not active"));
+        return Err(refuse(ResultReason::PermissionDenied, ResultReason::PermissionDenied, "is not active"));
     }
     if key.integer(Tag::CryptographicUsageMask).unwrap_or(0) & (WRAP_KEY | UNRESTRICTED) == 0 {
         let reason = ResultReason::IncompatibleCryptographicUsageMask;
         return Err(refuse(ResultReason::PermissionDenied, reason, "may not wrap: its Cryptographic Usage Mask lacks Wrap Key"));
     }
     if key.date(Tag::ProtectStopDate).is_some_and(|stop| stop <= context.now) {
-        return Err(refuse(ResultReason::PermissionDenied, ResultReason::WrongKeyLifecycleState, "is past its Protect Stop Date"));
+        return Err(refuse(ResultReason::PermissionDenied, ResultReason::PermissionDenied, "is past its Protect Stop Date"));
     }
     // Wrapping would be counted, and nothing here commits a count before the answer.
     if key.value(Tag::UsageLimits).is_some() {

@@ -1,8 +1,9 @@
 //! Activate, Revoke and Destroy (KMIP Specification 1.4, sections 4.19 to 4.21; the states: 3.22).
 
 use super::Context;
+use crate::managed::Managed;
 use crate::unit::{Found, Unit};
-use keystead_kmip::enumeration::{Enumeration as _, ResultReason, RevocationReasonCode, State};
+use keystead_kmip::enumeration::{Enumeration as _, ObjectType, ResultReason, RevocationReasonCode, State};
 use keystead_kmip::response::Response;
 use keystead_kmip::ttlv::{Node, Value};
 use keystead_kmip::{Failure, Result, Tag};
@@ -45,6 +46,10 @@ pub async fn revoke(
             return Err(Failure::new(ResultReason::IllegalOperation, message).since_2(ResultReason::WrongKeyLifecycleState));
         }
     };
+    // Said once more, it changes nothing: when and why it happened is set once (sections 3.29 to 3.31).
+    if matches!(state, Some(State::Compromised | State::DestroyedCompromised)) {
+        return Ok(Response::Identifier { object_type: None, id: found.object.id.to_string() });
+    }
     let object = &mut found.object;
     if compromise {
         object.set_date(Tag::CompromiseDate, now);
@@ -76,6 +81,10 @@ pub async fn destroy(context: &mut Context<'_>, unit: &mut Unit<'_>, id: Option<
         Some(State::Compromised) => found.object.set_state(State::DestroyedCompromised),
         Some(_) => found.object.set_state(State::Destroyed),
         None => {}
+    }
+    // Of a Template, nothing stays (section 4.21).
+    if found.object.object_type() == ObjectType::Template {
+        found.object = Managed::new(id, ObjectType::Template);
     }
     found.object.set_date(Tag::DestroyDate, context.now);
     found.object.set_date(Tag::LastChangeDate, context.now);

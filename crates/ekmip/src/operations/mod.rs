@@ -12,6 +12,10 @@ mod rekey;
 mod transfer;
 mod usage;
 
+#[cfg(test)]
+pub use query::OPERATIONS as SERVED;
+
+use crate::audit::{self, Actor};
 use crate::memory::Room;
 use crate::unit::{Unit, Unsaved, not_found};
 use keystead_kmip::enumeration::{BatchErrorContinuationOption, ResultReason};
@@ -40,6 +44,8 @@ pub struct Served<'s> {
     pub manager: &'s Manager,
     /// The keys of the client's SVM.
     pub keys: &'s Keys,
+    /// The client, for the audit log.
+    pub actor: &'s Actor,
     /// Whether Interop and Log are served.
     pub interop: bool,
     /// Objects that this client was given while they were fresh, which the store may not say yet.
@@ -52,6 +58,8 @@ pub struct Context<'c> {
     pub manager: &'c Manager,
     /// The keys of the client's SVM.
     pub keys: &'c Keys,
+    /// The client, for the audit log.
+    pub actor: &'c Actor,
     /// Whether Interop and Log are served.
     pub interop: bool,
     /// As in [`Served`].
@@ -93,8 +101,8 @@ impl Context<'_> {
 
 /// Runs a message and writes the answer. Answers which objects were handed out while they were fresh.
 pub async fn run(served: &Served<'_>, message: &RequestMessage<'_, '_>, now: i64, welcome: Welcome<'_>, room: &mut Room, out: &mut Vec<u8>) -> Vec<Uuid> {
-    let Served { manager, keys, interop, shown } = *served;
-    let mut context = Context { manager, keys, interop, shown, version: message.version, now, placeholder: None, fresh: Vec::new(), welcome, room };
+    let Served { manager, keys, actor, interop, shown } = *served;
+    let mut context = Context { manager, keys, actor, interop, shown, version: message.version, now, placeholder: None, fresh: Vec::new(), welcome, room };
     let limit = message.maximum_response_size.unwrap_or(usize::MAX);
     // Where not even identifiers fit, nothing is done: what changes something must be answered.
     let fits =
@@ -129,7 +137,7 @@ async fn one_by_one<'n>(context: &mut Context<'_>, items: &'n [RequestItem<'n, '
         let result = repeat(context, std::slice::from_ref(item)).await;
         let failed = result.is_err();
         let outcome = match result {
-            Ok(mut responses) => responses.pop().map_or(Outcome::Undone(None), Outcome::Success),
+            Ok(mut responses) => responses.pop().map_or(Outcome::Undone(None), |response| success(context, item, response)),
             Err(stopped) => Outcome::Failed(stopped.failure),
         };
         answers.push(answer(item, outcome));
@@ -143,13 +151,21 @@ async fn one_by_one<'n>(context: &mut Context<'_>, items: &'n [RequestItem<'n, '
 /// All items or none: those before the one that failed are undone, those after it are not run (section 6.13).
 async fn undoable<'n>(context: &mut Context<'_>, items: &'n [RequestItem<'n, '_>]) -> Vec<ResponseItem<'n>> {
     match repeat(context, items).await {
-        Ok(responses) => items.iter().zip(responses).map(|(item, response)| answer(item, Outcome::Success(response))).collect(),
+        Ok(responses) => items.iter().zip(responses).map(|(item, response)| answer(item, success(context, item, response))).collect(),
         Err(Stopped { done, failure }) => {
             let at = done.len();
             let mut answers: Vec<_> = items.iter().zip(done).map(|(item, response)| answer(item, Outcome::Undone(Some(response.undone())))).collect();
             answers.extend(items.get(at).map(|item| answer(item, Outcome::Failed(failure))));
             answers
         }
+    }
+}
+
+/// What was done is counted where it is not recorded by itself; in strict mode, nothing goes out that is not.
+fn success(context: &Context<'_>, item: &RequestItem<'_, '_>, response: Response<'static>) -> Outcome<'static> {
+    match audit::counted(context.manager, context.actor, item, &response) {
+        Ok(()) => Outcome::Success(response),
+        Err(failure) => Outcome::Failed(failure),
     }
 }
 
@@ -165,9 +181,20 @@ struct Stopped {
     failure: Failure,
 }
 
-/// Runs items as one unit of work until it is committed.
+/// Runs items as one unit of work until it is committed; a failure is counted.
 async fn repeat(context: &mut Context<'_>, items: &[RequestItem<'_, '_>]) -> std::result::Result<Vec<Response<'static>>, Stopped> {
+    let result = attempts(context, items).await;
+    if let Err(Stopped { done, failure }) = &result
+        && let Some(item) = items.get(done.len())
+    {
+        audit::failed(context.manager, context.actor, context.version, item, failure);
+    }
+    result
+}
+
+async fn attempts(context: &mut Context<'_>, items: &[RequestItem<'_, '_>]) -> std::result::Result<Vec<Response<'static>>, Stopped> {
     let placeholder = context.placeholder;
+    let fresh = context.fresh.len();
     // What only the commit finds out is the last item's to say.
     let at_the_end = |mut done: Vec<_>, failure| {
         done.pop();
@@ -177,21 +204,58 @@ async fn repeat(context: &mut Context<'_>, items: &[RequestItem<'_, '_>]) -> std
     for attempt in 0..REPEATS {
         step_aside(context, attempt).await;
         context.placeholder = placeholder;
+        context.fresh.truncate(fresh);
         let mut unit = Unit::new(context.keys, context.version);
         let mut responses = Vec::with_capacity(items.len());
         for item in items {
             match execute(context, &mut unit, item).await {
                 Ok(response) => responses.push(response),
-                Err(failure) => return Err(Stopped { done: responses, failure }),
+                Err(failure) => {
+                    // What is undone was given to nobody.
+                    context.fresh.truncate(fresh);
+                    return Err(Stopped { done: responses, failure });
+                }
             }
         }
-        match unit.commit().await {
+        match commit(context, unit, items, &responses, placeholder).await {
             Ok(()) => return Ok(responses),
             Err(Unsaved::Repeat) => last = responses,
-            Err(Unsaved::Failed(failure)) => return Err(at_the_end(responses, failure)),
+            Err(Unsaved::Failed(failure)) => {
+                // What was not made is not what later items mean (section 4).
+                context.placeholder = placeholder;
+                context.fresh.truncate(fresh);
+                return Err(at_the_end(responses, failure));
+            }
         }
     }
+    context.placeholder = placeholder;
+    context.fresh.truncate(fresh);
     Err(at_the_end(last, Failure::new(ResultReason::GeneralFailure, "the object kept changing while this operation ran; try again")))
+}
+
+/// Commits a unit, and records that: before, so that what cannot be recorded is not done, and what was done leaves a trace whatever happens then; and after. The record of before and the commit become
+/// durable at the same time, and nothing is answered before both are.
+async fn commit(
+    context: &Context<'_>,
+    unit: Unit<'_>,
+    items: &[RequestItem<'_, '_>],
+    responses: &[Response<'_>],
+    placeholder: Option<Uuid>,
+) -> std::result::Result<(), Unsaved> {
+    let Context { manager, actor, version, .. } = *context;
+    let Some((changes, begun)) = audit::begin(manager, actor, version, items, responses, placeholder).await.map_err(Unsaved::Failed)? else {
+        return unit.commit().await;
+    };
+    let (committed, synced) = tokio::join!(unit.commit(), begun.synced());
+    let again = || Failure::new(ResultReason::OperationCanceledByRequester, "it is done again");
+    let failure = match &committed {
+        Ok(()) => None,
+        Err(Unsaved::Repeat) => Some(again()),
+        Err(Unsaved::Failed(failure)) => Some(failure.clone()),
+    };
+    changes.end(manager, failure.as_ref().map(|failure| (failure, version))).await;
+    committed?;
+    synced.map_err(|why| Unsaved::Failed(audit::unrecorded(manager, &why)))
 }
 
 /// Who has lost several times waits a little, each for another while: otherwise the quickest of many that change one object would win always.

@@ -4,10 +4,11 @@ use super::Context;
 use crate::managed::STORAGE;
 use keystead_kmip::enumeration::{Enumeration as _, InteropFunction, ObjectType, Operation, QueryFunction, RNGAlgorithm, ResultReason};
 use keystead_kmip::response::{Query, Response};
-use keystead_kmip::{Failure, Result, Version};
+use keystead_kmip::versions::has_member;
+use keystead_kmip::{Failure, Result, Tag, Version};
 
 /// What is served, to the versions that have it.
-const OPERATIONS: &[Operation] = &[
+pub const OPERATIONS: &[Operation] = &[
     Operation::Query,
     Operation::DiscoverVersions,
     Operation::Create,
@@ -59,7 +60,7 @@ pub fn query(context: &Context<'_>, functions: &[QueryFunction]) -> Response<'st
         answer.operations = OPERATIONS.iter().chain(interop).copied().filter(|operation| operation.exists_in(version)).collect();
     }
     if asked(QueryFunction::QueryObjects) {
-        answer.objects = OBJECTS.iter().copied().filter(|kind| *kind != ObjectType::Template || version < Version::V2_0).collect();
+        answer.objects = OBJECTS.iter().copied().filter(|kind| has_member(Tag::ObjectType, kind.number(), version)).collect();
     }
     if asked(QueryFunction::QueryServerInformation) {
         answer.vendor = Some(VENDOR);

@@ -1,7 +1,7 @@
 //! Import and Export (KMIP Specification 1.4, sections 4.42 and 4.41): an object with its identifier and its attributes, from one server to another.
 
 use super::Context;
-use super::create::{check_dates, take};
+use super::create::{check_dates, check_given, take};
 use super::get::give_out;
 use super::usage::{check_count, is_counted};
 use crate::managed::Managed;
@@ -75,6 +75,7 @@ pub async fn import(context: &mut Context<'_>, unit: &mut Unit<'_>, import: Impo
             Identity::Custom(_) => false,
         };
         if !own {
+            check_given(&attribute)?;
             new.add(attribute)?;
         }
     }

@@ -39,7 +39,8 @@ pub async fn obtain_lease(context: &mut Context<'_>, unit: &mut Unit<'_>, id: Op
     }
     let object = seen.object()?;
     if !object.has_state() {
-        return Err(no_key(&object));
+        // Illegal Object Type is not among the reasons of this operation (2.1, section 6.1.35.1).
+        return Err(Failure::new(ResultReason::IllegalOperation, no_key(&object).message));
     }
     let last_change = object.date(Tag::LastChangeDate).unwrap_or(context.now);
     Ok(Response::Lease { id: id.to_string(), seconds: LEASE_TIME, last_change })
@@ -56,10 +57,10 @@ pub async fn allocate(context: &mut Context<'_>, unit: &mut Unit<'_>, id: Option
         return Err(illegal(ResultReason::AttributeNotFound, "has no Usage Limits"));
     }
     if found.object.state(context.now) != Some(State::Active) || found.object.date(Tag::ProtectStopDate).is_some_and(|date| date <= context.now) {
-        return Err(illegal(ResultReason::WrongKeyLifecycleState, "may not protect anything now"));
+        return Err(illegal(ResultReason::PermissionDenied, "may not protect anything now"));
     }
     if found.object.integer(Tag::CryptographicUsageMask).unwrap_or(0) & PROTECTING == 0 {
-        return Err(illegal(ResultReason::IncompatibleCryptographicUsageMask, "is not for protecting anything"));
+        return Err(illegal(ResultReason::PermissionDenied, "is not for protecting anything"));
     }
     if count < 0 {
         return Err(Failure::new(ResultReason::InvalidField, "UsageLimitsCount is negative"));
@@ -135,22 +136,33 @@ async fn allowed(unit: &Unit<'_>, id: uuid::Uuid, wish: &Wish) -> Result<()> {
     if !object.has_state() {
         return Err(no_key(&object));
     }
+    let mut failures = Vec::new();
+    let mut fields = Vec::new();
+    let mut deny = |failure: Failure, tag, value| {
+        failures.push(failure);
+        fields.push(Node::new(tag, value));
+    };
     let denied = |later, what: &str| Failure::new(ResultReason::PermissionDenied, format!("the object {what}")).since_2(later);
-    if let Some(mask) = wish.mask {
-        let has = object.integer(Tag::CryptographicUsageMask).unwrap_or(0);
-        if has & UNRESTRICTED == 0 && has & mask != mask {
-            return Err(denied(ResultReason::IncompatibleCryptographicUsageMask, "is not for that use"));
-        }
-    }
     if let (Some(count), Some((left, _))) = (wish.count, limits(&object))
         && count > left
     {
-        return Err(exceeded(left));
+        deny(exceeded(left), Tag::UsageLimitsCount, Value::LongInteger(count));
     }
-    if wish.lease.is_some_and(|seconds| seconds > LEASE_TIME) {
-        return Err(denied(ResultReason::PermissionDenied, &format!("is leased for {LEASE_TIME} seconds at most")));
+    if let Some(mask) = wish.mask {
+        let has = object.integer(Tag::CryptographicUsageMask).unwrap_or(0);
+        if has & UNRESTRICTED == 0 && has & mask != mask {
+            deny(denied(ResultReason::IncompatibleCryptographicUsageMask, "is not for that use"), Tag::CryptographicUsageMask, Value::Integer(mask));
+        }
     }
-    Ok(())
+    if let Some(seconds) = wish.lease.filter(|seconds| *seconds > LEASE_TIME) {
+        let failure = denied(ResultReason::PermissionDenied, &format!("is leased for {LEASE_TIME} seconds at most"));
+        deny(failure, Tag::LeaseTime, Value::Interval(seconds));
+    }
+    // All that was denied is named, so that the client knows how to go on (section 4.10); the reason is that of the first.
+    match failures.into_iter().next() {
+        None => Ok(()),
+        Some(failure) => Err(failure.denying(fields)),
+    }
 }
 
 fn exceeded(left: i64) -> Failure {

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use keystead_store::{Entry, Error, LeaseId, Page, Range, Result, Revision, Store, Txn, Watch};
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -15,6 +15,8 @@ pub enum Mood {
     Refuses = 1,
     /// As without quorum: reads fail too.
     Unavailable = 2,
+    /// As a disk that hangs: transactions wait until the mood changes.
+    Hangs = 3,
 }
 
 /// The test's handle. Give `wrap` to `Hooks::store`.
@@ -22,6 +24,11 @@ pub enum Mood {
 pub struct Faulty {
     mood: Arc<AtomicU8>,
     lag: Arc<AtomicU64>,
+    /// How long each transaction takes, in milliseconds.
+    slow: Arc<AtomicU64>,
+    /// So many more transactions are good, then they hang.
+    good: Arc<AtomicI64>,
+    waiting: Arc<AtomicUsize>,
     inner: Arc<OnceLock<Arc<dyn Store>>>,
 }
 
@@ -33,6 +40,21 @@ impl Faulty {
     /// From now on each change reaches the watches this much later.
     pub fn lag(&self, lag: Duration) {
         self.lag.store(u64::try_from(lag.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
+    }
+
+    /// From now on each transaction takes so much longer.
+    pub fn slow(&self, by: Duration) {
+        self.slow.store(u64::try_from(by.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
+    }
+
+    /// After so many transactions more, the store hangs.
+    pub fn hang_after(&self, transactions: i64) {
+        self.good.store(transactions + 1, Ordering::SeqCst);
+    }
+
+    /// How many transactions wait for the mood to change.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::SeqCst)
     }
 
     /// A function for `Hooks::store`.
@@ -67,6 +89,15 @@ impl Store for Faulty {
     }
 
     async fn transact(&self, txn: Txn) -> Result<Revision> {
+        if self.good.load(Ordering::SeqCst) > 0 && self.good.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.set(Mood::Hangs);
+        }
+        tokio::time::sleep(Duration::from_millis(self.slow.load(Ordering::SeqCst))).await;
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        while self.mood.load(Ordering::SeqCst) == Mood::Hangs as u8 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
         self.mood()?;
         if self.mood.load(Ordering::SeqCst) == Mood::Refuses as u8 && !txn.writes.is_empty() {
             return Err(Error::Refused("the disk is read-only, says the test".into()));

@@ -1,7 +1,7 @@
 //! A KMIP client for tests: one connection, requests made of items, answers looked into by tag.
 
 use super::Node as Keystead;
-use keystead_conformance::client::{Client, Endpoint};
+use keystead_conformance::client::{Client, Endpoint, TestEndpoint as _};
 use keystead_kmip::attribute::{Attribute, DEFINITIONS, Identity, reference_to_node};
 use keystead_kmip::enumeration::{CryptographicAlgorithm, Enumeration, ObjectType, Operation, ResultReason, SecretDataType};
 use keystead_kmip::ttlv::{Node, Value};
@@ -67,6 +67,12 @@ impl Kmip {
         Self { client: Client::connect(endpoint).unwrap(), major: 1, minor: 4 }
     }
 
+    /// The same where there may be no room for it.
+    pub fn try_connect(endpoint: &Endpoint) -> Option<Self> {
+        let client = tokio::task::block_in_place(|| Client::connect(endpoint)).ok()?;
+        Some(Self { client, major: 1, minor: 4 })
+    }
+
     /// The same for a client that was made a moment ago: the EKMIP server learns of it a moment later.
     pub async fn connect_new(endpoint: &Endpoint) -> Self {
         super::eventually("the client must be known", async || {
@@ -94,6 +100,11 @@ impl Kmip {
     /// A batch, with further items of the header.
     pub fn try_batch(&mut self, items: Vec<(Operation, Vec<Node<'static>>)>, header: &[Node<'static>]) -> Result<Vec<Answer>, String> {
         let answer = tokio::task::block_in_place(|| self.client.call(&message_at(self.major, self.minor, items, header)))?;
+        // Whatever was asked: no client is ever shown what its version does not have, but for the operation that it has named itself.
+        if let Some(version) = Version::supported(self.major, self.minor) {
+            let items = answer.items().iter().flat_map(Node::items).filter(|item| item.tag != Tag::Operation);
+            items.for_each(|item| assert_eq!(keystead_kmip::versions::foreign(item, version, &[]), None, "shown to a client of {version}"));
+        }
         Ok(answer.items().iter().filter(|item| item.tag == Tag::BatchItem).map(|item| Answer(item.clone())).collect())
     }
 
@@ -207,7 +218,7 @@ impl Answer {
 
 /// A client that trusts the server's CA and has no certificate.
 pub fn without_certificate(of: &Credentials, address: std::net::SocketAddr) -> Result<Client, String> {
-    Client::connect(&Endpoint::anonymous(&address.to_string(), of.ca_certificate.as_bytes())?)
+    Ok(Client::connect(&Endpoint::anonymous(&address.to_string(), of.ca_certificate.as_bytes())?)?)
 }
 
 /// A request message of KMIP 1.x.

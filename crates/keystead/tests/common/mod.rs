@@ -2,13 +2,20 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // Each test file uses a part of it.
 
 pub mod blind;
+pub mod caller;
+pub mod crash;
 pub mod faulty;
+pub mod import;
 pub mod kmip;
+pub mod leaks;
+pub mod objects;
+pub mod onboard;
 pub mod program;
 pub mod relay;
 pub mod run;
 pub mod scene;
 pub mod steps;
+pub mod versions;
 
 use async_trait::async_trait;
 use keystead::config::Config;
@@ -96,7 +103,7 @@ impl Node {
     pub async fn start_in(folder: Arc<tempfile::TempDir>, toml: &str, hooks: Hooks) -> Result<Self, String> {
         let mut config: Config = toml::from_str(toml).unwrap();
         config.data_dir = Some(folder.path().join("data"));
-        config.listen = Some("127.0.0.1:0".into());
+        config.listen.get_or_insert_with(|| "127.0.0.1:0".into());
         config.ekmip_listen = Some("127.0.0.1:0".into());
         let password = folder.path().join("password");
         std::fs::write(&password, PASSWORD).unwrap();
@@ -157,17 +164,20 @@ impl Node {
     }
 }
 
-/// A client that believes one CA alone.
+/// A client that believes one CA alone, and leaves the time to the clock of the test.
 pub fn client(ca: &[u8]) -> reqwest::Client {
     use rustls::pki_types::pem::PemObject as _;
     let mut roots = rustls::RootCertStore::empty();
     for certificate in rustls::pki_types::CertificateDer::pem_slice_iter(ca) {
         roots.add(certificate.unwrap()).unwrap();
     }
-    let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let checks = rustls::client::WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build().unwrap();
+    let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
-        .with_root_certificates(roots)
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(blind::Timeless(checks)))
         .with_no_client_auth();
     reqwest::Client::builder().tls_backend_preconfigured(config).no_proxy().build().unwrap()
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 /// A running `keystead serve`.
@@ -13,10 +14,23 @@ pub struct Program {
     pub log: PathBuf,
 }
 
-/// A port that was free a moment ago.
+/// A port that is free, below those that the kernel gives to connections: of these, any may be taken before the program listens there.
 pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Test programs that run at the same time begin at different places.
+    let start = u16::try_from(uuid::Uuid::new_v4().as_u128() % u128::from(PORTS.end - PORTS.start)).unwrap();
+    let _ = NEXT.compare_exchange(0, PORTS.start + start, Ordering::SeqCst, Ordering::SeqCst);
+    for _ in PORTS {
+        let port = NEXT.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |port| Some(if port + 1 < PORTS.end { port + 1 } else { PORTS.start })).unwrap();
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no port is free from {} to {}", PORTS.start, PORTS.end);
 }
+
+/// Linux gives connections ports from 32768 on (ip_local_port_range).
+const PORTS: std::ops::Range<u16> = 12_000..32_000;
 
 /// `keystead serve` with a data folder and ports, not yet started; the surroundings hold nothing of Keystead's.
 pub fn serve(folder: &Path, port: u16, ekmip_port: u16) -> Command {

@@ -45,6 +45,22 @@ pub async fn enabled(node: &Node, kms: &KmsStandIn, key: &str, svm: &str) -> Str
     format!("/security/aws-kms/{}", body["records"][0]["uuid"].as_str().unwrap())
 }
 
+/// An account that administers one SVM, with the password of `admin`.
+pub async fn tenant<'n>(node: &'n Node, store: &Faulty, svm: &str) -> Tenant<'n> {
+    let admin = store.inner().get("/accounts/admin").await.unwrap().unwrap();
+    let mut account: Value = serde_json::from_slice(&admin.value).unwrap();
+    account["name"] = json!("tenant");
+    account["role"] = json!({ "name": "vsadmin", "svm": svm_uuid(node, svm).await });
+    store.inner().transact(Txn::new().put("/accounts/tenant", account.to_string())).await.unwrap();
+    let tenant = Tenant(node);
+    eventually("the account must be known", async || (tenant.ask("GET", "/cluster", Value::Null).await.0 == 200).then_some(())).await;
+    tenant
+}
+
+pub async fn svm_uuid(node: &Node, name: &str) -> String {
+    node.get(&format!("/svm/svms?name={name}")).await["records"][0]["uuid"].as_str().unwrap().to_owned()
+}
+
 impl Scene {
     pub fn connect(&self) -> Kmip {
         Kmip::connect(&self.client.endpoint(self.node.ekmip))
@@ -63,18 +79,11 @@ impl Scene {
 
     /// An account that administers one SVM, with the password of `admin`.
     pub async fn tenant(&self, svm: &str) -> Tenant<'_> {
-        let admin = self.store.inner().get("/accounts/admin").await.unwrap().unwrap();
-        let mut account: Value = serde_json::from_slice(&admin.value).unwrap();
-        account["name"] = json!("tenant");
-        account["role"] = json!({ "name": "vsadmin", "svm": self.svm_uuid(svm).await });
-        self.store.inner().transact(Txn::new().put("/accounts/tenant", account.to_string())).await.unwrap();
-        let tenant = Tenant(&self.node);
-        eventually("the account must be known", async || (tenant.ask("GET", "/cluster", Value::Null).await.0 == 200).then_some(())).await;
-        tenant
+        tenant(&self.node, &self.store, svm).await
     }
 
     pub async fn svm_uuid(&self, name: &str) -> String {
-        self.node.get(&format!("/svm/svms?name={name}")).await["records"][0]["uuid"].as_str().unwrap().to_owned()
+        svm_uuid(&self.node, name).await
     }
 
     /// Blocks `svm1`: the customer key is disabled, and the polls that confirm it have passed.

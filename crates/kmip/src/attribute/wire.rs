@@ -11,6 +11,7 @@ use crate::fields::{Fields, integer, text};
 use crate::tag::Tag;
 use crate::ttlv::{Node, Value};
 use crate::version::Version;
+use crate::versions::{can_be_said, foreign_value, refuse_foreign, shown};
 use std::borrow::Cow;
 
 impl<'a> Identity<'a> {
@@ -110,7 +111,7 @@ impl<'a> Attribute<'a> {
             if has_later_types(&value.value) {
                 return Err(Failure::new(ResultReason::InvalidField, format!("KMIP {version} has no DateTimeExtended")));
             }
-            check_part(&identity, &value.value, part)?;
+            check_value(&identity, &value.value, part, version)?;
             return Ok(Attribute { identity: identity.into_owned(), index: index.unwrap_or(0), value: owned(&value.value) });
         }
         let (identity, value) = if node.tag == Tag::Attribute {
@@ -122,7 +123,7 @@ impl<'a> Attribute<'a> {
         } else {
             (known(node.tag, version)?, node)
         };
-        check_part(&identity, &value.value, part).map_err(|failure| failure.since_2(ResultReason::InvalidAttributeValue))?;
+        check_value(&identity, &value.value, part, version).map_err(|failure| failure.since_2(ResultReason::InvalidAttributeValue))?;
         Ok(Attribute { identity, index: 0, value: owned(&value.value) })
     }
 
@@ -131,12 +132,17 @@ impl<'a> Attribute<'a> {
         self.to_node_at(Version::V1_4)
     }
 
-    /// Writes it as a version does: without the items of a structure that came later. In 1.x, the index 0 is left out.
+    /// Whether a client of that version may see it: the version has the attribute, and can say its value.
+    pub fn exists_in(&self, version: Version) -> bool {
+        self.identity.exists_in(version) && !matches!(&self.identity, Identity::Known(tag) if !can_be_said(*tag, &self.value, version))
+    }
+
+    /// Writes it as a version does: without items and bits that the version does not have. In 1.x, the index 0 is left out.
     pub fn to_node_at(&self, version: Version) -> Node<'_> {
-        let mut value = self.value.clone();
-        if let (Identity::Known(_), Value::Structure(parts)) = (&self.identity, &mut value) {
-            parts.retain(|part| since(part.tag) <= version);
-        }
+        let value = match &self.identity {
+            Identity::Known(tag) => shown(*tag, &self.value, version),
+            Identity::Custom(_) => self.value.clone(),
+        };
         if version < Version::V2_0 {
             let mut items = vec![Node::text(Tag::AttributeName, self.identity.name())];
             if self.index > 0 {
@@ -174,6 +180,15 @@ fn items<'n, 'a>(node: &'n Node<'a>) -> Result<&'n [Node<'a>]> {
     match &node.value {
         Value::Structure(items) => Ok(items),
         other => Err(crate::fields::wrong_type(node.tag, "Structure", other)),
+    }
+}
+
+/// Checks a value that a client of that version sends.
+fn check_value(identity: &Identity<'_>, value: &Value<'_>, part: Part, version: Version) -> Result<()> {
+    check_part(identity, value, part)?;
+    match identity {
+        Identity::Known(tag) => refuse_foreign(foreign_value(*tag, value, version), version),
+        Identity::Custom(_) => Ok(()),
     }
 }
 
@@ -215,23 +230,6 @@ fn without_later_types(value: Value<'_>) -> Value<'_> {
         Value::DateTimeExtended(microseconds) => Value::DateTime(microseconds.div_euclid(1_000_000)),
         Value::Structure(items) => Value::Structure(items.into_iter().map(|item| Node::new(item.tag, without_later_types(item.value))).collect()),
         other => other,
-    }
-}
-
-/// The first version that has an item of a structure; only those of Cryptographic Parameters came later than their attribute (section 3.6).
-fn since(part: Tag) -> Version {
-    match part {
-        Tag::DigitalSignatureAlgorithm
-        | Tag::CryptographicAlgorithm
-        | Tag::RandomIV
-        | Tag::IVLength
-        | Tag::TagLength
-        | Tag::FixedFieldLength
-        | Tag::InvocationFieldLength
-        | Tag::CounterLength
-        | Tag::InitialCounterValue => Version::V1_2,
-        Tag::SaltLength | Tag::MaskGenerator | Tag::MaskGeneratorHashingAlgorithm | Tag::PSource | Tag::TrailerField => Version::V1_4,
-        _ => Version::V1_0,
     }
 }
 

@@ -3,42 +3,25 @@
 use super::{CipherRequest, Instance, Locate, Request, Template};
 use crate::attribute::{Attribute, Identity, check, parts};
 use crate::cipher::CipherParameters;
-use crate::enumeration::{Enumeration as _, KeyFormatType, KeyWrapType, Operation, ResultReason};
+use crate::enumeration::{Enumeration as _, KeyFormatType, KeyWrapType, ObjectType, Operation, QueryFunction, ResultReason};
 use crate::failure::{Failure, Result};
 use crate::fields::{Fields, bytes, enumeration, integer, text};
 use crate::object::{KeyWrappingData, Object};
 use crate::tag::Tag;
 use crate::ttlv::{Node, Value};
 use crate::version::Version;
+use crate::versions::{foreign, has_member, refuse_foreign};
 
 /// The longest output of the random number generator, in bytes: what an answer of a small client holds.
 const MOST_RANDOM: i32 = 64 * 1024;
 
-/// The first version that has an operation.
-pub(crate) fn since(operation: Operation) -> Version {
-    match operation {
-        Operation::DiscoverVersions | Operation::ReKeyKeyPair => Version::V1_1,
-        Operation::Encrypt
-        | Operation::Decrypt
-        | Operation::Sign
-        | Operation::SignatureVerify
-        | Operation::MAC
-        | Operation::MACVerify
-        | Operation::RNGRetrieve
-        | Operation::RNGSeed
-        | Operation::Hash
-        | Operation::CreateSplitKey
-        | Operation::JoinSplitKey => Version::V1_2,
-        Operation::Import | Operation::Export => Version::V1_4,
-        operation if operation.number() > Operation::Export.number() => Version::V2_0,
-        _ => Version::V1_0,
-    }
-}
+/// What looks into its own values: attributes and types of objects, since 2.x has reasons of its own for them, and Query, which answers what it can.
+const OWN: &[Tag] = &[Tag::Attribute, Tag::Attributes, Tag::NewAttribute, Tag::CurrentAttribute, Tag::ObjectType, Tag::QueryFunction];
 
 impl Operation {
     /// Whether a version has the operation.
     pub fn exists_in(self, version: Version) -> bool {
-        since(self) <= version
+        has_member(Tag::Operation, self.number(), version)
     }
 }
 
@@ -110,7 +93,7 @@ impl<'n> Request<'n> {
                 Request::Revoke { id, code, message, occurrence: fields.date_time(Tag::CompromiseOccurrenceDate)? }
             }
             Operation::Destroy => Request::Destroy { id: id(fields, version)? },
-            Operation::Query => Request::Query(fields.all(Tag::QueryFunction).map(enumeration).collect::<Result<_>>()?),
+            Operation::Query => Request::Query(query(fields, version)?),
             Operation::DiscoverVersions => Request::DiscoverVersions(fields.all(Tag::ProtocolVersion).map(numbers).collect::<Result<_>>()?),
             Operation::Encrypt => Request::Encrypt(cipher(fields, version, false)?),
             Operation::Decrypt => Request::Decrypt(cipher(fields, version, true)?),
@@ -128,6 +111,8 @@ impl<'n> Request<'n> {
             other => return Err(not_supported(other, version)),
         };
         fields.finish()?;
+        // Last, since others have reasons of their own.
+        refuse_foreign(foreign(payload, version, OWN), version)?;
         Ok(request)
     }
 }
@@ -174,8 +159,10 @@ fn template<'n>(fields: &mut Fields<'n, '_>, version: Version) -> Result<Option<
                 masks
             }
         };
-        let Some(node) = fields.optional(Tag::Attributes)? else { return Ok(None) };
-        return Ok(Some(Template { names: Vec::new(), attributes: Attribute::all_from_node(node, version)?, storage }));
+        let attributes = fields.optional(Tag::Attributes)?.map(|node| Attribute::all_from_node(node, version)).transpose()?;
+        // Where an object may be kept counts without attributes too.
+        let said = attributes.is_some() || !storage.is_empty();
+        return Ok(said.then(|| Template { names: Vec::new(), attributes: attributes.unwrap_or_default(), storage }));
     }
     let Some(node) = fields.optional(Tag::TemplateAttribute)? else { return Ok(None) };
     let mut inner = Fields::of(node)?;
@@ -189,7 +176,7 @@ fn template<'n>(fields: &mut Fields<'n, '_>, version: Version) -> Result<Option<
     Ok(Some(Template { names, attributes, storage: Vec::new() }))
 }
 
-fn object<'n>(fields: &mut Fields<'n, '_>, object_type: crate::enumeration::ObjectType, version: Version) -> Result<Object<'n>> {
+fn object<'n>(fields: &mut Fields<'n, '_>, object_type: ObjectType, version: Version) -> Result<Object<'n>> {
     let tag = Object::tag(object_type, version)
         .ok_or_else(|| invalid(format!("objects of the type {} cannot be registered here", object_type.name())).since_2(ResultReason::InvalidObjectType))?;
     Object::from_node(fields.required(tag)?, version)
@@ -197,7 +184,11 @@ fn object<'n>(fields: &mut Fields<'n, '_>, object_type: crate::enumeration::Obje
 
 fn import<'n>(fields: &mut Fields<'n, '_>, version: Version) -> Result<Request<'n>> {
     let id = text(fields.required(Tag::UniqueIdentifier)?)?;
-    let object_type = enumeration(fields.required(Tag::ObjectType)?)?;
+    let object_type: ObjectType = enumeration(fields.required(Tag::ObjectType)?)?;
+    if Object::tag(object_type, version).is_none() {
+        // Its section has no reason of its own for this (2.1, section 6.1.25.1).
+        return Err(invalid(format!("objects of the type {} cannot be imported here", object_type.name())));
+    }
     let replace = fields.boolean(Tag::ReplaceExisting)?.unwrap_or(false);
     // A key that comes wrapped is refused where its key block is read.
     fields.enumeration::<KeyWrapType>(Tag::KeyWrapType)?;
@@ -311,7 +302,15 @@ fn cipher<'n>(fields: &mut Fields<'n, '_>, version: Version, decrypt: bool) -> R
     Ok(CipherRequest { id, parameters, data, iv, additional_data: additional_data.unwrap_or_default(), tag })
 }
 
+/// What is asked. A function that came later has no answer: a client may ask before it knows what the server speaks.
+fn query(fields: &mut Fields<'_, '_>, version: Version) -> Result<Vec<QueryFunction>> {
+    let functions = fields.all(Tag::QueryFunction).map(enumeration::<QueryFunction>).collect::<Result<Vec<_>>>()?;
+    Ok(functions.into_iter().filter(|function| has_member(Tag::QueryFunction, function.number(), version)).collect())
+}
+
 fn locate(fields: &mut Fields<'_, '_>, version: Version) -> Result<Locate> {
+    // Of what is wrong with an attribute, Locate has one reason (2.1, section 6.1.27.1).
+    let listed = |failure: Failure| failure.relisted(ResultReason::InvalidAttribute);
     let count = |what: &str, value: Option<i32>| value.map(usize::try_from).transpose().map_err(|_| invalid(format!("{what} is negative")));
     Ok(Locate {
         maximum_items: count("MaximumItems", fields.integer(Tag::MaximumItems)?)?,
@@ -319,7 +318,10 @@ fn locate(fields: &mut Fields<'_, '_>, version: Version) -> Result<Locate> {
         storage_status: fields.integer(Tag::StorageStatusMask)?,
         group_member: fields.enumeration(Tag::ObjectGroupMember)?,
         attributes: match version >= Version::V2_0 {
-            true => fields.optional(Tag::Attributes)?.map(|node| Attribute::all_wanted_from_node(node, version)).transpose()?.unwrap_or_default(),
+            true => {
+                let wanted = fields.optional(Tag::Attributes)?.map(|node| Attribute::all_wanted_from_node(node, version));
+                wanted.transpose().map_err(listed)?.unwrap_or_default()
+            }
             false => fields.all(Tag::Attribute).map(|node| Attribute::wanted_from_node(node, version)).collect::<Result<_>>()?,
         },
     })

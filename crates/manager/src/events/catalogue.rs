@@ -107,6 +107,43 @@ pub static ONLINE: Message = Message {
     corrective_action: "Bring volumes online that had gone offline.",
 };
 
+/// The syslog collector takes nothing.
+pub static AUDIT_COLLECTOR_AWAY: Message = Message {
+    name: "keystead.audit.collectorAway",
+    severity: Severity::Error,
+    summary: "the syslog collector takes no audit records",
+    description: "The node cannot bring its audit records to the collector of [audit.syslog]. They stay in the audit log, and are sent in order when the collector is back, as far as the log still has them \
+                  then.",
+    corrective_action: "Look at the parameter reason. Check the address, the collector, the way to it and, with tls, its certificate.",
+};
+
+/// The syslog collector takes records again.
+pub static AUDIT_COLLECTOR_BACK: Message = Message {
+    name: "keystead.audit.collectorBack",
+    severity: Severity::Notice,
+    summary: "the syslog collector takes audit records again",
+    description: "The node brings its audit records to the collector again, beginning with those that it had missed.",
+    corrective_action: "(NONE).",
+};
+
+/// The audit log takes nothing.
+pub static AUDIT_NOT_WRITABLE: Message = Message {
+    name: "keystead.audit.notWritable",
+    severity: Severity::Alert,
+    summary: "the audit log cannot be written",
+    description: "The disk takes no audit records. What changes something is refused by this node; keys are handed out, and counted in memory, unless [audit] strict refuses that too.",
+    corrective_action: "Look at the parameter reason. Make room on the disk of the data folder, or repair it. The node goes on by itself; how many records were lost stands in the audit log then.",
+};
+
+/// The audit log can be written again.
+pub static AUDIT_WRITABLE: Message = Message {
+    name: "keystead.audit.writable",
+    severity: Severity::Notice,
+    summary: "the audit log can be written again",
+    description: "The disk takes audit records again, after keystead.audit.notWritable, and this node changes things again.",
+    corrective_action: "Look whether records were lost: GET /security/audit/messages?input=audit*.",
+};
+
 /// Someone changed something in AWS.
 pub static MISCONFIGURED: Message = Message {
     name: "keystead.awskms.misconfigured",
@@ -160,7 +197,7 @@ pub static THROTTLED: Message = Message {
 pub static CERTIFICATE_EXPIRING: Message = Message {
     name: "keystead.ekmip.certificateExpiring",
     severity: Severity::Error,
-    summary: "the certificate of the EKMIP server could not be renewed",
+    summary: "the certificate of the EKMIP server could not be renewed, or not made as configured",
     description: "A node makes the certificate of its EKMIP server anew before it ends, from the template ekmip.certificate of the settings. That has failed; the old one is shown to clients until then. \
                   Told when it has failed first, and again when 30 days, 7 days, a day, and nothing are left. When it has ended, clients that check it do not connect.",
     corrective_action: "Look at the parameter reason: most often, the template asks for what is not supported, or is refused in FIPS mode. Correct it with PATCH /security/ekmip/settings; the renewal is tried \
@@ -176,13 +213,33 @@ pub static CERTIFICATE_RENEWED: Message = Message {
     corrective_action: "(NONE).",
 };
 
+/// The certificate of a node's REST API ends, and there is no new one.
+pub static REST_CERTIFICATE_EXPIRING: Message = Message {
+    name: "keystead.rest.certificateExpiring",
+    severity: Severity::Error,
+    summary: "the certificate of the REST API could not be renewed",
+    description: "A node makes the certificate of its REST API anew each month. That has failed; the old one is shown until then. Told when it has failed first, and again when 30 days, 7 days, a day, and \
+                  nothing are left. When it has ended, clients that check it do not connect.",
+    corrective_action: "Look at the parameter reason. The renewal is tried again by itself, and a restart makes a new certificate.",
+};
+
+/// The certificate of a node's REST API is a new one.
+pub static REST_CERTIFICATE_RENEWED: Message = Message {
+    name: "keystead.rest.certificateRenewed",
+    severity: Severity::Notice,
+    summary: "the REST API has a new certificate",
+    description: "The certificate of the node's REST API was a month old, and was made anew. The same CA has signed it; connections that are open stay.",
+    corrective_action: "(NONE).",
+};
+
 /// A certificate of `/security/certificates` ends soon.
 pub static SECURITY_CERTIFICATE_EXPIRING: Message = Message {
     name: "keystead.security.certificateExpiring",
     severity: Severity::Error,
     summary: "a certificate ends soon, or has ended",
     description: "A certificate of /security/certificates ends within 30 days, within 7 days, within a day, or has ended. Each of the four is told once.",
-    corrective_action: "Make or install a new one with POST /security/certificates, bring it to where it is used, and delete the old one.",
+    corrective_action: "Make or install a new one with POST /security/certificates, bring it to where it is used, and delete the old one. The cluster's own CA (keystead_cluster_ca) lives for 20 years, and \
+                        nothing that it signs outlives it; it cannot be replaced without a restart with another seal key.",
 };
 
 /// A client certificate ends soon.
@@ -204,14 +261,66 @@ pub static EVENTS_LOST: Message = Message {
     corrective_action: "Read the node's log: all of them stand there. Find out why the store could not be written to.",
 };
 
+/// A move of keys has failed.
+pub static MIGRATE_FAILED: Message = Message {
+    name: "keystead.migrate.failed",
+    severity: Severity::Error,
+    summary: "keys were not moved, or not all of them",
+    description: "A job that moves the keys of an SVM between the onboard key manager and AWS KMS has failed, or was cancelled. Before keystead.migrate.turned it has changed nothing; after it, the key store \
+                  of the SVM is mixed: keys are served from both sides, as far as AWS KMS allows it.",
+    corrective_action: "Look at the parameter reason. Migrate the same way again, and the move goes on where it was. A move to AWS KMS whose customer key is lost can be given up by migrating back.",
+};
+
+/// A move of keys has ended.
+pub static MIGRATE_FINISHED: Message = Message {
+    name: "keystead.migrate.finished",
+    severity: Severity::Notice,
+    summary: "all keys of the SVM are moved",
+    description: "Every key of the SVM is wrapped again by a KEK that the destination keeps, and what the source held is deleted. Keys are the same, byte for byte.",
+    corrective_action: "(NONE). Older backups of the store still hold the keys as they were wrapped before.",
+};
+
+/// A move to AWS KMS was given up.
+pub static MIGRATE_GIVEN_UP: Message = Message {
+    name: "keystead.migrate.givenUp",
+    severity: Severity::Alert,
+    summary: "a move of keys to AWS KMS was given up",
+    description: "An administrator of the cluster has given up a move to AWS KMS that had not ended. Keys that it had not come to, which never were under the customer key, and new keys are the onboard key \
+                  manager's from now on. Keys that had been moved, or were made meanwhile, stay under the customer key.",
+    corrective_action: "When AWS KMS allows the customer key again, migrate from AWS KMS to the onboard key manager once more. Or destroy the keys that AWS KMS keeps. Then the configuration can be deleted.",
+};
+
+/// A move of keys has begun.
+pub static MIGRATE_STARTED: Message = Message {
+    name: "keystead.migrate.started",
+    severity: Severity::Notice,
+    summary: "the keys of the SVM are about to be moved",
+    description: "A job prepares to move the keys of an SVM between the onboard key manager and AWS KMS: by migrate, or by an enabling of AWS KMS. New keys still go to the source. Told again when the job \
+                  starts over.",
+    corrective_action: "(NONE).",
+};
+
+/// The SVM is turned to where its keys move to.
+pub static MIGRATE_TURNED: Message = Message {
+    name: "keystead.migrate.turned",
+    severity: Severity::Notice,
+    summary: "new keys of the SVM go to the destination, and the others follow",
+    description: "The SVM has a new KEK that the destination keeps. New keys are wrapped by it from now on, and the others are wrapped again one after the other; all are served meanwhile.",
+    corrective_action: "(NONE). keystead.migrate.finished follows.",
+};
+
 /// All messages, by name.
-pub static MESSAGES: [&Message; 16] = [
+pub static MESSAGES: [&Message; 27] = [
     &AVAILABLE,
     &KEY_CHANGED,
     &KEY_VERSION_CHANGED,
     &NOT_AVAILABLE,
     &OFFLINE,
     &ONLINE,
+    &AUDIT_COLLECTOR_AWAY,
+    &AUDIT_COLLECTOR_BACK,
+    &AUDIT_NOT_WRITABLE,
+    &AUDIT_WRITABLE,
     &INTEGRITY,
     &MISCONFIGURED,
     &REVOKING,
@@ -221,6 +330,13 @@ pub static MESSAGES: [&Message; 16] = [
     &CERTIFICATE_RENEWED,
     &CLIENT_EXPIRING,
     &EVENTS_LOST,
+    &MIGRATE_FAILED,
+    &MIGRATE_FINISHED,
+    &MIGRATE_GIVEN_UP,
+    &MIGRATE_STARTED,
+    &MIGRATE_TURNED,
+    &REST_CERTIFICATE_EXPIRING,
+    &REST_CERTIFICATE_RENEWED,
     &SECURITY_CERTIFICATE_EXPIRING,
 ];
 

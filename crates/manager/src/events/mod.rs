@@ -1,10 +1,11 @@
 //! Events: what operators are told, kept where they can ask for it (ONTAP's EMS), and in the log at once.
 //!
 //! `Inner::raise` never waits and needs no store: an event goes to the log and into a queue (`queue`), and `writer` brings it into the store when that takes it. Until then it is seen on this node alone.
-//! What kinds there are stands in [`catalogue`], when the poll raises which in `awskms`.
+//! What kinds there are stands in [`catalogue`], when the poll raises which in `awskms`, and what moves of keys tell in `moves`.
 
 pub(crate) mod awskms;
 pub mod catalogue;
+pub(crate) mod moves;
 pub(crate) mod queue;
 pub(crate) mod record;
 pub(crate) mod writer;

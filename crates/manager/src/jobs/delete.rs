@@ -1,10 +1,10 @@
 //! DELETE of a configuration: only where no key would be lost with it.
 //!
 //! First the key store is turned to `disabling`, which no transaction that makes a key gets past; then what is known of destroyed keys is deleted; then the configuration. So nothing is deleted before
-//! it is certain that no key is left. A DELETE that fails turns the key store back.
+//! it is certain that no key is left. A DELETE that fails turns the key store back. So it goes in the middle of a move, too, where the last key was destroyed on its way: what both key managers hold is deleted.
 
 use super::context::JobContext;
-use super::{Afterwards, Plan};
+use super::{Afterwards, Plan, migrate, rewrap};
 use crate::inner::Inner;
 use crate::jobs::restore::configuration;
 use crate::keys::record::destroyed_prefix;
@@ -21,15 +21,28 @@ pub(crate) async fn run(job: &JobContext, config: Uuid) -> Result<Plan> {
     let manager = &job.manager;
     let config = configuration(manager, config).await?;
     let svm = config.record.svm;
-    if let Some(elsewhere) = kept_elsewhere(manager, &config.record).await? {
-        // It holds nothing: keys, and what is known of destroyed ones, are the onboard key manager's.
-        manager.aws.forget(config.record.uuid);
-        let txn = Txn::new()
-            .when(Compare::Unchanged(config.key.clone(), config.revision))
-            .when(elsewhere)
-            .when(Compare::EmptyPrefix(keks_prefix(svm)))
-            .delete(config.key);
-        return Ok(Plan { txn, message: "the configuration is deleted".to_owned(), afterwards: Afterwards::Nothing });
+    let message = "the configuration is deleted".to_owned();
+    match held(manager, &config.record).await? {
+        Held::Nothing(store) => {
+            // Keys, and what is known of destroyed ones, are the onboard key manager's.
+            manager.aws.forget(config.record.uuid);
+            let txn = Txn::new()
+                .when(Compare::Unchanged(config.key.clone(), config.revision))
+                .when(Compare::Unchanged(store.key, store.revision))
+                .when(Compare::EmptyPrefix(keks_prefix(svm)))
+                .delete(config.key);
+            return Ok(Plan { txn, message, afterwards: Afterwards::Nothing });
+        }
+        Held::GivenUp(store) if has_live_keys(manager, svm).await? => {
+            let version = store.record.kek_version;
+            if rewrap::count_not_under(manager, svm, version).await? > 0 {
+                return Err(still_with_aws(manager, svm));
+            }
+            manager.aws.forget(config.record.uuid);
+            let txn = migrate::without_aws(manager, store)?.when(Compare::Unchanged(config.key.clone(), config.revision)).delete(config.key);
+            return Ok(Plan { txn, message, afterwards: Afterwards::Retire(svm, version, None) });
+        }
+        Held::GivenUp(_) | Held::Keys => {}
     }
     let store = disable(job, &config).await?;
     job.progress("deleting what is known of destroyed keys").await;
@@ -41,25 +54,45 @@ pub(crate) async fn run(job: &JobContext, config: Uuid) -> Result<Plan> {
         .when(Compare::EmptyPrefix(keys_prefix(svm)))
         .when(Compare::EmptyPrefix(destroyed_prefix(svm)))
         .delete(config.key)
-        .delete(store.key);
+        .delete(store.key)
+        // In the middle of a move, the onboard key manager has a version too.
+        .and(manager.without_onboard(svm));
     for kek in manager.view.under::<KekRecord>(&keks_prefix(svm)) {
         txn = txn.delete(kek.key);
     }
     manager.aws.forget(config.record.uuid);
-    Ok(Plan { txn, message: "the configuration is deleted".to_owned(), afterwards: Afterwards::Forget(svm) })
+    Ok(Plan { txn, message, afterwards: Afterwards::Forget(svm) })
 }
 
-/// Where all keys of the SVM are with the onboard key manager: the comparison that says so.
-async fn kept_elsewhere(manager: &Inner, config: &AwsKmsRecord) -> Result<Option<Compare>> {
-    let Some(store) = manager.fresh::<KeyStoreRecord>(config.svm).await? else { return Ok(None) };
+/// What a configuration holds of its SVM's keys.
+enum Held {
+    /// None: they are all with the onboard key manager.
+    Nothing(Stored<KeyStoreRecord>),
+    /// Some, perhaps: a move to it was given up, and new keys are the onboard key manager's.
+    GivenUp(Stored<KeyStoreRecord>),
+    /// All, or those that have come so far, or have not gone yet.
+    Keys,
+}
+
+async fn held(manager: &Inner, config: &AwsKmsRecord) -> Result<Held> {
+    let Some(store) = manager.fresh::<KeyStoreRecord>(config.svm).await? else { return Ok(Held::Keys) };
     match store.record.state {
-        KeyStoreState::Switching | KeyStoreState::Mixed => Err(Error::with(
+        KeyStoreState::Switching => Err(Error::with(
             Code::KeysStillStored,
-            format!("keys of the SVM {} are being moved; wait, or migrate again, first", manager.svm_ref(config.svm).name),
+            format!("keys of the SVM {} are about to be moved; wait for the job, or cancel it, first", manager.svm_ref(config.svm).name),
         )),
-        KeyStoreState::Active if store.record.onboard => Ok(Some(Compare::Unchanged(store.key, store.revision))),
-        _ => Ok(None),
+        KeyStoreState::Active if store.record.onboard => Ok(Held::Nothing(store)),
+        _ if store.record.is_given_up() => Ok(Held::GivenUp(store)),
+        _ => Ok(Held::Keys),
     }
+}
+
+fn still_with_aws(manager: &Inner, svm: Uuid) -> Error {
+    let name = manager.svm_ref(svm).name;
+    Error::with(
+        Code::KeysStillStored,
+        format!("destroy the keys of the SVM {name} that AWS KMS keeps, or migrate once more when it allows their customer key, first"),
+    )
 }
 
 /// Turns the key store to `disabling`.
@@ -95,12 +128,18 @@ async fn disable(job: &JobContext, config: &Stored<AwsKmsRecord>) -> Result<Stor
 /// What a DELETE that failed takes back.
 pub(crate) fn enable_again(view: &View, config: Uuid) -> Txn {
     let stores = view.all::<KeyStoreRecord>().into_iter();
-    let Some(store) = stores.into_iter().find(|store| store.record.manager == config && store.record.state == KeyStoreState::Disabling) else {
+    let is_of = |store: &KeyStoreRecord| store.state == KeyStoreState::Disabling && (store.manager == config || store.other == Some(config));
+    let Some(store) = stores.into_iter().find(|store| is_of(&store.record)) else {
         return Txn::new();
     };
-    // More than one version of the KEK: a rekey-internal was under way, and still is.
-    let rekeying = view.under::<KekRecord>(&keks_prefix(store.record.svm)).len() > 1;
-    let record = KeyStoreRecord { state: if rekeying { KeyStoreState::SvmKekRekey } else { KeyStoreState::Active }, ..store.record };
+    let state = match store.record.other {
+        // Keys were on their way.
+        Some(_) => KeyStoreState::Mixed,
+        // More than one version of the KEK: a rekey-internal was under way, and still is.
+        None if view.under::<KekRecord>(&keks_prefix(store.record.svm)).len() > 1 => KeyStoreState::SvmKekRekey,
+        None => KeyStoreState::Active,
+    };
+    let record = KeyStoreRecord { state, ..store.record };
     match record.encode() {
         Ok(value) => Txn::new().when(Compare::Unchanged(store.key.clone(), store.revision)).put(store.key, value),
         Err(_) => Txn::new(),
@@ -125,19 +164,29 @@ async fn forget_destroyed(job: &JobContext, svm: Uuid) -> Result<()> {
 
 /// 65537106 where this configuration has keys, and the internal failures of counting.
 pub(crate) async fn refuse_live_keys_of(manager: &Inner, config: &AwsKmsRecord) -> Result<()> {
-    match kept_elsewhere(manager, config).await? {
-        Some(_) => Ok(()),
-        None => refuse_live_keys(manager, config.svm).await,
+    let svm = config.svm;
+    match held(manager, config).await? {
+        Held::Nothing(_) => Ok(()),
+        Held::Keys => refuse_live_keys(manager, svm).await,
+        // As this node sees it now; the job counts in the store.
+        Held::GivenUp(store) => match manager.view.keys().svm(&*manager.store, svm).await?.not_under(store.record.kek_version) {
+            0 => Ok(()),
+            _ => Err(still_with_aws(manager, svm)),
+        },
     }
 }
 
 async fn refuse_live_keys(manager: &Inner, svm: Uuid) -> Result<()> {
+    if !has_live_keys(manager, svm).await? {
+        return Ok(());
+    }
+    Err(Error::with(Code::KeysStillStored, format!("destroy the keys of the SVM {}, or move them to another key manager, first", manager.svm_ref(svm).name)))
+}
+
+async fn has_live_keys(manager: &Inner, svm: Uuid) -> Result<bool> {
     let page = manager.store.range(Range::prefix(keys_prefix(svm), 1)).await.map_err(|error| match error {
         StoreError::Unavailable(_) => Error::new(Code::DeleteStoreTimeout).detail(error),
         _ => Error::new(Code::DeleteRangeFailed).detail(error),
     })?;
-    if page.entries.is_empty() {
-        return Ok(());
-    }
-    Err(Error::with(Code::KeysStillStored, format!("destroy the keys of the SVM {}, or move them to another key manager, first", manager.svm_ref(svm).name)))
+    Ok(!page.entries.is_empty())
 }

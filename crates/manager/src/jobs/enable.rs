@@ -5,13 +5,13 @@
 use super::context::JobContext;
 use super::{Afterwards, JobKind, Plan, migrate};
 use crate::aws::{Phase, context, kek_from};
+use crate::events::moves::Route;
 use crate::inner::Inner;
 use crate::model::SvmRef;
 use crate::poll::Proof;
 use crate::preflight::CallError;
 use crate::records::{
-    AwsKmsRecord, Base64, EkmipCertificateRecord, KekRecord, KeyStoreRecord, KeyStoreState, NodeRecord, Record, Stored, kek_key, key, keys_prefix,
-    onboard_keys_prefix,
+    AwsKmsRecord, Base64, KekRecord, KeyStoreRecord, KeyStoreState, NodeRecord, Record, Stored, kek_key, key, keys_prefix, onboard_keys_prefix,
 };
 use crate::view::View;
 use crate::{Code, Error, Result};
@@ -19,6 +19,7 @@ use keystead_awskms::preflight::Known;
 use keystead_awskms::{Client, EncryptionContext};
 use keystead_keyring::Kek;
 use keystead_store::{Compare, Range, Txn};
+use std::time::Duration;
 use uuid::Uuid;
 
 pub(crate) async fn run(job: &JobContext, kind: &JobKind) -> Result<Plan> {
@@ -29,7 +30,7 @@ pub(crate) async fn run(job: &JobContext, kind: &JobKind) -> Result<Plan> {
     let reservation = reservation(manager, *svm, *config).await?;
     if reservation.record.state == KeyStoreState::Mixed {
         // Interrupted: the configuration is stored, and keys are on their way.
-        return enabled(migrate::finish(job, reservation, None).await?);
+        return enabled(moved(job, kind, reservation, migrate::EVER).await?);
     }
     let moves = reservation.record.onboard;
     if !moves {
@@ -37,9 +38,12 @@ pub(crate) async fn run(job: &JobContext, kind: &JobKind) -> Result<Plan> {
     } else if !migrate {
         refuse_live_keys(manager, *svm).await?;
     }
+    if let Some(route) = manager.route_of(kind) {
+        manager.tell_move_started(&route);
+    }
     every_node_has_an_address(manager)?;
     job.progress("making the EKMIP server's certificate").await;
-    let certificate = crate::cluster::ekmip_certificate(manager)?;
+    let certificate = crate::server_certificates::ekmip_certificate(manager).await?;
 
     let record = AwsKmsRecord {
         uuid: *config,
@@ -50,7 +54,7 @@ pub(crate) async fn run(job: &JobContext, kind: &JobKind) -> Result<Plan> {
         unproven: false,
     };
     let asked = manager.clock.monotonic();
-    let (kek, kek_record) = match set_up(job, &record, reservation.record.kek_version + 1, *skip_verify).await {
+    let (kek, kek_record) = match set_up(job, &record, reservation.record.next_version(), *skip_verify).await {
         Ok(proven) => proven,
         // Who skips the proof beforehand skips the preflight too.
         Err(failed) if *skip_verify || failed.known.is_none() => return Err(failed.into()),
@@ -64,7 +68,7 @@ pub(crate) async fn run(job: &JobContext, kind: &JobKind) -> Result<Plan> {
     job.progress("storing the configuration").await;
     let mut txn = Txn::new().put(key::<AwsKmsRecord>(config), record.encode()?);
     if let Some(certificate) = certificate {
-        txn = txn.put(key::<EkmipCertificateRecord>(manager.node.uuid), certificate.encode()?);
+        txn = certificate.write(manager, txn)?;
     }
     let proof = Proof { asked, keks: vec![kek], config: Box::new(record) };
     if moves {
@@ -76,7 +80,10 @@ pub(crate) async fn run(job: &JobContext, kind: &JobKind) -> Result<Plan> {
             Err(error) if error.code == Code::InUse && !migrate => refuse_live_keys(manager, *svm).await.and(Err(error))?,
             turned => turned?,
         };
-        return enabled(migrate::finish(job, turned, None).await?);
+        if let Some(route) = manager.route_of(kind) {
+            manager.tell_move_turned(&route);
+        }
+        return enabled(moved(job, kind, turned, asked).await?);
     }
     let store = KeyStoreRecord { state: KeyStoreState::Active, kek_version: kek_record.version, ..reservation.record };
     let txn = txn
@@ -85,6 +92,18 @@ pub(crate) async fn run(job: &JobContext, kind: &JobKind) -> Result<Plan> {
         .put(reservation.key, store.encode()?)
         .put(kek_key(*svm, kek_record.version), kek_record.encode()?);
     enabled(Plan { txn, message: String::new(), afterwards: Afterwards::Serve(proof) })
+}
+
+/// The rest of the move. One that nobody has asked for is none: the SVM had no key.
+async fn moved(job: &JobContext, kind: &JobKind, store: Stored<KeyStoreRecord>, asked: Duration) -> Result<Plan> {
+    let svm = store.record.svm;
+    let route = Route { svm, onboard: store.record.other.unwrap_or_default(), config: store.record.manager, to_onboard: false };
+    let plan = migrate::finish(job, &route, store, asked).await?;
+    let afterwards = match plan.afterwards {
+        Afterwards::Moved(_, version, proof, _) if !matches!(kind, JobKind::Enable { migrate: true, .. }) => Afterwards::Retire(svm, version, proof),
+        other => other,
+    };
+    Ok(Plan { afterwards, ..plan })
 }
 
 fn enabled(plan: Plan) -> Result<Plan> {

@@ -4,7 +4,8 @@
 //! from that transaction on, with the key store `mixed`, every new key goes to the destination. Then every key is wrapped again, as by rekey-internal. When a whole pass has found none under
 //! an older version, what the source holds is deleted together with the job's end: the keys cannot be opened through it any more.
 //!
-//! Until the turn, a move that fails has changed nothing. After it, it can stop at any transaction, on any node; who migrates again goes on where it was.
+//! Until the turn, a move that fails has changed nothing. After it, it can stop at any transaction, on any node; who migrates again goes on where it was. Who migrates the other way gives a move to
+//! AWS KMS up: the SVM is turned back, without AWS, to the KEK that the onboard key manager has kept; what had been moved comes back with AWS's ok.
 //!
 //! Nobody re-roots a revoked tenant: a job that takes keys away from AWS begins with an unwrapping by AWS, each time it begins.
 
@@ -14,51 +15,67 @@ use super::rekey_internal::key_store;
 use super::restore::{configuration, unwrap};
 use super::rewrap;
 use super::{Afterwards, Plan};
+use crate::events::moves::Route;
+use crate::inner::Inner;
 use crate::poll::Proof;
-use crate::records::{AwsKmsRecord, KekRecord, KeyStoreRecord, KeyStoreState, OnboardRecord, Record, Stored, kek_key, keks_prefix, onboard_kek_key};
+use crate::records::{
+    AwsKmsRecord, KekRecord, KeyStoreRecord, KeyStoreState, OnboardKekRecord, OnboardRecord, Record, Stored, kek_key, keks_prefix, onboard_kek_key,
+    onboard_keys_prefix,
+};
 use crate::view::View;
 use crate::{Code, Error, Result};
 use keystead_store::{Compare, Error as StoreError, Txn};
 use std::time::Duration;
 use uuid::Uuid;
 
-pub(crate) async fn run(job: &JobContext, config: Uuid, to_onboard: bool) -> Result<Plan> {
+/// A denial that no good answer has followed counts, however long ago it was.
+pub(super) const EVER: Duration = Duration::ZERO;
+
+pub(crate) async fn run(job: &JobContext, config: Uuid, to_onboard: bool, gives_up: bool) -> Result<Plan> {
     let manager = &job.manager;
     let config = configuration(manager, config).await?;
-    let store = key_store(manager, config.record.svm).await?;
+    let mut store = key_store(manager, config.record.svm).await?;
     let onboard = manager.fresh::<OnboardRecord>("").await?.ok_or_else(|| Error::new(Code::KeyManagerNotFound))?;
+    let route = Route { svm: config.record.svm, onboard: onboard.record.uuid, config: config.record.uuid, to_onboard };
+    if gives_up && store.record.state == KeyStoreState::Mixed && store.record.manager == config.record.uuid {
+        store = turn_back(job, &config, &onboard, store).await?;
+        manager.tell_move_given_up(&Route { to_onboard: false, ..route });
+    }
+    if to_onboard && store.record.is_given_up() {
+        return bring_back(job, &route, &config, &onboard, store, gives_up).await;
+    }
     let destination = if to_onboard { onboard.record.uuid } else { config.record.uuid };
-    let (store, proof) = match store.record.state {
-        KeyStoreState::Mixed if store.record.manager == destination && to_onboard => (store, Some(fresh_ok(job, &config).await?)),
-        KeyStoreState::Mixed if store.record.manager == destination => (store, None),
-        KeyStoreState::Switching if store.record.other == Some(destination) && to_onboard => {
+    let begun = store.record.manager == destination;
+    let starts = store.record.other == Some(destination);
+    match store.record.state {
+        KeyStoreState::Mixed if begun && to_onboard => {
             let asked = fresh_ok(job, &config).await?;
-            (turn_to_onboard(job, &config, &onboard, store, asked).await?, Some(asked))
+            leave_aws(job, &route, &config, store, asked).await
         }
-        KeyStoreState::Switching if store.record.other == Some(destination) => {
+        KeyStoreState::Mixed if begun => finish(job, &route, store, EVER).await,
+        KeyStoreState::Switching if starts && to_onboard => {
+            manager.tell_move_started(&route);
+            let asked = fresh_ok(job, &config).await?;
+            let store = turn_to_onboard(job, &config, &onboard, store, asked).await?;
+            manager.tell_move_turned(&route);
+            leave_aws(job, &route, &config, store, asked).await
+        }
+        KeyStoreState::Switching if starts => {
+            manager.tell_move_started(&route);
             let asked = manager.clock.monotonic();
-            let (kek, kek_record) = set_up(job, &config.record, store.record.kek_version + 1, false).await?;
+            let (kek, kek_record) = set_up(job, &config.record, store.record.next_version(), false).await?;
             let unchanged = Txn::new().when(Compare::Unchanged(config.key.clone(), config.revision));
             let proof = Proof { asked, keks: vec![kek], config: Box::new(config.record.clone()) };
-            (turn_to_aws(job, proof, &kek_record, store, unchanged).await?, None)
+            let store = turn_to_aws(job, proof, &kek_record, store, unchanged).await?;
+            manager.tell_move_turned(&route);
+            finish(job, &route, store, asked).await
         }
-        KeyStoreState::Active if store.record.manager == destination => {
+        KeyStoreState::Active if begun => {
             let message = "the keys had been moved already".to_owned();
-            return Ok(Plan { txn: Txn::new(), message, afterwards: Afterwards::Nothing });
+            Ok(Plan { txn: Txn::new(), message, afterwards: Afterwards::Nothing })
         }
-        _ => return Err(Error::with(Code::MigrateSwitching, "it was turned elsewhere while this job waited")),
-    };
-    let plan = finish(job, store, proof).await?;
-    if !to_onboard {
-        return Ok(plan);
+        _ => Err(Error::with(Code::MigrateSwitching, "it was turned elsewhere while this job waited")),
     }
-    // Once more, right before the end: keys leave AWS for good, and the last proof may be as old as the move is long. Whoever has cut the network meanwhile ends it here.
-    let asked = fresh_ok(job, &config).await?;
-    let afterwards = match plan.afterwards {
-        Afterwards::Retire(svm, version, _) => Afterwards::Retire(svm, version, Some(asked)),
-        other => other,
-    };
-    Ok(Plan { afterwards, ..plan })
 }
 
 /// Takes back a move that has not begun.
@@ -77,24 +94,74 @@ pub(crate) fn stay(view: &View, config: Uuid, to_onboard: bool) -> Txn {
     }
 }
 
-/// Wraps every key by the version that the SVM was turned to; then deletes all others, and ends the move. `proof`: when AWS was asked for what allows it, where keys leave it.
-pub(super) async fn finish(job: &JobContext, store: Stored<KeyStoreRecord>, proof: Option<Duration>) -> Result<Plan> {
+/// The rest of a move away from AWS, which has allowed it when it was asked then.
+async fn leave_aws(job: &JobContext, route: &Route, config: &Stored<AwsKmsRecord>, store: Stored<KeyStoreRecord>, asked: Duration) -> Result<Plan> {
+    let plan = finish(job, route, store, asked).await?;
+    // Once more, right before the end: keys leave AWS for good, and the last proof may be as old as the move is long. Whoever has cut the network meanwhile ends it here.
+    let asked = fresh_ok(job, config).await?;
+    let afterwards = match plan.afterwards {
+        Afterwards::Moved(route, version, _, keys) => Afterwards::Moved(route, version, Some(asked), keys),
+        other => other,
+    };
+    Ok(Plan { afterwards, ..plan })
+}
+
+/// The rest of a move that was given up. Keys that AWS keeps come back where AWS allows it; where none is left, AWS is not needed. `may_stay`: they are left there otherwise.
+async fn bring_back(
+    job: &JobContext,
+    route: &Route,
+    config: &Stored<AwsKmsRecord>,
+    onboard: &Stored<OnboardRecord>,
+    store: Stored<KeyStoreRecord>,
+    may_stay: bool,
+) -> Result<Plan> {
+    let (svm, version) = (store.record.svm, store.record.kek_version);
+    let left = rewrap::count_not_under(&job.manager, svm, version).await?;
+    if left == 0 {
+        let message = "no key is left with AWS KMS, and the KEK of the SVM is kept by the onboard key manager alone".to_owned();
+        return Ok(Plan { txn: without_aws(&job.manager, store)?, message, afterwards: Afterwards::Moved(*route, version, None, 0) });
+    }
+    match fresh_ok(job, config).await {
+        Ok(asked) => {
+            let store = turn_to_onboard(job, config, onboard, store, asked).await?;
+            job.manager.tell_move_turned(route);
+            leave_aws(job, route, config, store, asked).await
+        }
+        Err(error) if may_stay => {
+            let what = "stay with AWS KMS, and are refused until it allows their customer key; then migrate once more. Or destroy them";
+            let message = format!("the move to AWS KMS is given up: {left} keys {what}. {}", error.message);
+            let txn = Txn::new().when(Compare::Unchanged(store.key, store.revision));
+            Ok(Plan { txn, message, afterwards: Afterwards::Nothing })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Ends a move that was given up, where AWS wraps no key any more: since the SVM was turned, none can be made there.
+pub(super) fn without_aws(manager: &Inner, store: Stored<KeyStoreRecord>) -> Result<Txn> {
+    let txn = Txn::new().when(Compare::Unchanged(store.key.clone(), store.revision));
+    let txn = manager.view.under::<KekRecord>(&keks_prefix(store.record.svm)).into_iter().fold(txn, |txn, kek| txn.delete(kek.key));
+    Ok(txn.put(store.key, store.record.without_move().encode()?))
+}
+
+/// Wraps every key by the version that the SVM was turned to; then deletes all others, and ends the move.
+///
+/// It stops where AWS has denied the customer key since `asked`: keys do not leave it then, and those that are not under it yet do not come to be.
+pub(super) async fn finish(job: &JobContext, route: &Route, store: Stored<KeyStoreRecord>, asked: Duration) -> Result<Plan> {
     let manager = &job.manager;
     let (svm, version) = (store.record.svm, store.record.kek_version);
-    let done = rewrap::all(job, svm, version, proof).await?;
+    let done = rewrap::all(job, svm, version, Some(asked)).await?;
     job.progress(format!("{done} keys were moved; deleting what the other key manager holds")).await;
-    let to_onboard = store.record.onboard;
     let txn = Txn::new().when(Compare::Unchanged(store.key.clone(), store.revision));
-    let txn = match to_onboard {
-        true => manager.view.under::<KekRecord>(&keks_prefix(svm)).into_iter().fold(txn, |txn, kek| txn.delete(kek.key)),
-        false => txn.and(manager.without_onboard(svm)),
-    };
+    let aws = manager.view.under::<KekRecord>(&keks_prefix(svm)).into_iter().filter(|kek| kek.record.version != version).map(|kek| kek.key);
+    let onboard = manager.view.under::<OnboardKekRecord>(&onboard_keys_prefix(svm)).into_iter().filter(|kek| kek.record.version != version).map(|kek| kek.key);
+    let txn = aws.chain(onboard).fold(txn, Txn::delete);
+    let place = if store.record.onboard { "the onboard key manager" } else { "AWS KMS" };
     let txn = txn.put(store.key, store.record.without_move().encode()?);
-    let place = if to_onboard { "the onboard key manager" } else { "AWS KMS" };
     Ok(Plan {
         txn,
         message: format!("{done} keys were moved, and the KEK of the SVM is kept by {place} alone"),
-        afterwards: Afterwards::Retire(svm, version, None),
+        afterwards: Afterwards::Moved(*route, version, None, done),
     })
 }
 
@@ -114,6 +181,7 @@ pub(super) async fn turn_to_aws(
     // What does not open now would not open after the turn either, and new keys would be elsewhere.
     if manager.kek(svm, store.record.kek_version).is_none() {
         manager.onboard_key_for_moving()?;
+        return Err(does_not_open(manager, svm));
     }
     let next = KeyStoreRecord {
         svm,
@@ -122,6 +190,7 @@ pub(super) async fn turn_to_aws(
         state: KeyStoreState::Mixed,
         kek_version: kek_record.version,
         other: Some(store.record.manager),
+        given_up: 0,
     };
     let txn = more.put(kek_key(svm, kek_record.version), kek_record.encode()?);
     let asked = proof.asked;
@@ -130,7 +199,7 @@ pub(super) async fn turn_to_aws(
     if manager.is_outdated(svm, asked) {
         return Err(Error::with(Code::KeyUnusable, "AWS KMS has denied the customer key since it was proven, or that was long ago; start again"));
     }
-    let turned = turn(job, store, next, txn).await?;
+    let turned = turn(job, store, next, txn, "turn").await?;
     begun.keep();
     Ok(turned)
 }
@@ -145,7 +214,7 @@ async fn turn_to_onboard(
 ) -> Result<Stored<KeyStoreRecord>> {
     let manager = &job.manager;
     let svm = store.record.svm;
-    let (kek, kek_record) = manager.new_onboard_kek(svm, store.record.kek_version + 1)?;
+    let (kek, kek_record) = manager.new_onboard_kek(svm, store.record.next_version())?;
     let next = KeyStoreRecord {
         svm,
         manager: onboard.record.uuid,
@@ -153,6 +222,7 @@ async fn turn_to_onboard(
         state: KeyStoreState::Mixed,
         kek_version: kek_record.version,
         other: Some(config.record.uuid),
+        given_up: store.record.given_up,
     };
     let txn = Txn::new()
         .when(Compare::Unchanged(config.key.clone(), config.revision))
@@ -162,18 +232,49 @@ async fn turn_to_onboard(
     if manager.is_outdated(svm, asked) {
         return Err(Error::with(Code::KeyUnusable, "AWS KMS has denied the customer key since it was proven; start again when it allows the move"));
     }
-    let turned = turn(job, store, next, txn).await?;
+    let turned = turn(job, store, next, txn, "turn").await?;
     held.keep();
     Ok(turned)
 }
 
-async fn turn(job: &JobContext, store: Stored<KeyStoreRecord>, next: KeyStoreRecord, txn: Txn) -> Result<Stored<KeyStoreRecord>> {
+/// Turns the SVM back to the KEK that the onboard key manager has kept: what a move to AWS KMS has not come to, and new keys, are its own again. Nothing of AWS's is asked for or touched.
+async fn turn_back(
+    job: &JobContext,
+    config: &Stored<AwsKmsRecord>,
+    onboard: &Stored<OnboardRecord>,
+    store: Stored<KeyStoreRecord>,
+) -> Result<Stored<KeyStoreRecord>> {
+    let manager = &job.manager;
+    let svm = store.record.svm;
+    manager.onboard_key_for_moving()?;
+    let kept = manager.view.under::<OnboardKekRecord>(&onboard_keys_prefix(svm)).pop().map(|kek| kek.record.version);
+    // New keys will need it.
+    let opens = kept.filter(|version| manager.open_onboard_kek(svm, *version).is_some());
+    let next = KeyStoreRecord {
+        svm,
+        manager: onboard.record.uuid,
+        onboard: true,
+        state: KeyStoreState::Mixed,
+        kek_version: opens.ok_or_else(|| does_not_open(manager, svm))?,
+        other: Some(config.record.uuid),
+        given_up: store.record.kek_version,
+    };
+    let txn = Txn::new().when(Compare::Present(config.key.clone())).when(Compare::Unchanged(onboard.key.clone(), onboard.revision));
+    turn(job, store, next, txn, "turn_back").await
+}
+
+fn does_not_open(manager: &Inner, svm: Uuid) -> Error {
+    let name = manager.svm_ref(svm).name;
+    Error::with(Code::KeyProtectionUnavailable, format!("the KEK of the SVM {name} does not open with the onboard key on node {}", manager.node.name))
+}
+
+async fn turn(job: &JobContext, store: Stored<KeyStoreRecord>, next: KeyStoreRecord, txn: Txn, step: &str) -> Result<Stored<KeyStoreRecord>> {
     let manager = &job.manager;
     let txn = txn.when(Compare::Unchanged(store.key.clone(), store.revision)).put(store.key.clone(), next.encode()?);
-    job.step("turn", "before");
+    job.step(step, "before");
     match manager.store.transact(job.fenced(txn)).await {
         Ok(revision) => {
-            job.step("turn", "after");
+            job.step(step, "after");
             manager.view.reached(revision).await;
             Ok(Stored { revision, record: next, ..store })
         }

@@ -9,9 +9,11 @@
 //! To add a job: a variant of [`JobKind`] with its inputs (secrets sealed), a file here with `pub(crate) async fn run(…) -> Result<Plan>`, an arm in [`run`], and, where the call has left
 //! something behind on acceptance, an arm in [`cleanup`].
 
+pub(crate) mod bulk;
 pub(crate) mod context;
 pub(crate) mod delete;
 pub(crate) mod enable;
+pub(crate) mod index;
 pub(crate) mod migrate;
 pub(crate) mod modify;
 pub(crate) mod rekey_external;
@@ -22,6 +24,7 @@ pub(crate) mod runner;
 pub(crate) mod table;
 
 use crate::Result;
+use crate::events::moves::Route;
 use crate::poll::Proof;
 use crate::records::{Base64, KekRecord, StoredSettings};
 use context::JobContext;
@@ -37,6 +40,8 @@ use uuid::Uuid;
 pub enum JobKind {
     /// Nothing is left to do: the call did it all in the transaction that wrote this record.
     Done,
+    /// Waits for the jobs of a call with many records ([`bulk`]).
+    Bulk,
     /// POST of a configuration.
     Enable {
         /// The configuration to make.
@@ -83,6 +88,9 @@ pub enum JobKind {
         config: Uuid,
         /// To the onboard key manager; else from it.
         to_onboard: bool,
+        /// It gives up a move the other way: what AWS keeps may stay there.
+        #[serde(default)]
+        gives_up: bool,
     },
     /// Wrap the KEK under another customer key.
     RekeyExternal {
@@ -103,6 +111,7 @@ impl JobKind {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Done => "done",
+            Self::Bulk => "bulk",
             Self::Enable { .. } => "enable",
             Self::Modify { .. } => "modify",
             Self::Delete { .. } => "delete",
@@ -113,10 +122,15 @@ impl JobKind {
         }
     }
 
+    /// Whether the job works, and so takes one of the node's places; else it only waits for others, which must not wait for its place.
+    pub fn works(&self) -> bool {
+        !matches!(self, Self::Bulk)
+    }
+
     /// The configuration that the job works on. Jobs of one configuration run one after the other.
     pub fn config(&self) -> Option<Uuid> {
         match self {
-            Self::Done => None,
+            Self::Done | Self::Bulk => None,
             Self::Enable { config, .. }
             | Self::Modify { config, .. }
             | Self::Delete { config }
@@ -218,6 +232,8 @@ pub(crate) enum Afterwards {
     Rewrapped(Proof, Box<(KekRecord, KekRecord)>),
     /// Every key of the SVM is wrapped by this version: the others leave memory.
     Retire(Uuid, u32, Option<Duration>),
+    /// The same, and with it a move has ended; the number of keys that were wrapped again.
+    Moved(Route, u32, Option<Duration>, usize),
     /// The SVM has no key manager any more: its KEKs leave memory.
     Forget(Uuid),
 }
@@ -226,12 +242,13 @@ pub(crate) enum Afterwards {
 pub(crate) async fn run(context: &JobContext, kind: &JobKind) -> Result<Plan> {
     match kind {
         JobKind::Done => Ok(Plan { txn: Txn::new(), message: String::from("success"), afterwards: Afterwards::Nothing }),
+        JobKind::Bulk => bulk::run(context).await,
         JobKind::Enable { .. } => enable::run(context, kind).await,
         JobKind::Modify { config, change } => modify::run(context, *config, change).await,
         JobKind::Delete { config } => delete::run(context, *config).await,
         JobKind::Restore { config } => restore::run(context, *config).await,
         JobKind::RekeyInternal { config } => rekey_internal::run(context, *config).await,
-        JobKind::Migrate { config, to_onboard } => migrate::run(context, *config, *to_onboard).await,
+        JobKind::Migrate { config, to_onboard, gives_up } => migrate::run(context, *config, *to_onboard, *gives_up).await,
         JobKind::RekeyExternal { config, key_id, change, outdated } => rekey_external::run(context, *config, key_id, change, *outdated).await,
     }
 }
@@ -241,7 +258,7 @@ pub(crate) fn cleanup(view: &crate::view::View, kind: &JobKind) -> Txn {
     match kind {
         JobKind::Enable { config, svm, .. } => enable::release(view, *svm, *config),
         JobKind::Delete { config } => delete::enable_again(view, *config),
-        JobKind::Migrate { config, to_onboard } => migrate::stay(view, *config, *to_onboard),
+        JobKind::Migrate { config, to_onboard, .. } => migrate::stay(view, *config, *to_onboard),
         _ => Txn::new(),
     }
 }

@@ -47,7 +47,7 @@ async fn next_version(job: &JobContext, config: &Stored<AwsKmsRecord>, store: St
     let manager = &job.manager;
     let svm = store.record.svm;
     arrived(job, svm, store.record.kek_version).await?;
-    let version = store.record.kek_version + 1;
+    let version = store.record.next_version();
     let kek = Kek::generate(svm, version);
     let client = manager.client(config)?;
     // Nobody re-roots a revoked tenant: the new version is wrapped by what the configuration names now, which must be what unwraps the old one now.

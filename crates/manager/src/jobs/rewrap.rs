@@ -16,6 +16,8 @@ use uuid::Uuid;
 
 /// How many keys are read at a time, and at most wrapped again by one transaction.
 const BATCH: usize = 100;
+/// How many keys are read at a time where they are only counted.
+const PAGE: usize = 1_000;
 /// How many bytes of keys go in one transaction at most; well under the store's limit.
 const BATCH_BYTES: usize = 512 * 1024;
 /// How long to wait when the store is away.
@@ -37,6 +39,28 @@ pub(super) async fn all(job: &JobContext, svm: Uuid, version: u32, proof: Option
     let mut done = 0;
     while pass(job, svm, version, (all, proof), &mut done).await? > 0 {}
     Ok(done)
+}
+
+/// How many keys of the SVM are wrapped by another version than this one, read from the store itself.
+///
+/// # Errors
+/// A record is damaged; the store cannot be read.
+pub(super) async fn count_not_under(manager: &Inner, svm: Uuid, version: u32) -> Result<usize> {
+    let mut count = 0;
+    let mut range = Range::prefix(keys_prefix(svm), PAGE);
+    loop {
+        let page = manager.store.range(range.clone()).await.map_err(Error::from)?;
+        range.after = page.entries.last().map(|entry| entry.key.clone());
+        for entry in page.entries {
+            if let Some((_, id, destroyed)) = parse(&entry.key) {
+                let object = KeyObject::decode(id, destroyed, entry.revision, entry.value)?;
+                count += usize::from(object.kek_version != 0 && object.kek_version != version);
+            }
+        }
+        if !page.more {
+            return Ok(count);
+        }
+    }
 }
 
 /// # Errors

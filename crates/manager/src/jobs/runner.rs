@@ -1,5 +1,6 @@
 //! Claims jobs, runs them, and commits how they end.
 
+use super::bulk::BulkRecord;
 use super::context::JobContext;
 use super::{Afterwards, JobKind, Plan};
 use crate::inner::Inner;
@@ -20,6 +21,8 @@ use uuid::Uuid;
 const CLAIM_TTL: Duration = Duration::from_secs(15);
 /// How often finished jobs are looked through for old ones, at the least.
 const SWEEP: Duration = Duration::from_secs(10);
+/// How many of them at a time: each is a comparison and up to two deletions, and etcd takes 128 of each kind in a transaction.
+const SWEPT_TOGETHER: usize = 60;
 /// How long a stop waits for running jobs. What is not done by then goes on after the next start.
 const DRAIN: Duration = Duration::from_secs(20);
 /// How often a body is run again since what it read had changed under it.
@@ -33,6 +36,8 @@ pub(crate) struct Runner {
     pub wake: Notify,
     /// Counts ends of jobs, for those who wait.
     pub ends: watch::Sender<u64>,
+    /// How many jobs may be open.
+    pub max_open: usize,
     slots: Arc<Semaphore>,
     /// With the configuration that each works on.
     running: Mutex<HashMap<Uuid, Option<Uuid>>>,
@@ -41,9 +46,10 @@ pub(crate) struct Runner {
 }
 
 impl Runner {
-    /// A runner of at most `concurrency` jobs at a time.
-    pub fn new(concurrency: usize) -> Self {
+    /// A runner of at most `concurrency` jobs at a time, with `max_open` queued and running together.
+    pub fn new(concurrency: usize, max_open: usize) -> Self {
         Self {
+            max_open: max_open.max(1),
             wake: Notify::new(),
             ends: watch::channel(0).0,
             slots: Arc::new(Semaphore::new(concurrency.max(1))),
@@ -72,45 +78,68 @@ pub(crate) async fn run(manager: Arc<Inner>, stop: CancellationToken) {
     let mut changes = manager.view.changes();
     let mut tasks = JoinSet::new();
     let lease = Lease::default();
+    let mut next_sweep = manager.clock.monotonic();
     loop {
-        for job in runnable(&manager) {
-            let Ok(slot) = Arc::clone(&manager.runner.slots).try_acquire_owned() else { break };
+        for job in runnable(&manager, manager.runner.slots.available_permits()) {
+            let slot = if job.record.kind.works() { Arc::clone(&manager.runner.slots).try_acquire_owned().ok() } else { None };
+            if slot.is_none() && job.record.kind.works() {
+                break;
+            }
             lock(&manager.runner.running).insert(job.record.uuid, job.record.kind.config());
             tasks.spawn(execute(Arc::clone(&manager), job, lease.clone(), slot));
         }
-        sweep(&manager).await;
-        let next_sweep = manager.clock.monotonic() + SWEEP.min(manager.settings().job_retention);
+        let pause = SWEEP.min(manager.settings().job_retention);
+        next_sweep = next_sweep.min(manager.clock.monotonic() + pause);
+        let swept = async {
+            manager.clock.sleep_until(next_sweep).await;
+            sweep(&manager).await
+        };
         tokio::select! {
             () = stop.cancelled() => break,
             _ = changes.changed() => {}
             () = manager.runner.wake.notified() => {}
-            () = manager.clock.sleep_until(next_sweep) => {}
+            more = swept => next_sweep = manager.clock.monotonic() + if more { Duration::ZERO } else { pause },
             () = lease.renew_when_due(&manager) => {}
             Some(_) = tasks.join_next() => {}
         }
     }
-    if tokio::time::timeout(DRAIN, async { while tasks.join_next().await.is_some() {} }).await.is_err() {
+    // Those that still run keep their claims until they have ended.
+    let drained = async {
+        while !tasks.is_empty() {
+            tokio::select! {
+                _ = tasks.join_next() => {}
+                () = lease.renew_when_due(&manager) => {}
+            }
+        }
+    };
+    if tokio::time::timeout(DRAIN, drained).await.is_err() {
         tracing::warn!(jobs = tasks.len(), "jobs are still running at the stop; they go on after the next start");
     }
 }
 
-/// Jobs that nobody works on and that may start now: not ended, not held, and no older one of the same configuration before them.
-fn runnable(manager: &Inner) -> Vec<Stored<JobRecord>> {
-    let mut open: Vec<Stored<JobRecord>> = manager.view.all::<JobRecord>();
-    open.retain(|job| !job.record.state.is_final());
-    open.sort_by_key(|job| (job.record.order, job.record.start_time, job.record.uuid));
+/// Jobs that nobody works on and that may start now: not ended, not held, and no older one of the same configuration before them. At most `places` of those that work.
+fn runnable(manager: &Inner, places: usize) -> Vec<Stored<JobRecord>> {
     let running = lock(&manager.runner.running).clone();
     // Also those that were cancelled and have not yet come to their end.
     let at_work = |job: &Uuid| open_job(manager, *job).is_none();
     let mut busy: HashSet<Uuid> = running.iter().filter(|(job, _)| at_work(job)).filter_map(|(_, config)| *config).collect();
-    open.retain(|job| {
+    let mut left = places;
+    let mut found = Vec::new();
+    for job in manager.view.open_jobs() {
         let first = job.record.kind.config().is_none_or(|config| busy.insert(config));
-        first
+        let free = first
             && matches!(job.record.state, JobState::Queued | JobState::Running)
             && !running.contains_key(&job.record.uuid)
-            && !manager.view.any_under(&key::<ClaimRecord>(job.record.uuid))
-    });
-    open
+            && !manager.view.any_under(&key::<ClaimRecord>(job.record.uuid));
+        if !free || (left == 0 && job.record.kind.works()) {
+            continue;
+        }
+        if job.record.kind.works() {
+            left -= 1;
+        }
+        found.push(Arc::unwrap_or_clone(job));
+    }
+    found
 }
 
 /// A job that has not ended.
@@ -133,7 +162,7 @@ impl Drop for AtWork {
     }
 }
 
-async fn execute(manager: Arc<Inner>, job: Stored<JobRecord>, lease: Lease, slot: OwnedSemaphorePermit) {
+async fn execute(manager: Arc<Inner>, job: Stored<JobRecord>, lease: Lease, slot: Option<OwnedSemaphorePermit>) {
     let uuid = job.record.uuid;
     let _at_work = AtWork { manager: Arc::clone(&manager), job: uuid };
     match claim(&manager, job, &lease).await {
@@ -244,7 +273,7 @@ async fn commit(context: &JobContext, kind: &JobKind, plan: Plan) -> Committed {
     let svm = match &plan.afterwards {
         Afterwards::Serve(proof) | Afterwards::Rewrapped(proof, _) => Some(proof.config.svm),
         Afterwards::Forget(svm) => Some(*svm),
-        Afterwards::Nothing | Afterwards::Retire(..) => None,
+        Afterwards::Nothing | Afterwards::Retire(..) | Afterwards::Moved(..) => None,
     };
     let _settling = svm.map(|svm| context.manager.polls.settling(svm));
     transact(context, kind, plan).await
@@ -262,27 +291,30 @@ async fn transact(context: &JobContext, kind: &JobKind, plan: Plan) -> Committed
         Afterwards::Serve(proof) | Afterwards::Rewrapped(proof, _) => Some((proof.config.svm, proof.asked)),
         // Keys that leave AWS may do so only as long as AWS has not said otherwise.
         Afterwards::Retire(svm, _, asked) => asked.map(|asked| (*svm, asked)),
+        Afterwards::Moved(route, _, asked, _) => asked.map(|asked| (route.svm, asked)),
         Afterwards::Nothing | Afterwards::Forget(_) => None,
     };
     loop {
         // The store may be away for long, and AWS may have denied the key meanwhile: then the proof is none any more, and its KEKs leave memory with the plan.
         if proven.is_some_and(|(svm, asked)| context.manager.is_outdated(svm, asked)) {
-            return if ended_here(context).await { Committed::Lost } else { Committed::Outdated };
+            return if ended_here(context, JobState::Success).await { Committed::Lost } else { Committed::Outdated };
         }
         match context.manager.store.transact(txn.clone()).await {
             Ok(revision) => {
                 context.step("commit", "after");
-                if matches!(plan.afterwards, Afterwards::Retire(..)) {
+                if matches!(plan.afterwards, Afterwards::Retire(..) | Afterwards::Moved(..)) {
                     // What the view still shows of the onboard key manager's could be opened into memory again.
                     context.manager.view.reached(revision).await;
                 }
                 after(context, plan.afterwards);
                 context.manager.view.reached(revision).await;
+                crate::audit::job_ended(&context.manager, &record).await;
                 return Committed::Done;
             }
             Err(StoreError::Conflict { key }) if context.is_fence(&key) => {
-                if ended_here(context).await {
+                if ended_here(context, JobState::Success).await {
                     after(context, plan.afterwards);
+                    crate::audit::job_ended(&context.manager, &record).await;
                     return Committed::Done;
                 }
                 tracing::info!(job = %context.job(), "the job is no longer this node's");
@@ -300,9 +332,9 @@ async fn transact(context: &JobContext, kind: &JobKind, plan: Plan) -> Committed
 }
 
 /// After an unclear answer: did our own transaction happen after all?
-async fn ended_here(context: &JobContext) -> bool {
+async fn ended_here(context: &JobContext, state: JobState) -> bool {
     let Ok(Some(entry)) = context.manager.store.get(&context.key()).await else { return false };
-    Stored::<JobRecord>::decode(&entry).is_ok_and(|job| job.record.state == JobState::Success && job.record.node == Some(context.manager.node.uuid))
+    Stored::<JobRecord>::decode(&entry).is_ok_and(|job| job.record.state == state && job.record.node == Some(context.manager.node.uuid))
 }
 
 /// What the user sees where the store refuses the last transaction of a job.
@@ -327,6 +359,10 @@ fn after(context: &JobContext, afterwards: Afterwards) {
             manager.tell_rewrapped(&svm, &old, &new);
         }
         Afterwards::Retire(svm, version, _) => manager.keyring.retain(svm, &[version]),
+        Afterwards::Moved(route, version, _, keys) => {
+            manager.keyring.retain(route.svm, &[version]);
+            manager.tell_move_finished(&route, keys);
+        }
         Afterwards::Forget(svm) => {
             manager.keyring.forget(svm);
             manager.polls.forget(svm);
@@ -346,6 +382,8 @@ async fn fail(context: &JobContext, kind: &JobKind, error: Error) {
     record.error = Some(StoredError::from(&error));
     record.end_time = Some(context.manager.clock.utc());
     let Ok(value) = record.encode() else { return };
+    // While the key store still shows it.
+    let route = context.manager.route_of(kind);
     loop {
         context.step("fail", "before");
         let txn = context.fenced(super::cleanup(&context.manager.view, kind)).put(context.key(), value.clone()).delete(context.claim.0.clone());
@@ -355,10 +393,20 @@ async fn fail(context: &JobContext, kind: &JobKind, error: Error) {
                 if let (JobKind::RekeyExternal { outdated: Some(_), .. }, Some((uuid, name))) = (kind, &record.svm) {
                     context.manager.tell_wrap_failed(&SvmRef { uuid: *uuid, name: name.clone() }, &error);
                 }
+                if let Some(route) = route {
+                    context.manager.tell_move_failed(&route, &error);
+                }
                 context.manager.view.reached(revision).await;
+                crate::audit::job_ended(&context.manager, &record).await;
                 return;
             }
-            Err(StoreError::Conflict { key }) if context.is_fence(&key) => return,
+            Err(StoreError::Conflict { key }) if context.is_fence(&key) => {
+                // An answer that did not come: it was written all the same.
+                if ended_here(context, JobState::Failure).await {
+                    crate::audit::job_ended(&context.manager, &record).await;
+                }
+                return;
+            }
             Err(StoreError::Conflict { .. }) => {}
             Err(why) => {
                 tracing::warn!(%job, error = %why, "the failure of the job is not written yet");
@@ -370,18 +418,30 @@ async fn fail(context: &JobContext, kind: &JobKind, error: Error) {
     }
 }
 
-/// Deletes finished jobs that are older than the retention.
-async fn sweep(manager: &Inner) {
-    let now = manager.clock.utc();
-    let retention = manager.settings().job_retention;
-    for job in manager.view.all::<JobRecord>() {
-        let old = job.record.end_time.is_some_and(|end| now.duration_since(end).unsigned_abs() >= retention && now >= end);
-        if old {
-            let txn = Txn::new().when(Compare::Unchanged(job.key.clone(), job.revision)).delete(job.key);
-            if let Err(error) = manager.store.transact(txn).await {
-                tracing::debug!(%error, "an old job could not be deleted; it is tried again");
-                return;
-            }
+/// Deletes the oldest of the finished jobs that are older than the retention, and what else is kept of them: so many as one transaction takes. Answers whether more are left.
+async fn sweep(manager: &Inner) -> bool {
+    let Ok(old) = manager.clock.utc().checked_sub(manager.settings().job_retention) else { return false };
+    let keys = manager.view.jobs_ended_by(old, SWEPT_TOGETHER + 1);
+    let mut txn = Txn::new();
+    for job_key in keys.iter().take(SWEPT_TOGETHER) {
+        let uuid = job_key.strip_prefix(JobRecord::PREFIX).unwrap_or_default();
+        let Ok(Some(job)) = manager.view.shared::<JobRecord>(uuid) else { continue };
+        txn = txn.when(Compare::Unchanged(job.key.clone(), job.revision)).delete(job.key.clone());
+        if job.record.kind == JobKind::Bulk {
+            txn = txn.delete(key::<BulkRecord>(uuid));
+        }
+    }
+    if txn.writes.is_empty() {
+        return false;
+    }
+    match manager.store.transact(txn).await {
+        Ok(revision) => {
+            manager.view.reached(revision).await;
+            keys.len() > SWEPT_TOGETHER
+        }
+        Err(error) => {
+            tracing::debug!(%error, "old jobs could not be deleted; it is tried again");
+            false
         }
     }
 }

@@ -1,13 +1,18 @@
 //! Jobs as users see and steer them.
 
 use super::{JobKind, cleanup};
-use crate::inner::Inner;
+use crate::inner::{Inner, may_change};
 use crate::model::{Accepted, Job, JobState, NodeRef, Principal, SvmRef};
 use crate::records::{JobRecord, KeyStoreRecord, KeyStoreState, NodeRecord, Record, Stored, StoredError, key};
 use crate::{Code, Error, Manager, Result};
 use keystead_store::{Compare, Txn};
 use std::time::Duration;
 use uuid::Uuid;
+
+/// How many jobs of one configuration can be open: they run one after the other.
+const MOST_OF_CONFIG: usize = 16;
+/// When it is worth to ask again where there are too many.
+const TRY_AGAIN: Duration = Duration::from_secs(5);
 
 /// What an operator can do with a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,12 +71,14 @@ impl Manager {
     /// Pauses, resumes or cancels a job.
     ///
     /// # Errors
-    /// 4 where it does not exist; 458776 where its state does not allow it.
-    pub async fn control_job(&self, _who: &Principal, uuid: Uuid, action: JobAction) -> Result<()> {
+    /// 4 where it does not exist; 6 for an account that could not start it; 458762, 458771, 458776, 458783 where its state does not allow it.
+    pub async fn control_job(&self, who: &Principal, uuid: Uuid, action: JobAction) -> Result<()> {
         let inner = self.inner();
         let job = inner.view.get::<JobRecord>(uuid)?.ok_or_else(|| Error::new(Code::NotFound).target("uuid"))?;
+        may_control(who, &job.record)?;
         let mut record = job.record;
         let mut txn = Txn::new().when(Compare::Unchanged(job.key.clone(), job.revision));
+        let mut stopped = None;
         match (action, record.state) {
             (JobAction::Pause, JobState::Queued) => record.state = JobState::Paused,
             (JobAction::Resume, JobState::Paused) => record.state = JobState::Queued,
@@ -83,19 +90,28 @@ impl Manager {
                     _ => "; it has changed nothing",
                 };
                 let error = Error { message: format!("The job was cancelled{left}"), ..Error::new(Code::JobNotPausable) };
+                stopped = inner.route_of(&record.kind).map(|route| (route, error.clone()));
                 record.state = JobState::Failure;
                 record.message.clone_from(&error.message);
                 record.error = Some(StoredError::from(&error));
                 record.end_time = Some(inner.clock.utc());
                 txn = txn.and(cleanup(&inner.view, &record.kind)).delete(key::<crate::records::ClaimRecord>(uuid));
             }
-            (_, state) => {
-                return Err(Error::with(Code::JobNotPausable, format!("it is {}", state_name(state))).target("action"));
-            }
+            // Every job that has not ended can be cancelled: 458784 is never raised.
+            (_, JobState::Success | JobState::Failure) => return Err(Error::new(Code::JobEnded).target("action")),
+            (JobAction::Pause, JobState::Running) => return Err(Error::new(Code::JobNotPausableWhileRunning).target("action")),
+            (JobAction::Resume, JobState::Running) => return Err(Error::new(Code::JobRunning).target("action")),
+            (_, state) => return Err(Error::with(Code::JobNotPausable, format!("it is {}", state_name(state))).target("action")),
         }
         let txn = txn.put(job.key, record.encode()?);
         match inner.store.transact(txn).await {
             Ok(revision) => {
+                if let Some((route, error)) = stopped {
+                    inner.tell_move_failed(&route, &error);
+                }
+                if record.state.is_final() {
+                    crate::audit::job_ended(inner, &record).await;
+                }
                 inner.view.reached(revision).await;
                 inner.runner.wake.notify_one();
                 Ok(())
@@ -126,21 +142,44 @@ impl Inner {
             message: if done { "success".to_owned() } else { "queued".to_owned() },
             error: None,
             start_time: now,
-            order: 1 + self.view.all::<JobRecord>().iter().map(|job| job.record.order).max().unwrap_or_default(),
+            order: 1 + self.view.last_job_order(),
             end_time: done.then_some(now),
             node: done.then_some(self.node.uuid),
             svm,
         }
     }
 
+    /// Refuses a job where too many are open already. What other nodes accept at this moment is not seen: the bounds are for memory and patience, and need not be exact.
+    fn room_for(&self, job: &JobRecord) -> Result<()> {
+        if job.state.is_final() {
+            return Ok(());
+        }
+        let config = job.kind.config();
+        let open = self.view.open_jobs();
+        let (all, of_config) = (open.len(), open.iter().filter(|open| config.is_some() && open.record.kind.config() == config).count());
+        if all >= self.runner.max_open {
+            // Without a number: how much others do is not an SVM's to know.
+            return Err(Error::with(Code::LimitReached, "as many jobs are queued or running as `[jobs] max_open` allows").retry_after(TRY_AGAIN));
+        }
+        if of_config >= MOST_OF_CONFIG {
+            let message = format!("{of_config} jobs of this configuration are queued or running, one after the other");
+            return Err(Error::with(Code::LimitReached, message).retry_after(TRY_AGAIN));
+        }
+        Ok(())
+    }
+
     /// Writes a job with what its acceptance changes, in one transaction, and wakes the runner. `conflict` says what a failed comparison means to the user.
     pub(crate) async fn accept(&self, job: JobRecord, resource: Uuid, txn: Txn, conflict: impl Fn(&str) -> Error) -> Result<Accepted> {
+        self.room_for(&job)?;
         let job_key = key::<JobRecord>(job.uuid);
         let txn = txn.when(Compare::Absent(job_key.clone())).put(job_key.clone(), job.encode()?);
         self.steps.reached("accept.before");
         let revision = match self.store.transact(txn).await {
             Ok(revision) => revision,
-            Err(keystead_store::Error::Conflict { key }) => return Err(conflict(&key)),
+            Err(keystead_store::Error::Conflict { key }) => {
+                self.catch_up().await;
+                return Err(conflict(&key));
+            }
             Err(keystead_store::Error::Indeterminate(why)) => match self.store.get(&job_key).await {
                 Ok(Some(entry)) => entry.revision,
                 Ok(None) => return Err(Error::unexpected(format!("the store did not take the job: {why}"))),
@@ -155,12 +194,23 @@ impl Inner {
     }
 }
 
+/// Refuses an account that could not start such a job. A move of keys is the cluster's to start, and so to hold and to end, also where the setting `migrate_on_enable` lets it begin with an SVM's enable.
+fn may_control(who: &Principal, job: &JobRecord) -> Result<()> {
+    match &job.kind {
+        JobKind::Migrate { .. } | JobKind::Enable { migrate: true, .. } => may_change(who, None),
+        // One for many records is its account's.
+        JobKind::Bulk if job.account == who.name => Ok(()),
+        _ => may_change(who, job.svm.as_ref().map(|(svm, _)| *svm)),
+    }
+}
+
 fn shown(inner: &Inner, record: JobRecord) -> Job {
     let node = record.node.map(|uuid| {
         let name = inner.view.get::<NodeRecord>(uuid).ok().flatten().map_or_else(String::new, |node| node.record.name);
         NodeRef { uuid, name }
     });
     let mut job = Job {
+        account: record.account,
         uuid: record.uuid,
         description: record.description,
         state: record.state,

@@ -99,12 +99,15 @@ impl KeyCache {
 
     /// Forgets everything: the watch has a gap.
     pub fn clear(&self) {
-        self.svms.write().unwrap_or_else(PoisonError::into_inner).clear();
+        // Millions of keys may be given back here: not while others wait for the lock.
+        let all = std::mem::take(&mut *self.svms.write().unwrap_or_else(PoisonError::into_inner));
+        drop(all);
     }
 
     /// Forgets the keys of an SVM.
     pub fn forget(&self, svm: Uuid) {
-        self.svms.write().unwrap_or_else(PoisonError::into_inner).remove(&svm);
+        let keys = self.svms.write().unwrap_or_else(PoisonError::into_inner).remove(&svm);
+        drop(keys);
     }
 
     // A panic while a lock is held cannot leave a map half changed, so a poisoned lock is as good as any.
@@ -132,6 +135,19 @@ impl SvmKeys {
                 None => Vec::new(),
                 Some(Ids::One(id)) => state.objects.get(id).cloned().into_iter().collect(),
                 Some(Ids::Many(ids)) => ids.iter().filter_map(|id| state.objects.get(id).cloned()).collect(),
+            },
+        }
+    }
+
+    /// How many there are with a term, or in all.
+    pub fn count(&self, term: Option<u64>) -> usize {
+        let state = self.read();
+        match term {
+            None => state.objects.len(),
+            Some(term) => match state.terms.get(&term) {
+                None => 0,
+                Some(Ids::One(_)) => 1,
+                Some(Ids::Many(ids)) => ids.len(),
             },
         }
     }

@@ -146,6 +146,14 @@ impl Keys {
         Ok(self.loaded().await?.find(term))
     }
 
+    /// How many there are that [`Keys::find`] would answer.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn count(&self, term: Option<u64>) -> Result<usize> {
+        Ok(self.loaded().await?.count(term))
+    }
+
     /// Whether keys of the SVM may be handed out and made now.
     ///
     /// # Errors

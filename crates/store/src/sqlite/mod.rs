@@ -11,6 +11,7 @@
 //!
 //! An advisory lock on `store.db.lock` keeps a second process out. Since the holder of every lease was a process that is gone, opening the store ends all leases and deletes their keys.
 
+mod lock;
 mod reader;
 mod schema;
 mod watches;
@@ -20,10 +21,9 @@ use crate::Store;
 use crate::error::{Error, Result};
 use crate::types::{Entry, LeaseId, Page, Range, Revision, Txn, Watch};
 use async_trait::async_trait;
-use fs4::FileExt;
+use lock::Lock;
 use reader::Readers;
 use rusqlite::Connection;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -57,7 +57,7 @@ impl SqliteStore {
     }
 
     fn open_now(path: &Path) -> Result<Self> {
-        let lock = take_lock(path)?;
+        let lock = Lock::take(path)?;
         let mut connection = schema::open(path)?;
         let revision = schema::end_leases(&mut connection).map_err(|error| schema::classify(path, &error))?;
         let watches = Arc::new(Watches::new(revision));
@@ -144,20 +144,6 @@ fn closed() -> Error {
 /// Runs what blocks, away from the threads of the runtime.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(Error::Unavailable(format!("a task of the store failed: {error}"))))
-}
-
-/// Keeps other processes out. The lock file is separate, so that `sqlite3` can open the database itself.
-fn take_lock(path: &Path) -> Result<File> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    let name = PathBuf::from(name);
-    let refused = |error: std::io::Error| Error::Refused(format!("{}: {error}", name.display()));
-    let file = schema::private_file(&name).map_err(refused)?;
-    match FileExt::try_lock(&file) {
-        Ok(()) => Ok(file),
-        Err(fs4::TryLockError::WouldBlock) => Err(Error::InUse(format!("another process holds {}", name.display()))),
-        Err(fs4::TryLockError::Error(error)) => Err(refused(error)),
-    }
 }
 
 /// Opens a connection of our own kind. Shared by the writer and the readers.

@@ -4,13 +4,13 @@
 //! of the disk serves as many callers as have come together. A transaction whose comparisons fail writes nothing and leaves the others alone; where SQLite itself fails, all of the group
 //! are taken back.
 
+use super::lock::Lock;
 use super::schema;
 use super::watches::Watches;
 use crate::error::{Error, Result};
 use crate::types::{Compare, Entry, Event, EventBatch, LeaseId, Revision, Txn, Write};
 use rusqlite::{Connection, ErrorCode, OptionalExtension};
 use std::collections::HashMap;
-use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
@@ -41,7 +41,7 @@ pub(super) struct Writer {
     /// Of its own, so that the writer lives as long as it must, whatever ends around it.
     runtime: Arc<Runtime>,
     /// Kept until the last commit is done, so that no other process opens the file before.
-    _lock: File,
+    _lock: Lock,
 }
 
 #[derive(Clone, Copy)]
@@ -61,7 +61,7 @@ struct Applied {
 }
 
 impl Writer {
-    pub(super) fn new(connection: Connection, revision: Revision, watches: Arc<Watches>, lock: File) -> std::io::Result<Self> {
+    pub(super) fn new(connection: Connection, revision: Revision, watches: Arc<Watches>, lock: Lock) -> std::io::Result<Self> {
         let runtime = Arc::new(tokio::runtime::Builder::new_current_thread().enable_time().build()?);
         Ok(Self { connection, revision, next_lease: 1, leases: HashMap::new(), watches, runtime, _lock: lock })
     }

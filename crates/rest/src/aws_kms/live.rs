@@ -1,0 +1,169 @@
+//! What is looked at live: whether an SVM's keys are usable, and what reaches what. It costs probes, so it is done where it is asked for, for a bounded number of records.
+
+use super::fields::Record;
+use crate::collection::cell::Cell;
+use crate::request::Request;
+use futures_util::StreamExt as _;
+use keystead_manager::model::{AwsKms, CheckReport, EkmipReachability, Health};
+use keystead_manager::{Code, Result};
+use serde_json::{Value as Json, json};
+
+/// How many records one request may look at live.
+const LIVE_RECORDS: usize = 100;
+/// How many of them at a time.
+const LIVE_AT_A_TIME: usize = 16;
+
+/// The objects that cost a look.
+pub const OBJECTS: [&str; 4] = ["state", "amazon_reachability", "ekmip_reachability", "keystead.check"];
+
+/// Something that costs a look.
+#[derive(Default)]
+pub enum Looked<T> {
+    /// Nobody has asked for it.
+    #[default]
+    No,
+    /// The request has looked at as many as it may.
+    TooMany,
+    /// What was found.
+    Found(Result<T>),
+}
+
+/// What was looked at of a configuration.
+#[derive(Default)]
+pub struct Live {
+    /// Whether its KEK is usable.
+    pub state: Looked<Health>,
+    /// Whether AWS is reached.
+    pub amazon: Looked<Health>,
+    /// Whether the EKMIP servers are reached.
+    pub ekmip: Looked<Vec<EkmipReachability>>,
+    /// A preflight.
+    pub check: Looked<CheckReport>,
+}
+
+/// Which of the objects are wanted, and whether results that are some seconds old will do.
+#[derive(Clone, Copy)]
+pub struct Wanted {
+    state: bool,
+    amazon: bool,
+    ekmip: bool,
+    check: bool,
+    shared: bool,
+}
+
+impl Wanted {
+    /// By asking for each of [`OBJECTS`]. `shared`: a list takes what others have found a moment ago.
+    pub fn new(wants: impl Fn(&str) -> bool, shared: bool) -> Self {
+        let [state, amazon, ekmip, check] = OBJECTS.map(wants);
+        Self { state, amazon, ekmip, check, shared }
+    }
+}
+
+/// Looks at what is wanted of one configuration.
+pub async fn look(request: &Request, config: AwsKms, wanted: Wanted) -> Record {
+    let (uuid, manager) = (config.uuid, &request.manager);
+    let mut live = Live::default();
+    if wanted.state {
+        live.state = Looked::Found(manager.state(uuid).await);
+    }
+    if wanted.amazon {
+        live.amazon = Looked::Found(if wanted.shared { manager.amazon_reachability_shared(uuid).await } else { manager.amazon_reachability(uuid).await });
+    }
+    if wanted.ekmip {
+        live.ekmip = Looked::Found(manager.ekmip_reachability(uuid).await);
+    }
+    if wanted.check {
+        live.check = Looked::Found(manager.check(uuid).await);
+    }
+    Record { config, live }
+}
+
+/// Looks at the first of these, and says of the others that they were too many.
+pub async fn look_at_all(request: &Request, records: Vec<Record>, wanted: Wanted) -> Vec<Record> {
+    let looks = records.into_iter().enumerate().map(|(n, record)| async move {
+        if n < LIVE_RECORDS { look(request, record.config, wanted).await } else { Record { live: too_many(wanted), ..record } }
+    });
+    futures_util::stream::iter(looks).buffered(LIVE_AT_A_TIME).collect().await
+}
+
+fn too_many(wanted: Wanted) -> Live {
+    Live {
+        state: if wanted.state { Looked::TooMany } else { Looked::No },
+        amazon: if wanted.amazon { Looked::TooMany } else { Looked::No },
+        ekmip: if wanted.ekmip { Looked::TooMany } else { Looked::No },
+        check: if wanted.check { Looked::TooMany } else { Looked::No },
+    }
+}
+
+/// `cluster_state` or `reachable`.
+pub fn good(health: &Looked<Health>) -> Cell<'_> {
+    match health {
+        Looked::Found(Ok(health)) => Cell::Bool(health.good),
+        // An error: deleted at this moment.
+        _ => Cell::Null,
+    }
+}
+
+/// `code` of a live object.
+pub fn code(health: &Looked<Health>) -> Cell<'_> {
+    match health {
+        Looked::Found(Ok(health)) => Cell::made(health.code.map_or_else(|| "0".to_owned(), |code| code.to_string())),
+        Looked::TooMany => Cell::made(Code::TooManyRequests.to_string()),
+        _ => Cell::Null,
+    }
+}
+
+/// `message` of a live object.
+pub fn message(health: &Looked<Health>) -> Cell<'_> {
+    match health {
+        Looked::Found(Ok(health)) => Cell::text(&health.message),
+        Looked::TooMany => Cell::made(limit()),
+        _ => Cell::Null,
+    }
+}
+
+/// One entry a node.
+pub fn ekmip(looked: &Looked<Vec<EkmipReachability>>) -> Cell<'_> {
+    match looked {
+        Looked::No => Cell::Null,
+        Looked::Found(Ok(entries)) => Cell::Json(
+            entries
+                .iter()
+                .map(|entry| {
+                    json!({
+                        "node": { "uuid": entry.node.uuid, "name": entry.node.name },
+                        "reachable": entry.reachable,
+                        "code": entry.code.map_or_else(|| "0".to_owned(), |code| code.to_string()),
+                        "message": entry.message,
+                    })
+                })
+                .collect(),
+        ),
+        Looked::Found(Err(error)) => Cell::Json(json!([{ "reachable": false, "code": error.code.to_string(), "message": error.message }])),
+        Looked::TooMany => Cell::Json(json!([over_the_limit()])),
+    }
+}
+
+/// A preflight.
+pub fn check(looked: &Looked<CheckReport>) -> Cell<'_> {
+    Cell::Json(match looked {
+        Looked::No => return Cell::Null,
+        Looked::Found(Ok(report)) => {
+            let steps = report.steps.iter().map(|step| {
+                let duration = u64::try_from(step.took.as_millis()).unwrap_or(u64::MAX);
+                json!({ "name": step.name, "state": step.state, "duration_ms": duration, "message": step.message, "advice": step.advice })
+            });
+            json!({ "passed": report.passed, "summary": report.summary, "steps": steps.collect::<Vec<_>>() })
+        }
+        Looked::Found(Err(error)) => json!({ "passed": false, "summary": error.message, "steps": [] }),
+        Looked::TooMany => over_the_limit(),
+    })
+}
+
+fn over_the_limit() -> Json {
+    json!({ "code": Code::TooManyRequests.to_string(), "message": limit() })
+}
+
+fn limit() -> String {
+    format!("one request looks at {LIVE_RECORDS} records at the most; ask for this one by itself")
+}
