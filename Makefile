@@ -50,7 +50,7 @@ e2e: build
 
 soak: build
 	cargo build --locked -p keystead --release --examples
-	SOAK=1 cargo test --locked -p keystead --release --test crash --test crash_keys --test hostile --test hostile_kmip --test aws_calls --test migrate_load --test logins -- --nocapture
+	SOAK=1 cargo test --locked -p keystead --release --test node -- --nocapture crash:: crash_keys:: hostile:: hostile_kmip:: aws_calls:: migrate_load:: logins::
 
 fuzz: SECONDS := 600
 fuzz:

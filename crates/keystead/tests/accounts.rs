@@ -1,7 +1,7 @@
 //! `/security/accounts` and `/security/roles`: ONTAP's resources, the last administrator, and that what is taken from an account is gone at once.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod common;
+use crate::common;
 
 use common::{Node, PASSWORD, code};
 use keystead::serve::Hooks;

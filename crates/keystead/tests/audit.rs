@@ -1,7 +1,7 @@
 //! The audit log over the wire: who did what, from where, to what, and what came of it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod common;
+use crate::common;
 
 use common::caller::Caller;
 use common::kmip::{Credentials, Kmip, message, template, uid, without_certificate};

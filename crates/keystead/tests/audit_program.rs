@@ -1,7 +1,7 @@
 //! The audit log of the program as a process: killed, out of room, checked from outside, and forwarded to a collector that comes and goes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod common;
+use crate::common;
 
 use common::kmip::{Credentials, Kmip, template};
 use common::program::{Program, free_port};

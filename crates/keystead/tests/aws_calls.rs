@@ -1,7 +1,7 @@
 //! What AWS is asked, counted: 3 calls to enable, 2 a poll, none for Gets; and many SVMs that start together, or whose AWS is away for an hour.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod common;
+use crate::common;
 
 use common::kmip::Credentials;
 use common::scene::{enabled, scene};

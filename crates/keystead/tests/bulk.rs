@@ -1,7 +1,7 @@
 //! Calls on many records: arrays of records as one job, PATCH and DELETE by query.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod common;
+use crate::common;
 
 use common::{ACCESS_KEY_ID, Node, SECRET, code, enable_body, eventually, stand_in, toml_for};
 use keystead::serve::Hooks;

@@ -1,7 +1,7 @@
 //! `/security/certificates` of several owners: what each sees, signs, keeps and deletes; and what comes at the same time.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod common;
+use crate::common;
 
 use common::code;
 use common::scene::{Scene, scene, scene_with};

@@ -1,7 +1,7 @@
 //! `/security/certificates`, the six codes of certificates, and the renewal of the EKMIP server's certificate.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod common;
+use crate::common;
 
 use common::blind::shown_certificate;
 use common::scene::{Scene, enabled, scene};

@@ -1,7 +1,7 @@
 //! Collections, links, jobs under an operator's hand, SVM tunnelling, SVMs and settings.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod common;
+use crate::common;
 
 use common::{Node, PASSWORD, code, enable_body, eventually, stand_in, toml_for};
 use futures_util::StreamExt as _;

@@ -1,7 +1,7 @@
 //! Each error code of the contract, by its real condition.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod common;
+use crate::common;
 
 use common::faulty::{Faulty, Mood};
 use common::steps::PauseAt;

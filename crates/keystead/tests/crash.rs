@@ -1,7 +1,7 @@
 //! `kill -9` at every named step and at random moments: nothing acknowledged is lost, nothing half made is left.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod common;
+use crate::common;
 
 use common::run::{Api, Run, copy, pauses, stepnode};
 use common::{enable_body, eventually, stand_in, toml_for};

@@ -1,7 +1,7 @@
 //! `kill -9` while keys are made, destroyed and wrapped again: every acknowledged key reads back byte for byte, every acknowledged Destroy stays, and no key is left under a retired KEK.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod common;
+use crate::common;
 
 use common::kmip::{Credentials, Kmip};
 use common::run::{Run, copy, pauses, stepnode};

@@ -1,7 +1,7 @@
 //! `kill -9` at every named step of moving keys between the onboard key manager and AWS KMS, and of giving such a move up: once accepted, it is carried through, no key is lost, and nothing of the source is left.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod common;
+use crate::common;
 
 use common::crash::{Call, Scene, scene, stored, versions};
 use common::eventually;

@@ -1,7 +1,7 @@
 //! `kill -9` at every named step of the onboard key manager itself: made, its passphrase changed, brought back after the loss of the seal key, deleted. All or nothing, and no key is lost.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod common;
+use crate::common;
 
 use common::crash::{Call, PASSPHRASE, Scene, scene, stored};
 use common::kmip::{Credentials, Kmip, uid};

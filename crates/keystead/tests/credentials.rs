@@ -3,7 +3,7 @@
 //! The sources read the process's variables, which cannot be changed safely within a process. So what needs some runs once more in a child of its own.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod common;
+use crate::common;
 
 use async_trait::async_trait;
 use common::kmip::{Credentials, Kmip};

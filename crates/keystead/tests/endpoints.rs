@@ -1,7 +1,7 @@
 //! Where Keystead looks for AWS, what it believes there, and where it refuses to go.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod common;
+use crate::common;
 
 use async_trait::async_trait;
 use common::{ACCESS_KEY_ID, Node, SECRET, code, enable_body, eventually, stand_in, toml_for};

@@ -3,7 +3,7 @@
 //! All rows go through one node side by side, each with an SVM and an access key of its own, which the stand-in's faults go by. Time is the test's own.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod common;
+use crate::common;
 
 use common::kmip::Credentials;
 use common::kmip::Kmip;

@@ -1,7 +1,7 @@
 //! Events, as operators ask for them: raised by what happens in AWS, kept over restarts, and seen also while the store takes nothing.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod common;
+use crate::common;
 
 use common::faulty::{Faulty, Mood};
 use common::scene::{Scene, enabled, scene};

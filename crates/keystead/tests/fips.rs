@@ -1,7 +1,7 @@
 //! FIPS mode: what it refuses, what it says beforehand, and that it needs no restart.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod common;
+use crate::common;
 
 use common::blind::{connect, provider};
 use common::kmip::{Answer, Credentials, Kmip, template, uid};

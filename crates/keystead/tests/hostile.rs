@@ -1,7 +1,7 @@
 //! Malformed requests, in their thousands: always a well-formed error, never a 5xx, never a panic, never a call to AWS.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod common;
+use crate::common;
 
 use common::{Node, PASSWORD, code, enable_body, stand_in, toml_for};
 use keystead::serve::Hooks;

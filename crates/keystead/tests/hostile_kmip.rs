@@ -1,7 +1,7 @@
 //! The hostile list of the KMIP contract, against one running program: each gets an error or a closed connection, a good client is served all the while and afterwards, and memory stays bounded.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod common;
+use crate::common;
 
 use common::kmip::{Credentials, Kmip, message, uid};
 use common::run::Run;

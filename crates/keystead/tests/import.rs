@@ -1,7 +1,7 @@
 //! `keystead ekmip import`, the program itself, from one SVM to another and from servers that are none.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod common;
+use crate::common;
 
 use common::import::{Run, Two};
 use common::kmip::{Kmip, own, text, uid};

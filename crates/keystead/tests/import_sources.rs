@@ -1,7 +1,7 @@
 //! `keystead ekmip import` from sources that are no Keystead: other versions, other ways to list, hostile ones, ones that come and go.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod common;
+use crate::common;
 
 use common::import::{Fake, Run, Two, answers_like_a_server, files, listed, refused, spoken};
 use common::relay::Relay;

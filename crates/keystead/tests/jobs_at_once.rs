@@ -1,7 +1,7 @@
 //! Many jobs at the same time: what follows the store and what looks for the next job must not wait for each other.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod common;
+use crate::common;
 
 use common::run::Run;
 use common::{enable_body, stand_in, toml_for};

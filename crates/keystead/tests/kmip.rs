@@ -1,7 +1,7 @@
 //! The data plane, through the wire: KMIP over mutual TLS against a whole node.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod common;
+use crate::common;
 
 use common::kmip::{Credentials, Kmip, own, template, text, uid};
 use common::scene::{Scene, enabled, scene, scene_with};

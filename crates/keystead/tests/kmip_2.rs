@@ -1,7 +1,7 @@
 //! KMIP 2.0 and 2.1, and what tiers 2 and 3 add to all versions, through the wire.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod common;
+use crate::common;
 
 use common::kmip::{Answer, Kmip, held, own, template, text, uid};
 use common::scene::{Scene, scene, scene_with};

@@ -1,7 +1,7 @@
 //! Who may connect to the EKMIP server, and for which SVM: certificates, CAs, revocation, resumption.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod common;
+use crate::common;
 
 use common::kmip::{Credentials, Kmip, uid};
 use common::scene::scene;

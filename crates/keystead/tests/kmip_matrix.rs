@@ -1,7 +1,7 @@
 //! Every operation on every type of object in every state at every version: what comes of it stands in a table, with the place in the specification that says so.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod common;
+use crate::common;
 
 use common::kmip::{Kmip, held, own, template, uid};
 use common::objects::{ELSEWHERE, der, is_listed, object, offered};

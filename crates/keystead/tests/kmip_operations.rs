@@ -1,7 +1,7 @@
 //! What makes objects, what finds them, and what needs none: every such operation by type of object, state and version. What is done with objects that are there stands in `kmip_matrix.rs`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod common;
+use crate::common;
 
 use common::kmip::{Answer, Kmip, text, uid};
 use common::objects::{ELSEWHERE, der, is_listed, object, offered};

@@ -1,7 +1,7 @@
 //! Rules of the KMIP specification that clients notice when they are broken: one test a rule, over the wire.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod common;
+use crate::common;
 
 use common::faulty::Mood;
 use common::kmip::{Answer, Kmip, own, template, text, uid};

@@ -1,7 +1,7 @@
-//! Transcripts that are not part of this project, as OASIS publishes them, against a whole node: `KEYSTEAD_KMIP_CASES=FOLDER:… cargo test --test kmip_transcripts -- --ignored --nocapture`.
+//! Transcripts that are not part of this project, as OASIS publishes them, against a whole node: `KEYSTEAD_KMIP_CASES=FOLDER:… cargo test -p keystead --test node -- kmip_transcripts:: --ignored --nocapture`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod common;
+use crate::common;
 
 use common::scene::scene_with;
 use keystead::serve::Hooks;

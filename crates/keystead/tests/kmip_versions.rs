@@ -1,7 +1,7 @@
 //! What each version of the protocol has: every attribute, values, operations and types of objects, read back over the wire at every version. The tables are those of the specifications.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod common;
+use crate::common;
 
 use common::kmip::{Answer, Kmip, uid};
 use common::scene::{Scene, scene};

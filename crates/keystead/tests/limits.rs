@@ -1,7 +1,7 @@
 //! Limits of the REST API: what a client may take of memory, time, connections and jobs.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod common;
+use crate::common;
 
 use common::faulty::{Faulty, Mood};
 use common::scene::enabled;

@@ -1,7 +1,7 @@
 //! Ways to log in: client certificates, sessions of the console, and passwords under attack.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod common;
+use crate::common;
 
 use common::caller::Caller;
 use common::scene::scene;

@@ -1,7 +1,7 @@
 //! Moving keys between the onboard key manager and AWS KMS: what moves, what the states show, what is refused, and outages on the way.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod common;
+use crate::common;
 
 use common::faulty::Mood;
 use common::onboard::scene;

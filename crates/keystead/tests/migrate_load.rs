@@ -1,7 +1,7 @@
 //! Races and load: a Create at the moment of an enable, and clients that read, make and destroy keys while these move. `SOAK=1` makes it many more.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod common;
+use crate::common;
 
 use common::kmip::{Credentials, Kmip, uid};
 use common::onboard::{Scene, scene, scene_in_real_time};

@@ -1,7 +1,7 @@
 //! Moving keys while the tenant takes the customer key away: nothing is re-rooted, and a move whose customer key is lost can be given up.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod common;
+use crate::common;
 
 use common::kmip::uid;
 use common::onboard::{Scene, scene};

@@ -1,7 +1,7 @@
 //! The onboard key manager: keys of SVMs without one of their own, its place before AWS KMS is enabled, and the cluster passphrase.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod common;
+use crate::common;
 
 use common::kmip::{Credentials, Kmip, uid};
 use common::onboard::{PASSPHRASE, Scene, onboard, scene};

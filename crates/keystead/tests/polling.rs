@@ -1,7 +1,7 @@
 //! `polling_period`, counted under time that the test owns.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod common;
+use crate::common;
 
 use common::{ManualClock, Node, enable_body, eventually, stand_in, toml_for};
 use keystead::serve::Hooks;

@@ -1,7 +1,7 @@
 //! The preflight: on demand (`keystead.check`), and by itself where enabling fails.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod common;
+use crate::common;
 
 use common::scene::{Scene, scene};
 use common::{SECRET, code, enable_body};

@@ -1,7 +1,7 @@
 //! Nobody re-roots a revoked tenant, nobody lifts a block but AWS, and nobody blocks an SVM that is well: the ways round the promise that were looked for.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod common;
+use crate::common;
 
 use common::faulty::Mood;
 use common::relay::Relay;

@@ -1,7 +1,7 @@
 //! The promise (`contract/revocation.md`) in real time over real sockets: KMIP clients read every second, keys are revoked in AWS in five ways, and come back.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod common;
+use crate::common;
 
 use common::kmip::{Credentials, Kmip};
 use common::relay::Relay;

@@ -1,7 +1,7 @@
 //! Every call by every role: what each may do stands here in one table, and a call that is not in it fails the test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod common;
+use crate::common;
 
 use common::caller::{Answer, Caller};
 use common::kmip::Credentials;

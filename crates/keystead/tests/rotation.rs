@@ -1,7 +1,7 @@
 //! A customer key that is rotated, and an alias that is pointed at another key: noticed by the poll, and the KEK is wrapped again. And all that an operator can change with the key at once.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod common;
+use crate::common;
 
 use common::kmip::{Credentials, Kmip};
 use common::scene::{Scene, enabled, scene};

@@ -1,7 +1,7 @@
 //! The certificate of the EKMIP server where AWS KMS was never enabled, and what making keys leaves to others.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod common;
+use crate::common;
 
 use common::blind::shown_certificate;
 use common::scene::scene;

@@ -1,7 +1,7 @@
 //! Starting and stopping: the first start, wrong starts with one clear line, SIGTERM, restarts.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod common;
+use crate::common;
 
 use common::program::{Program, fails, free_port, serve};
 use common::{Node, PASSWORD, code, enable_body, eventually, stand_in, toml_for};

@@ -1,7 +1,7 @@
 //! How a node stops, and what must not stop because much else is to be done: the lease of a node's jobs is renewed while old jobs are deleted, and while the node waits for its last jobs.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod common;
+use crate::common;
 
 use common::faulty::{Faulty, Mood};
 use common::steps::PauseAt;

@@ -2,7 +2,7 @@
 //! (its `internal/restclient`, `CallCreateMethod`, `Wait`, `unmarshalResponse`). The wait is real: it needs a minute, and runs beside the other tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod common;
+use crate::common;
 
 use common::{Node, enable_body, eventually, stand_in, toml_for};
 use keystead::serve::Hooks;

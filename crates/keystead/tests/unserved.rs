@@ -1,7 +1,7 @@
 //! What still works while the keys of an SVM are not served: blocked by the tenant, or not yet loaded since AWS is down.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod common;
+use crate::common;
 
 use common::kmip::Kmip;
 use common::scene::{Scene, scene};

@@ -1,29 +1,37 @@
 //! The `aws_kms` resource: what is checked before a job starts, and what can be read.
 
-use crate::aws::proxy_kind;
 use crate::credentials::{changed, is_admin};
 use crate::endpoints;
 use crate::inner::{Inner, may_change};
 use crate::jobs::{JobKind, StoredChange, StoredProxyChange};
 use crate::model::{
-    Accepted, AwsKms, AwsKmsChange, AwsKmsSettings, EnableRequest, Health, KeysteadMembers, Principal, Proxy, RekeyExternalRequest, Role, SvmKind, SvmSelector,
+    Accepted, AwsKms, AwsKmsChange, AwsKmsSettings, EnableRequest, Health, Principal, RekeyExternalRequest, Role, SvmKind, SvmRef, SvmSelector,
 };
 use crate::records::{
     AwsKmsRecord, Base64, KeyStoreRecord, KeyStoreState, NodeRecord, Record, Stored, StoredProxy, StoredSettings, SvmNameRecord, SvmRecord, key, keys_prefix,
     onboard_keys_prefix, proxy_password_place, secret_place, svm_name_key,
 };
+use crate::poll::poll_settings;
 use crate::revocation;
+use crate::settings::Settings;
 use crate::{Code, Error, Manager, Result};
 use keystead_awskms::ProxyKind;
 use keystead_store::{Compare, Range, Txn};
 use secrecy::{ExposeSecret, SecretString};
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
 
 impl Manager {
     /// All configurations, by uuid.
     pub fn aws_kms_list(&self) -> Vec<AwsKms> {
-        self.inner().view.all::<AwsKmsRecord>().into_iter().map(|config| shown(self.inner(), config.record)).collect()
+        let inner = self.inner();
+        let cluster = inner.settings();
+        let svms: HashMap<Uuid, Arc<Stored<SvmRecord>>> = inner.view.shared_all::<SvmRecord>().into_iter().map(|svm| (svm.record.uuid, svm)).collect();
+        // A name that is gone shows as empty.
+        let name = |config: &AwsKmsRecord| svms.get(&config.svm).map_or_else(String::new, |svm| svm.record.name.clone());
+        inner.view.shared_all::<AwsKmsRecord>().into_iter().map(|config| shown(&cluster, Arc::clone(&config), name(&config.record))).collect()
     }
 
     /// One configuration.
@@ -31,7 +39,10 @@ impl Manager {
     /// # Errors
     /// 4 where it does not exist; a configuration that is still being enabled does not exist yet.
     pub fn aws_kms(&self, uuid: Uuid) -> Result<AwsKms> {
-        Ok(shown(self.inner(), stored(self.inner(), uuid)?.record))
+        let inner = self.inner();
+        let config = Arc::new(stored(inner, uuid)?);
+        let svm = inner.svm_ref(config.record.svm);
+        Ok(shown(&inner.settings(), config, svm.name))
     }
 
     /// Whose a configuration is, also one that is still being enabled.
@@ -451,33 +462,8 @@ fn stored_change(inner: &Inner, config: &AwsKmsRecord, change: AwsKmsChange) -> 
     }
 }
 
-fn shown(inner: &Inner, record: AwsKmsRecord) -> AwsKms {
-    let poll_settings = inner.poll_settings(&record);
-    let bound = revocation::bound(&poll_settings, Duration::from_secs(u64::from(record.settings.timeout)));
-    let settings = record.settings;
-    AwsKms {
-        uuid: record.uuid,
-        svm: inner.svm_ref(record.svm),
-        region: settings.region,
-        key_id: settings.key_id,
-        access_key_id: settings.access_key_id,
-        encryption_context: settings.encryption_context,
-        service: settings.service,
-        default_domain: settings.default_domain,
-        host: settings.host,
-        port: settings.port,
-        polling_period: settings.polling_period,
-        timeout: settings.timeout,
-        verify: settings.verify,
-        verify_host: settings.verify_host,
-        verify_ip: settings.verify_ip,
-        proxy: settings.proxy.map(|proxy| Proxy { kind: proxy_kind(&proxy), host: proxy.host, port: proxy.port, username: proxy.username }),
-        keystead: KeysteadMembers {
-            access_error_grace: settings.access_error_grace,
-            max_unverified: settings.max_unverified,
-            ca_certificates: settings.ca_certificates,
-            credentials_source: settings.credentials_source.map(|granted| granted.source),
-            bound,
-        },
-    }
+fn shown(cluster: &Settings, config: Arc<Stored<AwsKmsRecord>>, svm: String) -> AwsKms {
+    let bound = revocation::bound(&poll_settings(cluster, &config.record), Duration::from_secs(u64::from(config.record.settings.timeout)));
+    let svm = SvmRef { uuid: config.record.svm, name: svm };
+    AwsKms::new(config, svm, bound)
 }

@@ -3,10 +3,13 @@
 //! Names are those of `contract/rest.md`. Validation of single values (types and bounds) happens at the edge, from the declaration of each field; what
 //! needs the state of the cluster is checked in this room.
 
+use crate::records::{AwsKmsRecord, Stored};
+pub use crate::records::{StoredProxy, StoredSettings, StoredSource};
 use jiff::Timestamp;
 use keystead_awskms::ProxyKind;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -186,58 +189,30 @@ pub struct Proxy {
     pub username: Option<String>,
 }
 
-/// An AWS KMS configuration, as it can be shown: no secrets.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// An AWS KMS configuration, as it can be shown: no secrets. It shares what the node has in memory: lists show thousands of them.
+#[derive(Debug, Clone)]
 pub struct AwsKms {
-    /// The identifier of the configuration.
-    pub uuid: Uuid,
     /// The SVM that it belongs to.
     pub svm: SvmRef,
-    /// AWS region, for example `us-east-1`.
-    pub region: String,
-    /// The customer key, as it was given: id, ARN, alias or alias ARN.
-    pub key_id: String,
-    /// AWS access key id; none with a credentials source.
-    pub access_key_id: Option<String>,
-    /// The encryption context, verbatim as given.
-    pub encryption_context: Option<String>,
-    /// AWS service, first label of the derived host name.
-    pub service: String,
-    /// Last labels of the derived host name.
-    pub default_domain: String,
-    /// Host in place of the derived name.
-    pub host: Option<String>,
-    /// Port of AWS KMS.
-    pub port: u16,
-    /// Minutes between two polls.
-    pub polling_period: u32,
-    /// Seconds for connecting, and for each attempt.
-    pub timeout: u32,
-    /// Whether the certificate is checked at all.
-    pub verify: bool,
-    /// Whether a DNS name must match the certificate.
-    pub verify_host: bool,
-    /// Whether an IP `host` must stand in the certificate.
-    pub verify_ip: bool,
-    /// The proxy, if any.
-    pub proxy: Option<Proxy>,
-    /// Keystead's own members.
-    pub keystead: KeysteadMembers,
-}
-
-/// Keystead's own members of an AWS KMS configuration (`contract/rest.md`, section 7).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct KeysteadMembers {
-    /// The SVM's own grace; never longer than the cluster's.
-    pub access_error_grace: Option<Duration>,
-    /// How long keys are served without a good poll, whatever the reason.
-    pub max_unverified: Option<Duration>,
-    /// PEM certificates that vouch for this SVM's AWS endpoint alone.
-    pub ca_certificates: Option<String>,
-    /// Credentials of the node's own in place of an access key: `chain`, `instance_role`, `web_identity`, `process` or `profile:NAME`.
-    pub credentials_source: Option<String>,
     /// How long after a revocation in AWS this SVM's keys can still be served.
     pub bound: Duration,
+    stored: Arc<Stored<AwsKmsRecord>>,
+}
+
+impl AwsKms {
+    pub(crate) fn new(stored: Arc<Stored<AwsKmsRecord>>, svm: SvmRef, bound: Duration) -> Self {
+        Self { svm, bound, stored }
+    }
+
+    /// The identifier of the configuration.
+    pub fn uuid(&self) -> Uuid {
+        self.stored.record.uuid
+    }
+
+    /// What is set.
+    pub fn settings(&self) -> &StoredSettings {
+        &self.stored.record.settings
+    }
 }
 
 /// A request to enable AWS KMS for an SVM. Every value has passed its bounds; defaults are filled in.
@@ -259,7 +234,7 @@ pub struct EnableRequest {
 
 /// What can be set of a configuration and is no secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(missing_docs)] // The same members as in `AwsKms`, where they are described.
+#[allow(missing_docs)] // The same members as in `StoredSettings`, where they are described.
 pub struct AwsKmsSettings {
     pub region: String,
     pub key_id: String,
@@ -283,7 +258,7 @@ pub struct AwsKmsSettings {
 
 /// A change of a configuration: `None` leaves a member as it is; `Some(None)` clears an optional one.
 #[derive(Debug, Default)]
-#[allow(missing_docs)] // The same members as in `AwsKms`, where they are described.
+#[allow(missing_docs)] // The same members as in `StoredSettings`, where they are described.
 pub struct AwsKmsChange {
     pub region: Option<String>,
     pub access_key_id: Option<String>,

@@ -544,7 +544,7 @@ impl Inner {
 }
 
 /// The settings of an SVM's machine: its own where they are stricter, else the cluster's.
-fn poll_settings(cluster: &crate::settings::Settings, record: &AwsKmsRecord) -> Settings {
+pub(crate) fn poll_settings(cluster: &crate::settings::Settings, record: &AwsKmsRecord) -> Settings {
     let grace = record.settings.access_error_grace.map_or(cluster.access_error_grace, |own| own.min(cluster.access_error_grace));
     Settings {
         polling_period: Duration::from_secs(u64::from(record.settings.polling_period) * 60),

@@ -485,29 +485,46 @@ pub fn proxy_password_place(config: Uuid) -> String {
 
 /// The settings of a configuration, as stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)] // The members of `model::AwsKms`.
 pub struct StoredSettings {
+    /// AWS region, for example `us-east-1`.
     pub region: String,
+    /// The customer key, as it was given: id, ARN, alias or alias ARN.
     pub key_id: String,
+    /// AWS access key id; none with a credentials source.
     #[serde(default)]
     pub access_key_id: Option<String>,
+    /// The encryption context, verbatim as given.
     pub encryption_context: Option<String>,
+    /// AWS service, first label of the derived host name.
     pub service: String,
+    /// Last labels of the derived host name.
     pub default_domain: String,
+    /// Host in place of the derived name.
     pub host: Option<String>,
+    /// Port of AWS KMS.
     pub port: u16,
+    /// Minutes between two polls.
     pub polling_period: u32,
+    /// Seconds for connecting, and for each attempt.
     pub timeout: u32,
+    /// Whether the certificate is checked at all.
     pub verify: bool,
+    /// Whether a DNS name must match the certificate.
     pub verify_host: bool,
+    /// Whether an IP `host` must stand in the certificate.
     pub verify_ip: bool,
+    /// The proxy, if any.
     pub proxy: Option<StoredProxy>,
+    /// The SVM's own grace; never longer than the cluster's.
     #[serde(default)]
     pub access_error_grace: Option<Duration>,
+    /// How long keys are served without a good poll, whatever the reason.
     #[serde(default)]
     pub max_unverified: Option<Duration>,
+    /// PEM certificates that vouch for this SVM's AWS endpoint alone.
     #[serde(default)]
     pub ca_certificates: Option<String>,
+    /// Credentials of the node's own in place of an access key: `chain`, `instance_role`, `web_identity`, `process` or `profile:NAME`.
     #[serde(default)]
     pub credentials_source: Option<StoredSource>,
 }

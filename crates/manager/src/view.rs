@@ -123,6 +123,11 @@ impl View {
         self.under::<R>(R::PREFIX)
     }
 
+    /// The same, without copies.
+    pub fn shared_all<R: Record>(&self) -> Vec<Arc<Stored<R>>> {
+        self.shared_under(R::PREFIX)
+    }
+
     /// All records of a kind whose key starts with `prefix`.
     pub fn under<R: Record>(&self, prefix: &str) -> Vec<Stored<R>> {
         self.shared_under(prefix).into_iter().map(Arc::unwrap_or_clone).collect()

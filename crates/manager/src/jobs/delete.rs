@@ -16,13 +16,25 @@ use uuid::Uuid;
 
 /// How many records go in one transaction.
 const BATCH: usize = 100;
+/// How often it is begun again since another has changed what was read.
+const REPEATS: usize = 5;
 
 pub(crate) async fn run(job: &JobContext, config: Uuid) -> Result<Plan> {
+    for _ in 0..REPEATS {
+        if let Some(plan) = attempt(job, config).await? {
+            return Ok(plan);
+        }
+    }
+    Err(Error::with(Code::InUse, "the configuration was changed at this moment; start again"))
+}
+
+/// `None` where what was read has changed meanwhile.
+async fn attempt(job: &JobContext, config: Uuid) -> Result<Option<Plan>> {
     let manager = &job.manager;
     let config = configuration(manager, config).await?;
     let svm = config.record.svm;
     let message = "the configuration is deleted".to_owned();
-    match held(manager, &config.record).await? {
+    let store = match held(manager, &config.record).await? {
         Held::Nothing(store) => {
             // Keys, and what is known of destroyed ones, are the onboard key manager's.
             manager.aws.forget(config.record.uuid);
@@ -31,7 +43,7 @@ pub(crate) async fn run(job: &JobContext, config: Uuid) -> Result<Plan> {
                 .when(Compare::Unchanged(store.key, store.revision))
                 .when(Compare::EmptyPrefix(keks_prefix(svm)))
                 .delete(config.key);
-            return Ok(Plan { txn, message, afterwards: Afterwards::Nothing });
+            return Ok(Some(Plan { txn, message, afterwards: Afterwards::Nothing }));
         }
         Held::GivenUp(store) if has_live_keys(manager, svm).await? => {
             let version = store.record.kek_version;
@@ -40,11 +52,11 @@ pub(crate) async fn run(job: &JobContext, config: Uuid) -> Result<Plan> {
             }
             manager.aws.forget(config.record.uuid);
             let txn = migrate::without_aws(manager, store)?.when(Compare::Unchanged(config.key.clone(), config.revision)).delete(config.key);
-            return Ok(Plan { txn, message, afterwards: Afterwards::Retire(svm, version, None) });
+            return Ok(Some(Plan { txn, message, afterwards: Afterwards::Retire(svm, version, None) }));
         }
-        Held::GivenUp(_) | Held::Keys => {}
-    }
-    let store = disable(job, &config).await?;
+        Held::GivenUp(store) | Held::Keys(store) => store,
+    };
+    let Some(store) = disable(job, &config, store).await? else { return Ok(None) };
     job.progress("deleting what is known of destroyed keys").await;
     forget_destroyed(job, svm).await?;
     job.progress("deleting the configuration, its secrets and the wrapped KEK").await;
@@ -61,7 +73,7 @@ pub(crate) async fn run(job: &JobContext, config: Uuid) -> Result<Plan> {
         txn = txn.delete(kek.key);
     }
     manager.aws.forget(config.record.uuid);
-    Ok(Plan { txn, message, afterwards: Afterwards::Forget(svm) })
+    Ok(Some(Plan { txn, message, afterwards: Afterwards::Forget(svm) }))
 }
 
 /// What a configuration holds of its SVM's keys.
@@ -71,11 +83,11 @@ enum Held {
     /// Some, perhaps: a move to it was given up, and new keys are the onboard key manager's.
     GivenUp(Stored<KeyStoreRecord>),
     /// All, or those that have come so far, or have not gone yet.
-    Keys,
+    Keys(Stored<KeyStoreRecord>),
 }
 
 async fn held(manager: &Inner, config: &AwsKmsRecord) -> Result<Held> {
-    let Some(store) = manager.fresh::<KeyStoreRecord>(config.svm).await? else { return Ok(Held::Keys) };
+    let store = manager.fresh::<KeyStoreRecord>(config.svm).await?.ok_or_else(|| Error::new(Code::NotConfigured))?;
     match store.record.state {
         KeyStoreState::Switching => Err(Error::with(
             Code::KeysStillStored,
@@ -83,7 +95,7 @@ async fn held(manager: &Inner, config: &AwsKmsRecord) -> Result<Held> {
         )),
         KeyStoreState::Active if store.record.onboard => Ok(Held::Nothing(store)),
         _ if store.record.is_given_up() => Ok(Held::GivenUp(store)),
-        _ => Ok(Held::Keys),
+        _ => Ok(Held::Keys(store)),
     }
 }
 
@@ -95,13 +107,12 @@ fn still_with_aws(manager: &Inner, svm: Uuid) -> Error {
     )
 }
 
-/// Turns the key store to `disabling`.
-async fn disable(job: &JobContext, config: &Stored<AwsKmsRecord>) -> Result<Stored<KeyStoreRecord>> {
+/// Turns the key store to `disabling`. `None`: it, or the configuration, has changed since it was read, or a key has come.
+async fn disable(job: &JobContext, config: &Stored<AwsKmsRecord>, store: Stored<KeyStoreRecord>) -> Result<Option<Stored<KeyStoreRecord>>> {
     let manager = &job.manager;
     let svm = config.record.svm;
-    let store = manager.fresh::<KeyStoreRecord>(svm).await?.ok_or_else(|| Error::new(Code::NotConfigured))?;
     if store.record.state == KeyStoreState::Disabling {
-        return Ok(store);
+        return Ok(Some(store));
     }
     refuse_live_keys(manager, svm).await?;
     let disabling = KeyStoreRecord { state: KeyStoreState::Disabling, ..store.record };
@@ -115,12 +126,9 @@ async fn disable(job: &JobContext, config: &Stored<AwsKmsRecord>) -> Result<Stor
         Ok(revision) => {
             job.step("disable", "after");
             manager.view.reached(revision).await;
-            Ok(Stored { revision, record: disabling, ..store })
+            Ok(Some(Stored { revision, record: disabling, ..store }))
         }
-        Err(StoreError::Conflict { .. }) => {
-            refuse_live_keys(manager, svm).await?;
-            Err(Error::with(Code::InUse, "the configuration was changed at this moment; start again"))
-        }
+        Err(StoreError::Conflict { .. }) => Ok(None),
         Err(error) => Err(Error::new(Code::DeleteStoreTimeout).detail(error)),
     }
 }
@@ -165,11 +173,14 @@ async fn forget_destroyed(job: &JobContext, svm: Uuid) -> Result<()> {
 /// 65537106 where this configuration has keys, and the internal failures of counting.
 pub(crate) async fn refuse_live_keys_of(manager: &Inner, config: &AwsKmsRecord) -> Result<()> {
     let svm = config.svm;
-    match held(manager, config).await? {
-        Held::Nothing(_) => Ok(()),
-        Held::Keys => refuse_live_keys(manager, svm).await,
+    match held(manager, config).await {
+        Ok(Held::Nothing(_)) => Ok(()),
+        Ok(Held::Keys(_)) => refuse_live_keys(manager, svm).await,
+        // It has just been deleted, and so has the configuration: whoever goes on finds that out.
+        Err(error) if error.code == Code::NotConfigured => Ok(()),
+        Err(error) => Err(error),
         // As this node sees it now; the job counts in the store.
-        Held::GivenUp(store) => match manager.view.keys().svm(&*manager.store, svm).await?.not_under(store.record.kek_version) {
+        Ok(Held::GivenUp(store)) => match manager.view.keys().svm(&*manager.store, svm).await?.not_under(store.record.kek_version) {
             0 => Ok(()),
             _ => Err(still_with_aws(manager, svm)),
         },

@@ -16,6 +16,7 @@ pub(crate) mod enable;
 pub(crate) mod index;
 pub(crate) mod migrate;
 pub(crate) mod modify;
+pub(crate) mod queue;
 pub(crate) mod rekey_external;
 pub(crate) mod rekey_internal;
 pub(crate) mod restore;

@@ -2,13 +2,13 @@
 
 use super::bulk::BulkRecord;
 use super::context::JobContext;
-use super::{Afterwards, JobKind, Plan};
+use super::{Afterwards, JobKind, Plan, queue};
 use crate::inner::Inner;
 use crate::model::{JobState, SvmRef};
 use crate::records::{ClaimRecord, JobRecord, KeyStoreRecord, Record, Stored, StoredError, key};
 use crate::{Code, Error, Result};
 use keystead_store::{Compare, Error as StoreError, LeaseId, Txn};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
@@ -117,29 +117,11 @@ pub(crate) async fn run(manager: Arc<Inner>, stop: CancellationToken) {
     }
 }
 
-/// Jobs that nobody works on and that may start now: not ended, not held, and no older one of the same configuration before them. At most `places` of those that work.
+/// Jobs that may start now, at most `places` of those that work.
 fn runnable(manager: &Inner, places: usize) -> Vec<Stored<JobRecord>> {
     let running = lock(&manager.runner.running).clone();
-    // Also those that were cancelled and have not yet come to their end.
-    let at_work = |job: &Uuid| open_job(manager, *job).is_none();
-    let mut busy: HashSet<Uuid> = running.iter().filter(|(job, _)| at_work(job)).filter_map(|(_, config)| *config).collect();
-    let mut left = places;
-    let mut found = Vec::new();
-    for job in manager.view.open_jobs() {
-        let first = job.record.kind.config().is_none_or(|config| busy.insert(config));
-        let free = first
-            && matches!(job.record.state, JobState::Queued | JobState::Running)
-            && !running.contains_key(&job.record.uuid)
-            && !manager.view.any_under(&key::<ClaimRecord>(job.record.uuid));
-        if !free || (left == 0 && job.record.kind.works()) {
-            continue;
-        }
-        if job.record.kind.works() {
-            left -= 1;
-        }
-        found.push(Arc::unwrap_or_clone(job));
-    }
-    found
+    let claimed = |job| manager.view.any_under(&key::<ClaimRecord>(job));
+    queue::startable(manager.view.open_jobs(), &running, claimed, places).into_iter().map(Arc::unwrap_or_clone).collect()
 }
 
 /// A job that has not ended.

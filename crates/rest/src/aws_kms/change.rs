@@ -119,7 +119,7 @@ pub async fn modify(request: Request) -> Result<Answer> {
         credentials_source: values.clearable("keystead.credentials_source", Values::text),
         ..change(&mut values, "")?
     };
-    let accepted = request.manager.modify_aws_kms(&request.who, config.uuid, change).await?;
+    let accepted = request.manager.modify_aws_kms(&request.who, config.uuid(), change).await?;
     request.accepted(accepted, Done::ok()).await
 }
 

@@ -5,8 +5,8 @@ use crate::collection::cell::Cell;
 use crate::field::{ANY, As, Field, Kind, Patch, Post, Rule, Show, Spec};
 use crate::request::svm_path;
 use crate::resource::{Link, Resource};
-use keystead_awskms::{CredentialsSource, EncryptionContext, Endpoint, ProxyKind};
-use keystead_manager::model::{AwsKms, Proxy};
+use keystead_awskms::{CredentialsSource, EncryptionContext, Endpoint};
+use keystead_manager::model::{AwsKms, StoredProxy};
 use std::net::IpAddr;
 
 /// Where the collection stands.
@@ -64,12 +64,12 @@ pub const AWS_KMS: Resource<Record> = Resource {
     name: "aws_kms",
     path: PATH,
     fields: &[
-        shown("uuid", As::Uuid, Show::Key, |r| Cell::Uuid(r.config.uuid), "The identifier of the configuration."),
+        shown("uuid", As::Uuid, Show::Key, |r| Cell::Uuid(r.config.uuid()), "The identifier of the configuration."),
         key("svm.uuid", Kind::Uuid, |r| Cell::Uuid(r.config.svm.uuid), "The SVM, by identifier."),
         key("svm.name", Kind::Text(1, 256, ANY), |r| Cell::text(&r.config.svm.name), "The SVM, by name."),
         shown("scope", As::Word(&["svm", "cluster"]), Show::Standard, |_| Cell::text("svm"), "Always svm."),
-        required("region", Kind::Text(1, 64, REGION), Patch::Yes, |r| Cell::text(&r.config.region), "The AWS region."),
-        required("key_id", Kind::Text(1, 2048, ANY), Patch::No, |r| Cell::text(&r.config.key_id), "The customer key: id, ARN, alias or alias ARN."),
+        required("region", Kind::Text(1, 64, REGION), Patch::Yes, |r| Cell::text(&r.config.settings().region), "The AWS region."),
+        required("key_id", Kind::Text(1, 2048, ANY), Patch::No, |r| Cell::text(&r.config.settings().key_id), "The customer key: id, ARN, alias or alias ARN."),
         Field::given(
             Spec {
                 path: "access_key_id",
@@ -79,31 +79,31 @@ pub const AWS_KMS: Resource<Record> = Resource {
                 show: Show::Standard,
                 doc: "The AWS access key id.",
             },
-            |r| Cell::maybe(r.config.access_key_id.as_ref()),
+            |r| Cell::maybe(r.config.settings().access_key_id.as_ref()),
         ),
         Field::hidden("secret_access_key", Kind::Secret(1024), UNLESS_A_SOURCE, Patch::Yes, "The AWS secret access key."),
         optional(
             "encryption_context",
             Kind::Text(1, 8192, CONTEXT),
             Patch::Clearable,
-            |r| Cell::maybe(r.config.encryption_context.as_ref()),
+            |r| Cell::maybe(r.config.settings().encryption_context.as_ref()),
             "The encryption context of every Encrypt and Decrypt.",
         ),
-        optional("service", Kind::Text(1, 253, ANY), Patch::Yes, |r| Cell::text(&r.config.service), "The first label of the derived host name."),
-        optional("default_domain", Kind::Text(1, 253, ANY), Patch::Yes, |r| Cell::text(&r.config.default_domain), "The last labels of the derived host name."),
-        optional("host", Kind::Text(1, 253, HOST), Patch::Clearable, |r| Cell::maybe(r.config.host.as_ref()), "A host in place of the derived one."),
-        optional("port", Kind::Integer(1, 65_535), Patch::Yes, |r| Cell::number(r.config.port), "The port of AWS KMS."),
-        optional("polling_period", Kind::Integer(1, 1_440), Patch::Yes, |r| Cell::number(r.config.polling_period), "Minutes between two polls."),
-        optional("timeout", Kind::Integer(1, 60), Patch::Yes, |r| Cell::number(r.config.timeout), "Seconds for connecting, and for each attempt."),
-        optional("verify", Kind::Bool, Patch::Yes, |r| Cell::Bool(r.config.verify), "Whether AWS's certificate is checked at all."),
-        optional("verify_host", Kind::Bool, Patch::Yes, |r| Cell::Bool(r.config.verify_host), "Whether a DNS name must match the certificate."),
-        optional("verify_ip", Kind::Bool, Patch::Yes, |r| Cell::Bool(r.config.verify_ip), "Whether an IP host must stand in the certificate."),
+        optional("service", Kind::Text(1, 253, ANY), Patch::Yes, |r| Cell::text(&r.config.settings().service), "The first label of the derived host name."),
+        optional("default_domain", Kind::Text(1, 253, ANY), Patch::Yes, |r| Cell::text(&r.config.settings().default_domain), "The last labels of the derived host name."),
+        optional("host", Kind::Text(1, 253, HOST), Patch::Clearable, |r| Cell::maybe(r.config.settings().host.as_ref()), "A host in place of the derived one."),
+        optional("port", Kind::Integer(1, 65_535), Patch::Yes, |r| Cell::number(r.config.settings().port), "The port of AWS KMS."),
+        optional("polling_period", Kind::Integer(1, 1_440), Patch::Yes, |r| Cell::number(r.config.settings().polling_period), "Minutes between two polls."),
+        optional("timeout", Kind::Integer(1, 60), Patch::Yes, |r| Cell::number(r.config.settings().timeout), "Seconds for connecting, and for each attempt."),
+        optional("verify", Kind::Bool, Patch::Yes, |r| Cell::Bool(r.config.settings().verify), "Whether AWS's certificate is checked at all."),
+        optional("verify_host", Kind::Bool, Patch::Yes, |r| Cell::Bool(r.config.settings().verify_host), "Whether a DNS name must match the certificate."),
+        optional("verify_ip", Kind::Bool, Patch::Yes, |r| Cell::Bool(r.config.settings().verify_ip), "Whether an IP host must stand in the certificate."),
         Field::hidden("skip_verify", Kind::Bool, Post::Optional, Patch::Yes, "Store the credentials without trying them."),
         optional(
             "proxy_type",
             Kind::Word(&["http", "https"]),
             Patch::Clearable,
-            |r| proxy(r, |proxy| Cell::text(kind_word(proxy.kind))),
+            |r| proxy(r, |proxy| Cell::text(if proxy.https { "https" } else { "http" })),
             "How the proxy is spoken to.",
         ),
         optional("proxy_host", Kind::Text(1, 253, HOST), Patch::Clearable, |r| proxy(r, |proxy| Cell::text(&proxy.host)), "The proxy."),
@@ -129,23 +129,23 @@ pub const AWS_KMS: Resource<Record> = Resource {
             |r| live::ekmip(&r.live.ekmip),
             "For each node, whether it reaches the EKMIP servers of all nodes, as this SVM.",
         ),
-        own("keystead.access_error_grace", DURATION, |r| r.config.keystead.access_error_grace.map_or(Cell::Null, Cell::Duration), "The SVM's own grace."),
+        own("keystead.access_error_grace", DURATION, |r| r.config.settings().access_error_grace.map_or(Cell::Null, Cell::Duration), "The SVM's own grace."),
         own(
             "keystead.max_unverified",
             Kind::Duration(60, 30 * 24 * 3600),
-            |r| r.config.keystead.max_unverified.map_or(Cell::Null, Cell::Duration),
+            |r| r.config.settings().max_unverified.map_or(Cell::Null, Cell::Duration),
             "How long keys are served without a good poll.",
         ),
         own(
             "keystead.ca_certificates",
             Kind::Text(1, 65_536, PEM),
-            |r| Cell::maybe(r.config.keystead.ca_certificates.as_ref()),
+            |r| Cell::maybe(r.config.settings().ca_certificates.as_ref()),
             "CA certificates for this SVM's AWS endpoint alone.",
         ),
         own(
             "keystead.credentials_source",
             Kind::Text(1, 160, SOURCE),
-            |r| Cell::maybe(r.config.keystead.credentials_source.as_ref()),
+            |r| Cell::maybe(r.config.settings().credentials_source.as_ref().map(|granted| &granted.source)),
             "Credentials of the node's own in place of an access key.",
         ),
         Field::hidden(
@@ -159,7 +159,7 @@ pub const AWS_KMS: Resource<Record> = Resource {
             "keystead.bound",
             As::Integer,
             Show::Named,
-            |r| Cell::number(r.config.keystead.bound.as_secs()),
+            |r| Cell::number(r.config.bound.as_secs()),
             "Seconds from a revocation in AWS to the last key that is handed out.",
         ),
         shown(
@@ -171,7 +171,7 @@ pub const AWS_KMS: Resource<Record> = Resource {
         ),
     ],
     order: &[("uuid", false)],
-    links: &[Link { at: "", href: |r| Some(format!("{PATH}/{}", r.config.uuid)) }, Link { at: "svm", href: |r| Some(svm_path(r.config.svm.uuid)) }],
+    links: &[Link { at: "", href: |r| Some(format!("{PATH}/{}", r.config.uuid())) }, Link { at: "svm", href: |r| Some(svm_path(r.config.svm.uuid)) }],
 };
 
 /// A member of the body of rekey-external.
@@ -209,12 +209,8 @@ pub const REKEY_EXTERNAL: Resource<()> = Resource {
     links: &[],
 };
 
-fn proxy<'a>(record: &'a Record, of: impl FnOnce(&'a Proxy) -> Cell<'a>) -> Cell<'a> {
-    record.config.proxy.as_ref().map_or(Cell::Null, of)
-}
-
-fn kind_word(kind: ProxyKind) -> &'static str {
-    if kind == ProxyKind::Https { "https" } else { "http" }
+fn proxy<'a>(record: &'a Record, of: impl FnOnce(&'a StoredProxy) -> Cell<'a>) -> Cell<'a> {
+    record.config.settings().proxy.as_ref().map_or(Cell::Null, of)
 }
 
 /// `^[a-z]{2,}(-[a-z0-9]+)+$`: not a closed list, as AWS opens new ones.

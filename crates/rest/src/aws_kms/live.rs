@@ -61,7 +61,7 @@ impl Wanted {
 
 /// Looks at what is wanted of one configuration.
 pub async fn look(request: &Request, config: AwsKms, wanted: Wanted) -> Record {
-    let (uuid, manager) = (config.uuid, &request.manager);
+    let (uuid, manager) = (config.uuid(), &request.manager);
     let mut live = Live::default();
     if wanted.state {
         live.state = Looked::Found(manager.state(uuid).await);
