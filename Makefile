@@ -26,7 +26,8 @@ quickstart:
 build:
 	cargo build --locked -p keystead -p keystead-testkit
 
-test: check unit fuzz-short e2e
+test:
+	scripts/test
 
 check:
 	cargo fmt --all --check

@@ -4,14 +4,12 @@ use crate::credentials::{changed, is_admin};
 use crate::endpoints;
 use crate::inner::{Inner, may_change};
 use crate::jobs::{JobKind, StoredChange, StoredProxyChange};
-use crate::model::{
-    Accepted, AwsKms, AwsKmsChange, AwsKmsSettings, EnableRequest, Health, Principal, RekeyExternalRequest, Role, SvmKind, SvmRef, SvmSelector,
-};
+use crate::model::{Accepted, AwsKms, AwsKmsChange, AwsKmsSettings, EnableRequest, Health, Principal, RekeyExternalRequest, Role, SvmKind, SvmSelector};
+use crate::poll::poll_settings;
 use crate::records::{
     AwsKmsRecord, Base64, KeyStoreRecord, KeyStoreState, NodeRecord, Record, Stored, StoredProxy, StoredSettings, SvmNameRecord, SvmRecord, key, keys_prefix,
     onboard_keys_prefix, proxy_password_place, secret_place, svm_name_key,
 };
-use crate::poll::poll_settings;
 use crate::revocation;
 use crate::settings::Settings;
 use crate::{Code, Error, Manager, Result};
@@ -25,13 +23,14 @@ use uuid::Uuid;
 
 impl Manager {
     /// All configurations, by uuid.
-    pub fn aws_kms_list(&self) -> Vec<AwsKms> {
+    pub fn aws_kms_list(&self) -> impl Iterator<Item = AwsKms> + use<> {
         let inner = self.inner();
         let cluster = inner.settings();
         let svms: HashMap<Uuid, Arc<Stored<SvmRecord>>> = inner.view.shared_all::<SvmRecord>().into_iter().map(|svm| (svm.record.uuid, svm)).collect();
-        // A name that is gone shows as empty.
-        let name = |config: &AwsKmsRecord| svms.get(&config.svm).map_or_else(String::new, |svm| svm.record.name.clone());
-        inner.view.shared_all::<AwsKmsRecord>().into_iter().map(|config| shown(&cluster, Arc::clone(&config), name(&config.record))).collect()
+        inner.view.shared_all::<AwsKmsRecord>().into_iter().map(move |config| {
+            let svm = svms.get(&config.record.svm).map(Arc::clone);
+            shown(&cluster, config, svm)
+        })
     }
 
     /// One configuration.
@@ -40,9 +39,9 @@ impl Manager {
     /// 4 where it does not exist; a configuration that is still being enabled does not exist yet.
     pub fn aws_kms(&self, uuid: Uuid) -> Result<AwsKms> {
         let inner = self.inner();
-        let config = Arc::new(stored(inner, uuid)?);
-        let svm = inner.svm_ref(config.record.svm);
-        Ok(shown(&inner.settings(), config, svm.name))
+        let config = inner.view.shared::<AwsKmsRecord>(uuid)?.ok_or_else(|| Error::new(Code::NotFound).target("uuid"))?;
+        let svm = inner.view.shared::<SvmRecord>(config.record.svm)?;
+        Ok(shown(&inner.settings(), config, svm))
     }
 
     /// Whose a configuration is, also one that is still being enabled.
@@ -462,8 +461,7 @@ fn stored_change(inner: &Inner, config: &AwsKmsRecord, change: AwsKmsChange) -> 
     }
 }
 
-fn shown(cluster: &Settings, config: Arc<Stored<AwsKmsRecord>>, svm: String) -> AwsKms {
+fn shown(cluster: &Settings, config: Arc<Stored<AwsKmsRecord>>, svm: Option<Arc<Stored<SvmRecord>>>) -> AwsKms {
     let bound = revocation::bound(&poll_settings(cluster, &config.record), Duration::from_secs(u64::from(config.record.settings.timeout)));
-    let svm = SvmRef { uuid: config.record.svm, name: svm };
     AwsKms::new(config, svm, bound)
 }

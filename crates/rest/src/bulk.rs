@@ -372,8 +372,10 @@ async fn matching(request: &Request) -> Result<(Vec<String>, Option<String>)> {
     let Found::Route(route, segments) = routes::find(&Method::GET, &request.path)? else { return Err(Error::new(Code::MethodNotAllowed)) };
     let list = request.for_record(route, request.path.clone(), segments, Bytes::new())?.with_query(Query::of(parameters));
     let answer = routes::answer(list.with_links()).await?;
+    let read = |text: &[u8]| serde_json::from_slice(text).map_err(|error| Error::unexpected(format!("a list of our own cannot be read: {error}")));
     let page: Json = match answer.body {
-        Body::Written(text, _) => serde_json::from_slice(&text).map_err(|error| Error::unexpected(format!("a list of our own cannot be read: {error}")))?,
+        Body::Long(text, _) => read(&text.text())?,
+        Body::Written(text, _) => read(&text)?,
         Body::Json(json) => json,
         Body::None | Body::Ready(..) => Json::Null,
     };

@@ -24,6 +24,7 @@ mod json;
 mod key_managers;
 mod key_stores;
 mod login;
+mod long;
 mod openapi;
 mod password;
 mod patience;

@@ -3,6 +3,7 @@
 use crate::audit::{Source, Trail};
 use crate::collection::{Listing, One};
 use crate::login::Permit;
+use crate::long::Long;
 use crate::query::Query;
 use crate::resource::Resource;
 use crate::routes::Route;
@@ -218,7 +219,7 @@ impl Request {
     ///
     /// # Errors
     /// Those of [`Listing::parse`].
-    pub fn list<T>(&self, resource: &'static Resource<T>, records: impl IntoIterator<Item = T>) -> Result<Answer> {
+    pub fn list<T: Send + Sync + 'static>(&self, resource: &'static Resource<T>, records: impl IntoIterator<Item = T>) -> Result<Answer> {
         let listing = Listing::parse(resource, &self.query)?;
         self.page(listing, records)
     }
@@ -227,24 +228,18 @@ impl Request {
     ///
     /// # Errors
     /// 262247.
-    pub fn page<T>(&self, listing: Listing<T>, records: impl IntoIterator<Item = T>) -> Result<Answer> {
+    pub fn page<T: Send + Sync + 'static>(&self, listing: Listing<T>, records: impl IntoIterator<Item = T>) -> Result<Answer> {
         let found = listing.page(records.into_iter(), self.links());
         let with_records = self.query.flag("return_records", true)?;
         let links = with_records && self.links();
-        let mut out = vec![b'{'];
-        if with_records {
-            out.extend_from_slice(br#""records":["#);
-            out.extend_from_slice(&found.records);
-            out.extend_from_slice(b"],");
-        }
-        out.extend_from_slice(format!(r#""num_records":{}"#, found.count).as_bytes());
+        let mut tail = format!(r#""num_records":{}"#, found.count());
         let mut all = Map::new();
         let mut link = None;
         if links {
             all.insert("self".to_owned(), object!({ "href": self.href(None) }));
         }
-        if let Some(next) = found.next {
-            let next = self.href(Some(&next));
+        if let Some(next) = &found.next {
+            let next = self.href(Some(next));
             link = Some(format!("<{next}>; rel=\"next\""));
             // A number alone is nothing but the number: the way on is in the header.
             if with_records {
@@ -252,11 +247,17 @@ impl Request {
             }
         }
         if !all.is_empty() {
-            out.extend_from_slice(br#","_links":"#);
-            out.extend_from_slice(Json::Object(all).to_string().as_bytes());
+            tail.push_str(r#","_links":"#);
+            tail.push_str(&Json::Object(all).to_string());
         }
-        out.push(b'}');
-        let answer = Answer::written(out, links || (with_records && link.is_some()));
+        tail.push('}');
+        let has_links = links || (with_records && link.is_some());
+        let body = if with_records {
+            Body::Long(Long::new(r#"{"records":["#, found.writing(), format!("],{tail}")), has_links)
+        } else {
+            Body::Written(format!("{{{tail}").into_bytes(), has_links)
+        };
+        let answer = Answer { body, ..Answer::empty(StatusCode::OK) };
         Ok(match link {
             Some(link) => answer.header(header::LINK, &link),
             None => answer,
@@ -400,6 +401,8 @@ pub enum Body {
     Json(Json),
     /// JSON that is written already, and whether there are links in it.
     Written(Vec<u8>, bool),
+    /// JSON that is written while it is sent, and whether there are links in it.
+    Long(Long, bool),
     /// What is sent as it is, whatever the parameters, and its content type.
     Ready(Bytes, &'static str),
 }

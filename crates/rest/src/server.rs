@@ -5,6 +5,7 @@ use crate::bulk::{self, Failure};
 use crate::client_certificates::{Certificate, Vouchers};
 use crate::connections::{Connections, Place};
 use crate::login::{self, Locked, Sender};
+use crate::long::Sent;
 use crate::openapi;
 use crate::patience::Patient;
 use crate::query::Query;
@@ -195,7 +196,7 @@ async fn shaken(stream: Patient, config: Arc<rustls::ServerConfig>) -> std::io::
     Ok((start.into_stream(config).await?, able))
 }
 
-async fn answer(request: http::Request<Incoming>, source: Source, sender: Arc<Sender>, shared: Arc<Shared>) -> Response<Full<Bytes>> {
+async fn answer(request: http::Request<Incoming>, source: Source, sender: Arc<Sender>, shared: Arc<Shared>) -> Response<Sent> {
     let head = request.method() == Method::HEAD;
     let pretty = is_pretty(request.uri());
     // In a task of its own, so that a panic ends this request and nothing else.
@@ -315,27 +316,40 @@ async fn read(body: Incoming, limit: Duration) -> Result<Bytes> {
     }
 }
 
-fn render(answer: Answer, head: bool, pretty: bool) -> Response<Full<Bytes>> {
+fn render(answer: Answer, head: bool, pretty: bool) -> Response<Sent> {
     let kind = |links: bool| if links { "application/hal+json" } else { JSON };
     let written = |text: Vec<u8>| {
         let long = if pretty { serde_json::from_slice::<Json>(&text).ok().and_then(|json| serde_json::to_vec_pretty(&json).ok()) } else { None };
         Bytes::from(long.unwrap_or(text))
     };
+    let mut rest = None;
     let (text, kind) = match answer.body {
         Body::None => (Bytes::new(), None),
         Body::Json(json) => (written(serde_json::to_vec(&json).unwrap_or_default()), Some(kind(has_links(&json)))),
         Body::Written(text, links) => (written(text), Some(kind(links))),
+        Body::Long(long, links) if pretty => (written(long.text()), Some(kind(links))),
+        Body::Long(mut long, links) => {
+            let first = long.part().unwrap_or_default();
+            rest = Some(long).filter(|long| !long.is_done());
+            (first, Some(kind(links)))
+        }
         Body::Ready(text, kind) => (text, Some(kind)),
     };
-    let length = text.len();
-    let mut response = Response::new(Full::new(if head { Bytes::new() } else { text }));
+    let length = rest.is_none().then_some(text.len());
+    let mut response = Response::new(match rest {
+        // A HEAD is not asked for parts.
+        Some(rest) => Sent::Parts(Some(text), rest),
+        None => Sent::Whole(Full::new(if head { Bytes::new() } else { text })),
+    });
     *response.status_mut() = answer.status;
     *response.headers_mut() = answer.headers;
     let headers = response.headers_mut();
     if let Some(kind) = kind {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     }
-    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    if let Some(length) = length {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache,no-store,must-revalidate"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response

@@ -56,7 +56,7 @@ mod tests {
             node: None,
             svm: None,
         };
-        Arc::new(Stored { key: job.to_string(), revision: 1, record })
+        Arc::new(Stored { key: job.to_string(), revision: keystead_store::Revision(1), record })
     }
 
     fn started(open: Vec<Arc<Stored<JobRecord>>>, running: &[(u128, u128)], claimed: &[u128], places: usize) -> Vec<u128> {

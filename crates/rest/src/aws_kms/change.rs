@@ -3,7 +3,7 @@
 use super::fields::{AWS_KMS, PATH, REKEY_EXTERNAL};
 use super::{known, visible};
 use crate::field::duration_text;
-use crate::request::{Answer, Done, Request, links, svm};
+use crate::request::{Answer, Done, Request, links};
 use crate::resource::put;
 use crate::values::Values;
 use keystead_awskms::{Endpoint, ProxyKind};
@@ -260,7 +260,7 @@ fn identity(request: &Request, uuid: uuid::Uuid) -> Json {
     let mut record = Map::new();
     put(&mut record, "uuid", json!(uuid));
     if let Ok(config) = request.manager.aws_kms(uuid) {
-        put(&mut record, "svm", svm(&config.svm));
+        put(&mut record, "svm", json!({ "uuid": config.svm(), "name": config.svm_name() }));
     }
     put(&mut record, "_links", links(&format!("{PATH}/{uuid}")));
     Json::Object(record)

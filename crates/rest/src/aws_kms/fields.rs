@@ -29,8 +29,8 @@ const PEM: Rule = Rule { text: "certificates in PEM", holds: |text| text.contain
 pub struct Record {
     /// The configuration.
     pub config: AwsKms,
-    /// What was looked at.
-    pub live: Live,
+    /// What was looked at, if anything.
+    pub live: Option<Box<Live>>,
 }
 
 type Get = for<'a> fn(&'a Record) -> Cell<'a>;
@@ -65,8 +65,8 @@ pub const AWS_KMS: Resource<Record> = Resource {
     path: PATH,
     fields: &[
         shown("uuid", As::Uuid, Show::Key, |r| Cell::Uuid(r.config.uuid()), "The identifier of the configuration."),
-        key("svm.uuid", Kind::Uuid, |r| Cell::Uuid(r.config.svm.uuid), "The SVM, by identifier."),
-        key("svm.name", Kind::Text(1, 256, ANY), |r| Cell::text(&r.config.svm.name), "The SVM, by name."),
+        key("svm.uuid", Kind::Uuid, |r| Cell::Uuid(r.config.svm()), "The SVM, by identifier."),
+        key("svm.name", Kind::Text(1, 256, ANY), |r| Cell::text(r.config.svm_name()), "The SVM, by name."),
         shown("scope", As::Word(&["svm", "cluster"]), Show::Standard, |_| Cell::text("svm"), "Always svm."),
         required("region", Kind::Text(1, 64, REGION), Patch::Yes, |r| Cell::text(&r.config.settings().region), "The AWS region."),
         required("key_id", Kind::Text(1, 2048, ANY), Patch::No, |r| Cell::text(&r.config.settings().key_id), "The customer key: id, ARN, alias or alias ARN."),
@@ -90,7 +90,13 @@ pub const AWS_KMS: Resource<Record> = Resource {
             "The encryption context of every Encrypt and Decrypt.",
         ),
         optional("service", Kind::Text(1, 253, ANY), Patch::Yes, |r| Cell::text(&r.config.settings().service), "The first label of the derived host name."),
-        optional("default_domain", Kind::Text(1, 253, ANY), Patch::Yes, |r| Cell::text(&r.config.settings().default_domain), "The last labels of the derived host name."),
+        optional(
+            "default_domain",
+            Kind::Text(1, 253, ANY),
+            Patch::Yes,
+            |r| Cell::text(&r.config.settings().default_domain),
+            "The last labels of the derived host name.",
+        ),
         optional("host", Kind::Text(1, 253, HOST), Patch::Clearable, |r| Cell::maybe(r.config.settings().host.as_ref()), "A host in place of the derived one."),
         optional("port", Kind::Integer(1, 65_535), Patch::Yes, |r| Cell::number(r.config.settings().port), "The port of AWS KMS."),
         optional("polling_period", Kind::Integer(1, 1_440), Patch::Yes, |r| Cell::number(r.config.settings().polling_period), "Minutes between two polls."),
@@ -116,17 +122,35 @@ pub const AWS_KMS: Resource<Record> = Resource {
             "The login at the proxy.",
         ),
         Field::hidden("proxy_password", Kind::Secret(1024), Post::Optional, Patch::Clearable, "The password at the proxy."),
-        shown("state.cluster_state", As::Bool, Show::Advanced, |r| live::good(&r.live.state), "Whether the SVM's KEK is usable on every node."),
-        shown("state.code", As::Text, Show::Advanced, |r| live::code(&r.live.state), "0 where all is well."),
-        shown("state.message", As::Text, Show::Advanced, |r| live::message(&r.live.state), "What is wrong, where, and how much time is left."),
-        shown("amazon_reachability.reachable", As::Bool, Show::Advanced, |r| live::good(&r.live.amazon), "Whether every node reaches AWS KMS."),
-        shown("amazon_reachability.code", As::Text, Show::Advanced, |r| live::code(&r.live.amazon), "0 where all is well."),
-        shown("amazon_reachability.message", As::Text, Show::Advanced, |r| live::message(&r.live.amazon), "What is wrong, and where."),
+        shown(
+            "state.cluster_state",
+            As::Bool,
+            Show::Advanced,
+            |r| live::good(live::of(r, |live| &live.state)),
+            "Whether the SVM's KEK is usable on every node.",
+        ),
+        shown("state.code", As::Text, Show::Advanced, |r| live::code(live::of(r, |live| &live.state)), "0 where all is well."),
+        shown(
+            "state.message",
+            As::Text,
+            Show::Advanced,
+            |r| live::message(live::of(r, |live| &live.state)),
+            "What is wrong, where, and how much time is left.",
+        ),
+        shown(
+            "amazon_reachability.reachable",
+            As::Bool,
+            Show::Advanced,
+            |r| live::good(live::of(r, |live| &live.amazon)),
+            "Whether every node reaches AWS KMS.",
+        ),
+        shown("amazon_reachability.code", As::Text, Show::Advanced, |r| live::code(live::of(r, |live| &live.amazon)), "0 where all is well."),
+        shown("amazon_reachability.message", As::Text, Show::Advanced, |r| live::message(live::of(r, |live| &live.amazon)), "What is wrong, and where."),
         shown(
             "ekmip_reachability",
             EKMIP,
             Show::Advanced,
-            |r| live::ekmip(&r.live.ekmip),
+            |r| live::ekmip(live::of(r, |live| &live.ekmip)),
             "For each node, whether it reaches the EKMIP servers of all nodes, as this SVM.",
         ),
         own("keystead.access_error_grace", DURATION, |r| r.config.settings().access_error_grace.map_or(Cell::Null, Cell::Duration), "The SVM's own grace."),
@@ -166,12 +190,12 @@ pub const AWS_KMS: Resource<Record> = Resource {
             "keystead.check",
             As::Object,
             Show::Exact,
-            |r| live::check(&r.live.check),
+            |r| live::check(live::of(r, |live| &live.check)),
             "A preflight, taken now: each step of the way to AWS and of the use of the key, and what to do where one fails.",
         ),
     ],
     order: &[("uuid", false)],
-    links: &[Link { at: "", href: |r| Some(format!("{PATH}/{}", r.config.uuid())) }, Link { at: "svm", href: |r| Some(svm_path(r.config.svm.uuid)) }],
+    links: &[Link { at: "", href: |r| Some(format!("{PATH}/{}", r.config.uuid())) }, Link { at: "svm", href: |r| Some(svm_path(r.config.svm())) }],
 };
 
 /// A member of the body of rekey-external.

@@ -75,13 +75,13 @@ pub async fn look(request: &Request, config: AwsKms, wanted: Wanted) -> Record {
     if wanted.check {
         live.check = Looked::Found(manager.check(uuid).await);
     }
-    Record { config, live }
+    Record { config, live: Some(Box::new(live)) }
 }
 
 /// Looks at the first of these, and says of the others that they were too many.
 pub async fn look_at_all(request: &Request, records: Vec<Record>, wanted: Wanted) -> Vec<Record> {
     let looks = records.into_iter().enumerate().map(|(n, record)| async move {
-        if n < LIVE_RECORDS { look(request, record.config, wanted).await } else { Record { live: too_many(wanted), ..record } }
+        if n < LIVE_RECORDS { look(request, record.config, wanted).await } else { Record { live: Some(Box::new(too_many(wanted))), ..record } }
     });
     futures_util::stream::iter(looks).buffered(LIVE_AT_A_TIME).collect().await
 }
@@ -93,6 +93,11 @@ fn too_many(wanted: Wanted) -> Live {
         ekmip: if wanted.ekmip { Looked::TooMany } else { Looked::No },
         check: if wanted.check { Looked::TooMany } else { Looked::No },
     }
+}
+
+/// One of the objects of a record; as one that nobody has asked for, where none was looked at.
+pub fn of<T>(record: &Record, object: impl FnOnce(&Live) -> &Looked<T>) -> &Looked<T> {
+    record.live.as_deref().map_or(&Looked::No, object)
 }
 
 /// `cluster_state` or `reachable`.

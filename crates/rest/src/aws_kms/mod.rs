@@ -12,14 +12,14 @@ use crate::request::{Answer, Request};
 use fields::Record;
 use keystead_manager::model::AwsKms;
 use keystead_manager::{Code, Error, Result};
-use live::{Live, OBJECTS, Wanted};
+use live::{OBJECTS, Wanted};
 use uuid::Uuid;
 
 /// The configurations.
 pub async fn list(request: Request) -> Result<Answer> {
     let mut listing = Listing::parse(&AWS_KMS, &request.query)?;
     let wanted = Wanted::new(|object| listing.wants(object), true);
-    let stored = request.manager.aws_kms_list().into_iter().filter(|config| request.sees(config.svm.uuid)).map(stored);
+    let stored = request.manager.aws_kms_list().filter(|config| request.sees(config.svm())).map(stored);
     if !OBJECTS.iter().any(|object| listing.wants(object)) {
         return request.page(listing, stored);
     }
@@ -47,7 +47,7 @@ pub async fn show(request: Request) -> Result<Answer> {
 /// The configuration of the path, if this account may see it.
 fn visible(request: &Request) -> Result<AwsKms> {
     let config = request.manager.aws_kms(request.uuid()?)?;
-    if request.sees(config.svm.uuid) { Ok(config) } else { Err(Error::new(Code::NotFound).target("uuid")) }
+    if request.sees(config.svm()) { Ok(config) } else { Err(Error::new(Code::NotFound).target("uuid")) }
 }
 
 /// The UUID of the path, if this account may see whose it is: of a configuration, or of one that is being enabled.
@@ -57,5 +57,5 @@ fn known(request: &Request) -> Result<Uuid> {
 }
 
 fn stored(config: AwsKms) -> Record {
-    Record { config, live: Live::default() }
+    Record { config, live: None }
 }

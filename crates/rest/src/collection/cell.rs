@@ -74,10 +74,23 @@ impl<'a> Cell<'a> {
         // Writing to memory does not fail.
         let _ = match self {
             Self::Null => out.write_all(b"null"),
+            // Most texts are names and words, which need no escapes.
+            Self::Text(text) if is_plain(text) => {
+                out.push(b'"');
+                out.extend_from_slice(text.as_bytes());
+                out.push(b'"');
+                Ok(())
+            }
             Self::Text(text) => serde_json::to_writer(&mut *out, text).map_err(Into::into),
             Self::Integer(number) => write!(out, "{number}"),
-            Self::Bool(value) => write!(out, "{value}"),
-            Self::Uuid(uuid) => write!(out, "\"{uuid}\""),
+            Self::Bool(value) => out.write_all(if *value { b"true" } else { b"false" }),
+            Self::Uuid(uuid) => {
+                let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+                out.push(b'"');
+                out.extend_from_slice(uuid.hyphenated().encode_lower(&mut text).as_bytes());
+                out.push(b'"');
+                Ok(())
+            }
             Self::Time(at) => write!(out, "\"{}\"", time_text(*at)),
             Self::Duration(duration) => write!(out, "\"{}\"", duration_text(*duration)),
             Self::Texts(texts) => serde_json::to_writer(&mut *out, texts).map_err(Into::into),
@@ -142,6 +155,11 @@ impl<'a> Cell<'a> {
     }
 }
 
+/// Whether a text stands in JSON as it is (RFC 8259, section 7).
+fn is_plain(text: &str) -> bool {
+    text.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\')
+}
+
 /// ISO 8601 with an offset, to the second, as ONTAP writes it.
 pub fn time_text(at: Timestamp) -> impl std::fmt::Display {
     at.strftime("%Y-%m-%dT%H:%M:%S+00:00")
@@ -154,6 +172,8 @@ mod tests {
     fn cells() -> Vec<(As, Cell<'static>, &'static str)> {
         vec![
             (As::Text, Cell::text("a\"b\n"), r#""a\"b\n""#),
+            (As::Text, Cell::text("a\\b"), r#""a\\b""#),
+            (As::Text, Cell::text("plain \u{fc}\u{7f}/"), "\"plain \u{fc}\u{7f}/\""),
             (As::Integer, Cell::Integer(-3), "-3"),
             (As::Bool, Cell::Bool(true), "true"),
             (As::Uuid, Cell::Uuid(Uuid::from_u128(1)), r#""00000000-0000-0000-0000-000000000001""#),

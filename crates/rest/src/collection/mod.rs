@@ -52,14 +52,34 @@ struct Search {
     filter: Filter,
 }
 
-/// A page of a list.
-pub struct Found {
-    /// The records, each a JSON object, with commas between them.
-    pub records: Vec<u8>,
-    /// How many.
-    pub count: usize,
+/// A page of a list. Its records are written one after the other, when they are sent: as text, they would need many times the memory.
+pub struct Found<T: 'static> {
+    records: Vec<T>,
+    writer: Writer<T>,
     /// Where the next page begins, where there is one.
     pub next: Option<String>,
+}
+
+impl<T> Found<T> {
+    /// How many records it has.
+    pub fn count(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Writes one record with each call, and commas between them; answers whether there was one.
+    pub fn writing(self) -> impl FnMut(&mut Vec<u8>) -> bool {
+        let Self { records, writer, .. } = self;
+        let mut left = records.into_iter();
+        let mut is_first = true;
+        move |out| {
+            let Some(record) = left.next() else { return false };
+            if !std::mem::take(&mut is_first) {
+                out.push(b',');
+            }
+            writer.write(&record, out);
+            true
+        }
+    }
 }
 
 impl<T> Listing<T> {
@@ -132,20 +152,12 @@ impl<T> Listing<T> {
     }
 
     /// Picks the page out of all records, which may come in any order.
-    pub fn page(mut self, records: impl Iterator<Item = T>, with_links: bool) -> Found {
-        let first = self.first(records);
-        let shown = first.get(..self.page.limit.min(first.len())).unwrap_or_default();
-        let more = first.len() > shown.len();
-        let writer = Writer::new(self.resource, &self.selection, with_links);
-        let mut found = Found { records: Vec::new(), count: shown.len(), next: None };
-        for record in shown {
-            if !found.records.is_empty() {
-                found.records.push(b',');
-            }
-            writer.write(record, &mut found.records);
-        }
-        found.next = shown.last().filter(|_| more).map(|last| self.order.position(self.resource, last));
-        found
+    pub fn page(mut self, records: impl Iterator<Item = T>, with_links: bool) -> Found<T> {
+        let mut records = self.first(records);
+        let more = records.len() > self.page.limit;
+        records.truncate(self.page.limit);
+        let next = records.last().filter(|_| more).map(|last| self.order.position(self.resource, last));
+        Found { records, writer: Writer::new(self.resource, &self.selection, with_links), next }
     }
 
     /// Whether records are wanted in the resource's own order, so that [`Listing::few`] can be used.

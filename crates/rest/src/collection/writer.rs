@@ -8,16 +8,15 @@ use std::collections::BTreeSet;
 
 /// What is written of each record of a list.
 pub struct Writer<T: 'static> {
-    resource: &'static Resource<T>,
     members: Vec<Member<T>>,
 }
 
 /// A member of an object.
 enum Member<T: 'static> {
-    /// A field.
-    Field { name: &'static str, at: usize, shown: Shown },
-    /// An object with members of its own.
-    Object { name: &'static str, members: Vec<Member<T>> },
+    /// A field. `name`: as it is written, `"port":`.
+    Field { name: Box<[u8]>, get: for<'a> fn(&'a T) -> Cell<'a>, shown: Shown },
+    /// An object with members of its own. `name`: as it is written, `"svm":{`.
+    Object { name: Box<[u8]>, members: Vec<Member<T>> },
     /// `_links` with a `self`.
     Links(fn(&T) -> Option<String>),
 }
@@ -26,78 +25,82 @@ impl<T> Writer<T> {
     /// The plan of a selection. Members come in the order of the declaration, an object where its first member does.
     pub fn new(resource: &'static Resource<T>, selection: &Selection, with_links: bool) -> Self {
         let chosen = resource.fields.iter().enumerate().filter(|(at, _)| selection.of(*at) != &Shown::Not);
-        let fields: Vec<_> = chosen.map(|(at, field)| (field.spec.path, at, selection.of(at).clone())).collect();
+        let fields: Vec<_> = chosen.map(|(at, field)| (field.spec.path, field.get, selection.of(at).clone())).collect();
         let links = if with_links { resource.links } else { &[] };
-        Self { resource, members: members(&fields, "", links) }
+        Self { members: members(&fields, "", links) }
     }
 
     /// Writes one record.
     pub fn write(&self, record: &T, out: &mut Vec<u8>) {
         out.push(b'{');
-        self.write_members(&self.members, record, out);
+        write_members(&self.members, record, out);
         out.push(b'}');
-    }
-
-    /// Writes members, and says whether there are any.
-    fn write_members(&self, members: &[Member<T>], record: &T, out: &mut Vec<u8>) -> bool {
-        let mut any = false;
-        for member in members {
-            // Taken back where nothing follows.
-            let mark = out.len();
-            if any {
-                out.push(b',');
-            }
-            let written = match member {
-                Member::Field { name, at, shown } => {
-                    let cell = self.resource.fields.get(*at).map_or(Cell::Null, |field| (field.get)(record));
-                    if cell.is_null() {
-                        false
-                    } else {
-                        write_name(name, out);
-                        match (shown, cell) {
-                            (Shown::Members(members), Cell::Json(json)) => Cell::Json(kept(json, members)).write(out),
-                            (_, cell) => cell.write(out),
-                        }
-                        true
-                    }
-                }
-                Member::Object { name, members } => {
-                    write_name(name, out);
-                    out.push(b'{');
-                    let inner = self.write_members(members, record, out);
-                    out.push(b'}');
-                    inner
-                }
-                // Links alone make no object.
-                Member::Links(href) => match href(record).filter(|_| any || members.len() == 1) {
-                    Some(href) => {
-                        out.extend_from_slice(br#""_links":{"self":{"href":"#);
-                        Cell::made(href).write(out);
-                        out.extend_from_slice(b"}}");
-                        true
-                    }
-                    None => false,
-                },
-            };
-            if written {
-                any = true;
-            } else {
-                out.truncate(mark);
-            }
-        }
-        any
     }
 }
 
-fn members<T>(fields: &[(&'static str, usize, Shown)], prefix: &str, links: &'static [Link<T>]) -> Vec<Member<T>> {
+/// Writes members, and says whether there are any.
+fn write_members<T>(members: &[Member<T>], record: &T, out: &mut Vec<u8>) -> bool {
+    let mut any = false;
+    for member in members {
+        // Taken back where nothing follows.
+        let mark = out.len();
+        if any {
+            out.push(b',');
+        }
+        let written = match member {
+            Member::Field { name, get, shown } => {
+                let cell = get(record);
+                if cell.is_null() {
+                    false
+                } else {
+                    out.extend_from_slice(name);
+                    match (shown, cell) {
+                        (Shown::Members(members), Cell::Json(json)) => Cell::Json(kept(json, members)).write(out),
+                        (_, cell) => cell.write(out),
+                    }
+                    true
+                }
+            }
+            Member::Object { name, members } => {
+                out.extend_from_slice(name);
+                let inner = write_members(members, record, out);
+                out.push(b'}');
+                inner
+            }
+            // Links alone make no object.
+            Member::Links(href) => match href(record).filter(|_| any || members.len() == 1) {
+                Some(href) => {
+                    out.extend_from_slice(br#""_links":{"self":{"href":"#);
+                    Cell::made(href).write(out);
+                    out.extend_from_slice(b"}}");
+                    true
+                }
+                None => false,
+            },
+        };
+        if written {
+            any = true;
+        } else {
+            out.truncate(mark);
+        }
+    }
+    any
+}
+
+/// A chosen field: its path, how its value is read, and how much of it is shown.
+type Chosen<T> = (&'static str, for<'a> fn(&'a T) -> Cell<'a>, Shown);
+
+fn members<T>(fields: &[Chosen<T>], prefix: &str, links: &'static [Link<T>]) -> Vec<Member<T>> {
     let mut members_here = Vec::new();
     let mut seen = BTreeSet::new();
-    for (path, at, shown) in fields {
+    for (path, get, shown) in fields {
         let Some(inner) = path.strip_prefix(prefix) else { continue };
+        // Names of fields need no escapes.
         match inner.split_once('.') {
-            None => members_here.push(Member::Field { name: inner, at: *at, shown: shown.clone() }),
+            None => members_here.push(Member::Field { name: format!("\"{inner}\":").into_bytes().into(), get: *get, shown: shown.clone() }),
             Some((name, _)) if seen.insert(name) => {
-                members_here.push(Member::Object { name, members: members(fields, &format!("{prefix}{name}."), links) });
+                let members = members(fields, &format!("{prefix}{name}."), links);
+                members_here.push(Member::Object { name: format!("\"{name}\":{{").into_bytes().into(), members });
             }
             Some(_) => {}
         }
@@ -105,13 +108,6 @@ fn members<T>(fields: &[(&'static str, usize, Shown)], prefix: &str, links: &'st
     let at = prefix.trim_end_matches('.');
     members_here.extend(links.iter().filter(|link| link.at == at).map(|link| Member::Links(link.href)));
     members_here
-}
-
-/// Names of fields need no escapes.
-fn write_name(name: &str, out: &mut Vec<u8>) {
-    out.push(b'"');
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b"\":");
 }
 
 /// Of each object of a list, these members.
