@@ -210,9 +210,9 @@ pub fn code(answer: &(u16, Value)) -> String {
     answer.1["error"]["code"].as_str().unwrap_or_else(|| panic!("no error: {answer:?}")).to_owned()
 }
 
-/// Waits for a condition, at most 20 s.
+/// Waits for a condition, at most a minute: slow machines take their time.
 pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
     loop {
         if let Some(found) = look().await {
             return found;
