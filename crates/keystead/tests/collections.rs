@@ -378,3 +378,40 @@ async fn the_cluster_tells_its_version_and_nodes() {
     assert_eq!(code(&node.ask("PATCH", "/security/ekmip/settings", Some(json!({ "aws_kms": { "min_poll_interval": "0s" } }))).await), "262245");
     assert_eq!(code(&node.ask("PATCH", "/security/ekmip/settings", Some(json!({}))).await), "65537541");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_list_comes_in_parts_and_is_the_same_list() {
+    let (node, ..) = node().await;
+    let records: Vec<Value> = (0..250).map(|n| json!({ "name": format!("svm{n:03}-{}", "x".repeat(150)) })).collect();
+    let (status, answer) = node.ask("POST", "/svm/svms?return_timeout=60", Some(json!({ "records": records }))).await;
+    assert_eq!(status, 201, "{answer}");
+    let ask = async |method: &str, query: &str| {
+        let url = format!("https://{}/api/svm/svms?order_by=name&name=svm*&{query}", node.address);
+        let answer = node.client.request(method.parse().unwrap(), url).basic_auth("admin", Some(PASSWORD)).send().await.unwrap();
+        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+        (status, headers, answer.text().await.unwrap())
+    };
+    let (status, headers, whole) = ask("GET", "fields=*").await;
+    assert_eq!((status, headers.get("content-length"), headers["content-type"].to_str().unwrap()), (200, None, "application/hal+json"));
+    assert!(whole.len() > 80_000, "{}", whole.len());
+    let list: Value = serde_json::from_str(&whole).unwrap();
+    assert_eq!((list["num_records"].as_u64(), names(&list).len()), (Some(250), 250));
+    assert!(names(&list).is_sorted());
+    // As a whole, for the eye; in pages; and not at all.
+    let (_, headers, pretty) = ask("GET", "fields=*&pretty=true").await;
+    assert_eq!(headers["content-length"].to_str().unwrap(), pretty.len().to_string());
+    assert_eq!(serde_json::from_str::<Value>(&pretty).unwrap()["records"], list["records"]);
+    let (_, headers, page) = ask("GET", "fields=*&max_records=20").await;
+    assert_eq!(headers["content-length"].to_str().unwrap(), page.len().to_string());
+    assert_eq!(serde_json::from_str::<Value>(&page).unwrap()["records"].as_array().unwrap()[..], list["records"].as_array().unwrap()[..20]);
+    let (status, headers, body) = ask("HEAD", "fields=*").await;
+    assert_eq!((status, headers.get("content-length"), body.as_str()), (200, None, ""), "nobody knows how long it would be");
+    // The connection goes on behind it, and behind one that is not read to its end.
+    for _ in 0..3 {
+        let url = format!("https://{}/api/svm/svms?fields=*", node.address);
+        let mut answer = node.client.get(url).basic_auth("admin", Some(PASSWORD)).send().await.unwrap();
+        assert!(answer.chunk().await.unwrap().is_some());
+        drop(answer);
+        assert_eq!(node.get("/svm/svms?name=svm*").await["num_records"], 250);
+    }
+}

@@ -12,12 +12,15 @@ use std::task::{Context, Poll};
 /// How long a part is, about: what fits into two records of TLS.
 const PART: usize = 32 * 1024;
 
+/// Writes some more of a text; answers whether there was any.
+type Next = dyn FnMut(&mut Vec<u8>) -> bool + Send + Sync;
+
 /// A text that is not written yet.
 pub struct Long {
     /// What stands before, until it is written.
     head: Option<&'static str>,
-    /// Writes some more; answers whether there was any.
-    next: Box<dyn FnMut(&mut Vec<u8>) -> bool + Send + Sync>,
+    /// What stands between.
+    next: Box<Next>,
     /// What stands behind, until it is written.
     tail: Option<String>,
 }
