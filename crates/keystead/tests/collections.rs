@@ -382,7 +382,7 @@ async fn the_cluster_tells_its_version_and_nodes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_long_list_comes_in_parts_and_is_the_same_list() {
     let (node, ..) = node().await;
-    let records: Vec<Value> = (0..250).map(|n| json!({ "name": format!("svm{n:03}-{}", "x".repeat(150)) })).collect();
+    let records: Vec<Value> = (0..250).map(|n| json!({ "name": format!("svm{n:03}"), "comment": "x".repeat(200) })).collect();
     let (status, answer) = node.ask("POST", "/svm/svms?return_timeout=60", Some(json!({ "records": records }))).await;
     assert_eq!(status, 201, "{answer}");
     let ask = async |method: &str, query: &str| {
@@ -393,7 +393,7 @@ async fn a_long_list_comes_in_parts_and_is_the_same_list() {
     };
     let (status, headers, whole) = ask("GET", "fields=*").await;
     assert_eq!((status, headers.get("content-length"), headers["content-type"].to_str().unwrap()), (200, None, "application/hal+json"));
-    assert!(whole.len() > 80_000, "{}", whole.len());
+    assert!(whole.len() > 70_000, "{}", whole.len());
     let list: Value = serde_json::from_str(&whole).unwrap();
     assert_eq!((list["num_records"].as_u64(), names(&list).len()), (Some(250), 250));
     assert!(names(&list).is_sorted());
