@@ -3,12 +3,13 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 # The fuzz targets are a workspace of their own; one folder for both, so that libraries are built once.
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
-.PHONY: help quickstart test build check unit fuzz-short e2e soak fuzz bench clean
+.PHONY: help quickstart test build rules check unit fuzz-short e2e soak fuzz bench clean
 
 help:
 	@echo "make quickstart   build Keystead, start it with an AWS KMS emulator, enable AWS KMS for an SVM, stay up until Ctrl-C"
 	@echo "make test         everything that CI runs: formatting, lints, unit, property, integration and end-to-end tests, and 30 seconds of fuzzing"
-	@echo "make check        formatting, lints, and the rules for dependencies and for what is committed"
+	@echo "make rules        formatting, and the rules for dependencies and for what is committed"
+	@echo "make check        these, and lints"
 	@echo "make unit         the Rust tests"
 	@echo "make e2e          the end-to-end tests with the real clients and emulators"
 	@echo "make soak         what takes long: many more crashes, races and malformed requests; 100,000 keys that move while clients read"
@@ -30,14 +31,16 @@ build:
 test:
 	scripts/test
 
-check:
+rules:
 	cargo fmt --all --check
-	cargo clippy --locked --workspace --all-targets -- -D warnings
-	scripts/test-env --c++
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
-	cargo clippy --locked --manifest-path fuzz/Cargo.toml --target-dir $(TARGET) --all-targets -- -D warnings
 	scripts/check-dependencies
 	scripts/check-tree
+
+check: rules
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	scripts/test-env --c++
+	cargo clippy --locked --manifest-path fuzz/Cargo.toml --target-dir $(TARGET) --all-targets -- -D warnings
 
 unit:
 	scripts/unit
