@@ -199,6 +199,11 @@ impl Command {
     }
 }
 
+/// Where the tests of this file stand in the program of tests.
+fn module() -> &'static str {
+    module_path!().split_once("::").map_or("", |(_, module)| module)
+}
+
 /// Runs a test of this file in a child with the node's AWS configuration in a folder of its own. In the child: that folder.
 fn in_child(test: &str) -> Option<PathBuf> {
     if let Some(folder) = std::env::var_os(MARK) {
@@ -209,7 +214,7 @@ fn in_child(test: &str) -> Option<PathBuf> {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AWS_")) {
         child.env_remove(name);
     }
-    child.args(["--exact", test, "--nocapture"]).env(MARK, folder.path()).env("HOME", folder.path());
+    child.args(["--exact", &format!("{}::{test}", module()), "--nocapture"]).env(MARK, folder.path()).env("HOME", folder.path());
     child.env("AWS_CONFIG_FILE", folder.path().join("aws-config")).env("AWS_SHARED_CREDENTIALS_FILE", folder.path().join("none"));
     child.env("AWS_EC2_METADATA_DISABLED", "true").env("AWS_REGION", "us-east-1");
     let output = child.output().unwrap();
