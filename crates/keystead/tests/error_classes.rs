@@ -134,7 +134,8 @@ impl Tried {
     fn body(&self, kms: &KmsStandIn, key: &str) -> Value {
         let mut body = enable_body(&self.svm, kms, key);
         body["access_key_id"] = json!(self.access_key_id);
-        body["timeout"] = json!(2);
+        // Long enough for an answer while all rows are under way on a slow machine, and shorter than the fault that is slow.
+        body["timeout"] = json!(5);
         body.as_object_mut().unwrap().extend(self.row.settings.as_object().unwrap().clone());
         body
     }
@@ -158,7 +159,7 @@ impl Tried {
     /// Waits until the state is said in this word, with what the row says as the reason.
     async fn reaches(&self, node: &Node, word: &str) {
         let mut last = String::new();
-        for _ in 0..1_000 {
+        for _ in 0..3_000 {
             last = self.state(node).await.1;
             if last.contains(&format!("- {word} (")) && last.contains(self.row.says) {
                 return;
