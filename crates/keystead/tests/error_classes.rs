@@ -266,7 +266,7 @@ async fn every_row_of_the_table() {
 
     // Within the grace: what would change the root is refused, and keys are served.
     join_all(all.iter().map(async |tried| {
-        let (status, answer) = node.ask("PATCH", &format!("{}?return_timeout=60", tried.path), Some(json!({ "timeout": 1 }))).await;
+        let (status, answer) = node.ask("PATCH", &format!("{}?return_timeout=60", tried.path), Some(json!({ "timeout": 4 }))).await;
         let message = answer["error"]["message"].as_str().unwrap_or_default();
         assert_eq!((status, answer["error"]["code"].as_str()), (400, Some(tried.expected("65537921"))), "PATCH, {:?}: {answer}", tried.row);
         assert!(message.contains(&tried.svm) && message.contains(tried.row.says), "PATCH, {:?}: {message}", tried.row);
