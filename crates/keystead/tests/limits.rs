@@ -92,7 +92,7 @@ async fn heads_and_bodies_have_a_size() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn handshakes_heads_and_bodies_have_their_time() {
-    let node = Node::start("[rest]\nhandshake_timeout = \"300ms\"\nhead_timeout = \"400ms\"\nbody_timeout = \"300ms\"\n", Hooks::default()).await;
+    let node = Node::start("[rest]\nhandshake_timeout = \"2s\"\nhead_timeout = \"2s\"\nbody_timeout = \"300ms\"\n", Hooks::default()).await;
     let here = [127, 0, 0, 1];
     let mut silent = tcp(&node, here).await;
     let mut nothing = Vec::new();
