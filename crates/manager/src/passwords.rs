@@ -434,11 +434,13 @@ mod tests {
     async fn who_was_here_before_goes_before_all_that_guess() {
         let gate = gate();
         let hash = gate.hash(secret("correct horse")).await.unwrap();
-        let (right, wrong) = (secret("correct horse"), secret("guess"));
+        let right = secret("correct horse");
         assert_eq!(gate.check("admin", Some(&hash), &right, HERE, Duration::ZERO).await, Verdict::Ok);
-        let (sources, later): (Vec<IpAddr>, _) = ((0..200u8).map(|n| IpAddr::from([10, 1, 0, n])).collect(), REMEMBERED * 2);
+        let later = REMEMBERED * 2;
+        // Each guesses something else: what is known to be wrong is not looked at again.
+        let others: Vec<(IpAddr, SecretString)> = (0..200u8).map(|n| (IpAddr::from([10, 1, 0, n]), secret(&format!("guess {n}")))).collect();
         // One that has never been here, one whose login is no longer remembered, and all the others before them.
-        let guesses = futures_util::future::join_all(sources.iter().map(|source| gate.check("admin", Some(&hash), &wrong, *source, later)));
+        let guesses = futures_util::future::join_all(others.iter().map(|(source, guess)| gate.check("admin", Some(&hash), guess, *source, later)));
         let (_, known, fresh) = tokio::join!(
             guesses,
             gate.check("admin", Some(&hash), &right, HERE, later),
