@@ -29,6 +29,8 @@ pub(crate) struct Inner {
     pub aws: crate::aws::Aws,
     pub runner: Runner,
     pub polls: Polls,
+    /// The configurations as lists show them.
+    pub configs: crate::configs::Configs,
     pub events: crate::events::queue::EventQueue,
     pub gate: Gate,
     pub sessions: crate::sessions::Sessions,

@@ -16,6 +16,7 @@ pub mod certificates;
 pub mod clients;
 pub mod clock;
 mod cluster;
+mod configs;
 mod credentials;
 mod csr;
 mod endpoints;
@@ -214,6 +215,7 @@ impl Manager {
             aws: aws::Aws::new(options.aws),
             runner: Runner::new(options.job_concurrency, options.max_open_jobs),
             polls: Polls::default(),
+            configs: configs::Configs::default(),
             events,
             gate: options.gate,
             sessions: sessions::Sessions::new(),
