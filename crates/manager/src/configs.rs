@@ -22,12 +22,15 @@ pub struct AwsKms {
     at: usize,
 }
 
+/// A configuration, copied: a list goes through thousands of them in this order, and finds one beside the other in memory. The view's own lie wherever there was room when each was read.
 #[derive(Debug)]
 pub(crate) struct Shown {
     bound: Duration,
-    stored: Arc<Stored<AwsKmsRecord>>,
-    svm: Option<Arc<Stored<SvmRecord>>>,
+    config: AwsKmsRecord,
+    svm_name: Box<str>,
     texts: [OnceLock<Arc<[u8]>>; TEXTS],
+    /// What it was copied from.
+    of: (Arc<Stored<AwsKmsRecord>>, Option<Arc<Stored<SvmRecord>>>),
 }
 
 /// The last list, and the revision that it was made at.
@@ -37,22 +40,22 @@ pub(crate) struct Configs(Mutex<Option<(Revision, Arc<Vec<Shown>>)>>);
 impl AwsKms {
     /// The identifier of the configuration.
     pub fn uuid(&self) -> Uuid {
-        self.shown().stored.record.uuid
+        self.shown().config.uuid
     }
 
     /// The SVM that it belongs to.
     pub fn svm(&self) -> Uuid {
-        self.shown().stored.record.svm
+        self.shown().config.svm
     }
 
     /// The SVM's name; empty where the SVM is just being deleted.
     pub fn svm_name(&self) -> &str {
-        self.shown().svm.as_ref().map_or("", |svm| &svm.record.name)
+        &self.shown().svm_name
     }
 
     /// What is set.
     pub fn settings(&self) -> &StoredSettings {
-        &self.shown().stored.record.settings
+        &self.shown().config.settings
     }
 
     /// How long after a revocation in AWS this SVM's keys can still be served.
@@ -96,7 +99,7 @@ impl Inner {
         let all = self.view.shared_all::<AwsKmsRecord>().into_iter().map(|stored| {
             let svm = svms.get(&stored.record.svm).map(Arc::clone);
             let mut new = shown(&settings, stored, svm);
-            let known = before.binary_search_by_key(&new.stored.record.uuid, |known| known.stored.record.uuid);
+            let known = before.binary_search_by_key(&new.config.uuid, |known| known.config.uuid);
             if let Some(known) = known.ok().and_then(|at| before.get(at)).filter(|known| new.is_as(known)) {
                 new.texts.clone_from(&known.texts);
             }
@@ -111,17 +114,18 @@ impl Inner {
 impl Shown {
     /// Whether nothing has changed since that.
     fn is_as(&self, before: &Self) -> bool {
-        let same_svm = match (&self.svm, &before.svm) {
+        let same_svm = match (&self.of.1, &before.of.1) {
             (Some(now), Some(before)) => Arc::ptr_eq(now, before),
             (None, None) => true,
             _ => false,
         };
-        same_svm && Arc::ptr_eq(&self.stored, &before.stored) && self.bound == before.bound
+        same_svm && Arc::ptr_eq(&self.of.0, &before.of.0) && self.bound == before.bound
     }
 }
 
 fn shown(cluster: &Settings, stored: Arc<Stored<AwsKmsRecord>>, svm: Option<Arc<Stored<SvmRecord>>>) -> Shown {
     let settings = crate::poll::poll_settings(cluster, &stored.record);
     let bound = revocation::bound(&settings, Duration::from_secs(u64::from(stored.record.settings.timeout)));
-    Shown { bound, stored, svm, texts: Default::default() }
+    let svm_name = svm.as_ref().map_or("", |svm| &svm.record.name).into();
+    Shown { bound, config: stored.record.clone(), svm_name, texts: Default::default(), of: (stored, svm) }
 }
