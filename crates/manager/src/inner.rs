@@ -29,6 +29,7 @@ pub(crate) struct Inner {
     pub aws: crate::aws::Aws,
     pub runner: Runner,
     pub polls: Polls,
+    pub presence: crate::presence::Presence,
     pub events: crate::events::queue::EventQueue,
     pub gate: Gate,
     pub sessions: crate::sessions::Sessions,

@@ -6,6 +6,7 @@
 //! | `/settings` | `crate::settings::Settings` |
 //! | `/certificate-authority` | [`AuthorityRecord`] |
 //! | `/nodes/{uuid}` | [`NodeRecord`] |
+//! | `/presences/{uuid}`, `/node-standings/{uuid}` | [`PresenceRecord`], under a lease: the node is there; [`NodeStandingRecord`]: since when it is, or is not |
 //! | `/accounts/{name}` | [`AccountRecord`] |
 //! | `/svms/{uuid}`, `/svm-names/{name}` | [`SvmRecord`], [`SvmNameRecord`] |
 //! | `/key-stores/{svm}` | [`KeyStoreRecord`]: which key manager the SVM has; while it is `initializing`, or `switching` to a configuration that is not there yet, the reservation of an enable |
@@ -25,7 +26,7 @@
 
 use crate::jobs::JobKind;
 use crate::jobs::bulk::BulkRecord;
-use crate::model::{JobState, LoginMethod, Role, SvmKind};
+use crate::model::{JobState, LoginMethod, NodeState, Role, SvmKind};
 use crate::settings::CertificateTemplate;
 use crate::{Code, Error, Result};
 use base64::Engine as _;
@@ -82,6 +83,8 @@ records! {
     ClusterRecord => "/cluster";
     AuthorityRecord => "/certificate-authority";
     NodeRecord => "/nodes/";
+    PresenceRecord => "/presences/";
+    NodeStandingRecord => "/node-standings/";
     AccountRecord => "/accounts/";
     SvmRecord => "/svms/";
     SvmNameRecord => "/svm-names/";
@@ -281,6 +284,22 @@ pub struct NodeRecord {
     pub ekmip_address: Option<String>,
     /// When the process started.
     pub started: Timestamp,
+}
+
+/// That a node is there; it goes with its lease.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PresenceRecord {
+    /// When it was announced.
+    pub since: Timestamp,
+}
+
+/// Whether a node was there when somebody last looked, and since when. It outlives the presence.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStandingRecord {
+    /// Whether it was.
+    pub state: NodeState,
+    /// Since when.
+    pub since: Timestamp,
 }
 
 /// An account of the REST API.

@@ -76,7 +76,8 @@ impl View {
     pub async fn load(store: Arc<dyn Store>, indexer: Indexer) -> Result<Arc<Self>> {
         let channel = || watch::channel(Revision(0)).0;
         let view = Arc::new(Self { store, state: RwLock::default(), keys: KeyCache::new(indexer), revision: channel(), changed: channel() });
-        view.reload().await?;
+        // Where this machine has a copy, from there: the watch brings what has changed since.
+        view.read_all(true).await?;
         Ok(view)
     }
 
@@ -179,10 +180,15 @@ impl View {
         self.changed.subscribe()
     }
 
-    /// Waits until the view shows `revision`, at most a few seconds: a view that lags is behind, but no reason to fail what has been written already.
-    pub async fn reached(&self, revision: Revision) {
+    /// Waits until the view shows `revision`, at most a few seconds. Answers whether it does.
+    pub async fn shows(&self, revision: Revision) -> bool {
         let mut changes = self.revision.subscribe();
-        if tokio::time::timeout(READ_YOUR_WRITES, changes.wait_for(|at| *at >= revision)).await.is_err() {
+        tokio::time::timeout(READ_YOUR_WRITES, changes.wait_for(|at| *at >= revision)).await.is_ok()
+    }
+
+    /// The same for a write of this node: a view that lags is behind, but no reason to fail what has been written already.
+    pub async fn reached(&self, revision: Revision) {
+        if !self.shows(revision).await {
             tracing::warn!(revision = revision.0, "the view has not caught up with a write of this node; reads may be old for a moment");
         }
     }
@@ -219,12 +225,20 @@ impl View {
 
     /// Pages of different revisions do not fit together by themselves. The watch, which starts at the first page's revision, makes them do so: it brings every
     /// change since, and applying one twice does no harm.
-    async fn reload(&self) -> Result<()> {
+    /// Reads everything from the store itself. To be used before [`View::follow`], which does so by itself where it must.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn reload(&self) -> Result<()> {
+        self.read_all(false).await
+    }
+
+    async fn read_all(&self, recent: bool) -> Result<()> {
         let mut fresh = State::default();
         let mut range = Range::prefix("/", PAGE);
         let mut revision = None;
         loop {
-            let page = self.store.range(range.clone()).await?;
+            let page = if recent { self.store.range_recent(range.clone()).await? } else { self.store.range(range.clone()).await? };
             revision.get_or_insert(page.revision);
             range.after = page.entries.last().map(|entry| past_bulk(&entry.key));
             fresh.records.extend(page.entries.into_iter().filter(|entry| is_kept(&entry.key)).map(|entry| (entry.key.clone(), Kept::new(entry))));
