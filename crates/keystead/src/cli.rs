@@ -26,9 +26,43 @@ pub enum Command {
     /// The cluster that a node belongs to.
     #[command(subcommand)]
     Cluster(ClusterCommand),
+    /// The store of a cluster.
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// Work with EKMIP servers as a client.
     #[command(subcommand)]
     Ekmip(EkmipCommand),
+}
+
+/// What can be done with a store.
+#[derive(Debug, Subcommand)]
+pub enum StoreCommand {
+    /// Copy everything from the SQLite file of the data folder into the etcd of the configuration, or back. All nodes must be stopped, and the destination empty. A copy that was ended goes on when it
+    /// is started again.
+    Copy(CopyArguments),
+}
+
+/// Where `store copy` leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Backend {
+    /// `store.db` of the data folder.
+    Sqlite,
+    /// The etcd that `[store]` names.
+    Etcd,
+}
+
+/// The flags of `store copy`.
+#[derive(Debug, Args)]
+pub struct CopyArguments {
+    /// The data folder.
+    #[arg(long, value_name = "DIR", env = "KEYSTEAD_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// The configuration file, whose [store] says where etcd is.
+    #[arg(long, value_name = "FILE", env = "KEYSTEAD_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Which of the two is to have everything.
+    #[arg(long, value_name = "BACKEND")]
+    pub to: Backend,
 }
 
 /// What can be done with a cluster.

@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod cli;
 pub mod config;
+pub mod copy;
 mod folder;
 pub mod import;
 pub mod invite;

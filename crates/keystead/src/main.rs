@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use clap::error::ErrorKind;
-use keystead::cli::{AuditCommand, Cli, ClusterCommand, Command, EkmipCommand};
+use keystead::cli::{AuditCommand, Cli, ClusterCommand, Command, EkmipCommand, StoreCommand};
 use std::process::ExitCode;
 
 /// Everything that is freed is wiped first, whoever allocated it: the SDK, the TLS library, a JSON parser.
@@ -27,6 +27,7 @@ fn main() -> ExitCode {
     let result = match command {
         Command::Serve(arguments) => keystead::serve::run(arguments, keystead::serve::Hooks::default()).map(|()| ExitCode::SUCCESS),
         Command::Cluster(ClusterCommand::Invite(arguments)) => keystead::invite::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Store(StoreCommand::Copy(arguments)) => keystead::copy::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Ekmip(EkmipCommand::Import(arguments)) => keystead::import::run(&arguments),
         Command::Audit(AuditCommand::Verify(arguments)) => return keystead::audit::verify(&arguments.data_dir),
     };
@@ -47,6 +48,8 @@ fn asked_for() -> &'static str {
         [Some("ekmip"), ..] => "keystead ekmip",
         [Some("cluster"), Some("invite")] => "keystead cluster invite",
         [Some("cluster"), ..] => "keystead cluster",
+        [Some("store"), Some("copy")] => "keystead store copy",
+        [Some("store"), ..] => "keystead store",
         _ => "keystead serve",
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::config::StoreSection;
 use crate::folder::Folder;
+use keystead_store::copy::MARK;
 use keystead_store::etcd::{EtcdOptions, EtcdStore, EtcdTls};
 use keystead_store::mirror::MirroredStore;
 use keystead_store::sqlite::SqliteStore;
@@ -61,6 +62,7 @@ pub async fn open(section: &StoreSection, folder: &Folder) -> Result<Opened, Str
             let path = folder.file("store.db");
             let existed = path.exists();
             let sqlite = Arc::new(SqliteStore::open(&path).await.map_err(|error| error.to_string())?);
+            is_whole(&*sqlite).await?;
             Ok(Opened { store: Arc::clone(&sqlite) as Arc<dyn Store>, existed, sqlite: Some(sqlite) })
         }
         "etcd" => {
@@ -69,6 +71,9 @@ pub async fn open(section: &StoreSection, folder: &Folder) -> Result<Opened, Str
                 Err(Error::Unavailable(reason)) => Some(reason),
                 other => other.map(|()| None).map_err(|error| format!("[store] {error}"))?,
             };
+            if away.is_none() {
+                is_whole(&store).await?;
+            }
             let store = MirroredStore::open(Arc::new(store), &folder.file("copy.db")).await.map_err(|error| error.to_string())?;
             let copied = store.copied().await.map_err(|error| error.to_string())?;
             let existed = match (&away, copied) {
@@ -79,6 +84,15 @@ pub async fn open(section: &StoreSection, folder: &Folder) -> Result<Opened, Str
             Ok(Opened { store: Arc::new(store), existed, sqlite: None })
         }
         other => Err(format!("[store] backend is \"{other}\", of sqlite and etcd")),
+    }
+}
+
+/// Half a copy is no store.
+async fn is_whole(store: &dyn Store) -> Result<(), String> {
+    match store.get(MARK).await {
+        Ok(None) => Ok(()),
+        Ok(Some(_)) => Err(format!("{} is a copy that has not ended; run keystead store copy again", store.describe())),
+        Err(error) => Err(error.to_string()),
     }
 }
 

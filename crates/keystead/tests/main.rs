@@ -11,6 +11,8 @@ mod aws_calls;
 mod bulk;
 mod certificate_owners;
 mod certificates;
+mod cluster;
+mod cluster_outages;
 mod collections;
 mod conditions;
 mod crash;

@@ -102,7 +102,9 @@ pub(crate) async fn run(inner: Arc<Inner>, stop: CancellationToken) {
 pub(crate) fn standing(inner: &Inner, node: &NodeRecord) -> (NodeState, jiff::Timestamp) {
     let state = if inner.view.contains(&key::<PresenceRecord>(node.uuid)) { NodeState::Up } else { NodeState::Down };
     let written = inner.view.shared::<NodeStandingRecord>(node.uuid).ok().flatten().filter(|written| written.record.state == state);
-    (state, written.map_or(node.started, |written| written.record.since))
+    // Between the end of its lease and the record of that, it has gone at this moment.
+    let unwritten = || if state == NodeState::Up { node.started } else { inner.clock.utc() };
+    (state, written.map_or_else(unwritten, |written| written.record.since))
 }
 
 /// The nodes that are down, with since when, in words; `None` where all are up.

@@ -16,7 +16,7 @@
 //! | `/ekmip/clients/{uuid}`, `/ekmip/client-cas/{uuid}` | [`EkmipClientRecord`], [`EkmipClientCaRecord`] |
 //! | `/certificates/{uuid}`, `/certificate-names/{svm or cluster}/{name}` | [`CertificateRecord`], and its name, which makes it unique |
 //! | `/jobs/{uuid}` | [`JobRecord`] |
-//! | `/job-claims/{uuid}` | [`ClaimRecord`], under a lease |
+//! | `/job-claims/{uuid}`, `/config-claims/{configuration}` | [`ClaimRecord`], which node works on the job; [`ConfigClaimRecord`], which job works on the configuration; under a lease |
 //! | `/events/{node}/{index}`, `/event-heads/{node}` | the events of a node, and what it goes on with after a restart: `crate::events::record` |
 //! | `/onboard-key-manager` | [`OnboardRecord`] |
 //! | `/onboard-keys/{svm}/{version}` | [`OnboardKekRecord`]: what the onboard key manager holds for an SVM |
@@ -96,6 +96,7 @@ records! {
     JobRecord => "/jobs/";
     BulkRecord => "/job-results/";
     ClaimRecord => "/job-claims/";
+    ConfigClaimRecord => "/config-claims/";
     EkmipCertificateRecord => "/ekmip/certificates/";
     EkmipClientRecord => "/ekmip/clients/";
     EkmipClientCaRecord => "/ekmip/client-cas/";
@@ -706,6 +707,13 @@ impl From<&StoredError> for Error {
 pub struct ClaimRecord {
     /// The node.
     pub node: Uuid,
+}
+
+/// Which job works on a configuration: one at a time, on whichever node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigClaimRecord {
+    /// The job.
+    pub job: Uuid,
 }
 
 #[cfg(test)]

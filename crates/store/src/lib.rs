@@ -22,6 +22,7 @@ mod types;
 
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
+pub mod copy;
 pub mod etcd;
 pub mod mirror;
 pub mod sqlite;
