@@ -23,6 +23,42 @@ fn names(collection: &Value) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_that_was_shown_before_shows_what_has_changed_since() {
+    let (node, kms, key) = node().await;
+    let (one, other) = (node.svm("one").await, node.svm("other").await);
+    let mut configs = Vec::new();
+    for name in ["one", "other"] {
+        let (status, body) = node.enable(enable_body(name, &kms, &key)).await;
+        assert_eq!(status, 201, "{body}");
+        configs.push(body["records"][0]["uuid"].as_str().unwrap().to_owned());
+    }
+    let list = async || node.get("/security/aws-kms?fields=*&order_by=svm.name").await["records"].as_array().unwrap().clone();
+    // A record of a list is what a GET of it shows, each time.
+    let shown = async || {
+        let records = list().await;
+        for record in &records {
+            let whole = node.get(&format!("/security/aws-kms/{}?fields=*", record["uuid"].as_str().unwrap())).await;
+            assert_eq!(record, &whole);
+        }
+        records
+    };
+    assert_eq!((shown().await.len(), shown().await), (2, list().await));
+    assert_eq!(node.ask("PATCH", &format!("/security/aws-kms/{}?return_timeout=60", configs[0]), Some(json!({ "polling_period": 77 }))).await.0, 200);
+    let records = shown().await;
+    assert_eq!((&records[0]["polling_period"], &records[1]["polling_period"]), (&json!(77), &json!(60)));
+    assert_eq!(node.ask("PATCH", &format!("/svm/svms/{other}?return_timeout=60"), Some(json!({ "name": "renamed" }))).await.0, 200);
+    assert_eq!(shown().await[1]["svm"]["name"], "renamed");
+    assert_eq!(node.ask("DELETE", &format!("/security/aws-kms/{}?return_timeout=60", configs[0]), None).await.0, 200);
+    let records = shown().await;
+    assert_eq!((records.len(), &records[0]["svm"]["uuid"]), (1, &json!(other)));
+    let without = node.get(&format!("/security/aws-kms?svm.uuid={one}")).await;
+    assert_eq!(without["num_records"], 0);
+    // Fewer fields are no part of the text that is kept.
+    let fewer = node.get("/security/aws-kms?fields=region").await["records"][0].clone();
+    assert!(fewer["region"].is_string() && fewer["key_id"].is_null(), "{fewer}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pages_lead_through_everything_once() {
     let (node, _kms, _) = node().await;
     for n in 0..7 {

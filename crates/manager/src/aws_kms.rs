@@ -5,32 +5,21 @@ use crate::endpoints;
 use crate::inner::{Inner, may_change};
 use crate::jobs::{JobKind, StoredChange, StoredProxyChange};
 use crate::model::{Accepted, AwsKms, AwsKmsChange, AwsKmsSettings, EnableRequest, Health, Principal, RekeyExternalRequest, Role, SvmKind, SvmSelector};
-use crate::poll::poll_settings;
 use crate::records::{
     AwsKmsRecord, Base64, KeyStoreRecord, KeyStoreState, NodeRecord, Record, Stored, StoredProxy, StoredSettings, SvmNameRecord, SvmRecord, key, keys_prefix,
     onboard_keys_prefix, proxy_password_place, secret_place, svm_name_key,
 };
-use crate::revocation;
-use crate::settings::Settings;
 use crate::{Code, Error, Manager, Result};
 use keystead_awskms::ProxyKind;
 use keystead_store::{Compare, Range, Txn};
 use secrecy::{ExposeSecret, SecretString};
-use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
 
 impl Manager {
     /// All configurations, by uuid.
     pub fn aws_kms_list(&self) -> impl Iterator<Item = AwsKms> + use<> {
-        let inner = self.inner();
-        let cluster = inner.settings();
-        let svms: HashMap<Uuid, Arc<Stored<SvmRecord>>> = inner.view.shared_all::<SvmRecord>().into_iter().map(|svm| (svm.record.uuid, svm)).collect();
-        inner.view.shared_all::<AwsKmsRecord>().into_iter().map(move |config| {
-            let svm = svms.get(&config.record.svm).map(Arc::clone);
-            shown(&cluster, config, svm)
-        })
+        self.inner().shown_configs()
     }
 
     /// One configuration.
@@ -41,7 +30,7 @@ impl Manager {
         let inner = self.inner();
         let config = inner.view.shared::<AwsKmsRecord>(uuid)?.ok_or_else(|| Error::new(Code::NotFound).target("uuid"))?;
         let svm = inner.view.shared::<SvmRecord>(config.record.svm)?;
-        Ok(shown(&inner.settings(), config, svm))
+        Ok(inner.shown_config(config, svm))
     }
 
     /// Whose a configuration is, also one that is still being enabled.
@@ -465,9 +454,4 @@ fn stored_change(inner: &Inner, config: &AwsKmsRecord, change: AwsKmsChange) -> 
         credentials_source: change.credentials_source,
         by_admin: false,
     }
-}
-
-fn shown(cluster: &Settings, config: Arc<Stored<AwsKmsRecord>>, svm: Option<Arc<Stored<SvmRecord>>>) -> AwsKms {
-    let bound = revocation::bound(&poll_settings(cluster, &config.record), Duration::from_secs(u64::from(config.record.settings.timeout)));
-    AwsKms::new(config, svm, bound)
 }

@@ -30,6 +30,8 @@ pub(crate) struct Inner {
     pub runner: Runner,
     pub polls: Polls,
     pub presence: crate::presence::Presence,
+    /// The configurations as lists show them.
+    pub configs: crate::configs::Configs,
     pub events: crate::events::queue::EventQueue,
     pub gate: Gate,
     pub sessions: crate::sessions::Sessions,

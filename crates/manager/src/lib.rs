@@ -16,6 +16,7 @@ pub mod certificates;
 pub mod clients;
 pub mod clock;
 mod cluster;
+mod configs;
 mod credentials;
 mod csr;
 mod endpoints;
@@ -224,6 +225,7 @@ impl Manager {
             runner: Runner::new(options.job_concurrency, options.max_open_jobs),
             polls: Polls::default(),
             presence: presence::Presence::new(node),
+            configs: configs::Configs::default(),
             events,
             gate: options.gate,
             sessions: sessions::Sessions::new(),

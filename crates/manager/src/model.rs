@@ -3,13 +3,12 @@
 //! Names are those of `contract/rest.md`. Validation of single values (types and bounds) happens at the edge, from the declaration of each field; what
 //! needs the state of the cluster is checked in this room.
 
-use crate::records::{AwsKmsRecord, Stored, SvmRecord};
+pub use crate::configs::AwsKms;
 pub use crate::records::{StoredProxy, StoredSettings, StoredSource};
 use jiff::Timestamp;
 use keystead_awskms::ProxyKind;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -187,41 +186,6 @@ pub struct Proxy {
     pub port: u16,
     /// Login, where the proxy wants one.
     pub username: Option<String>,
-}
-
-/// An AWS KMS configuration, as it can be shown: no secrets. It shares what the node has in memory: lists show thousands of them.
-#[derive(Debug, Clone)]
-pub struct AwsKms {
-    /// How long after a revocation in AWS this SVM's keys can still be served.
-    pub bound: Duration,
-    stored: Arc<Stored<AwsKmsRecord>>,
-    svm: Option<Arc<Stored<SvmRecord>>>,
-}
-
-impl AwsKms {
-    pub(crate) fn new(stored: Arc<Stored<AwsKmsRecord>>, svm: Option<Arc<Stored<SvmRecord>>>, bound: Duration) -> Self {
-        Self { bound, stored, svm }
-    }
-
-    /// The identifier of the configuration.
-    pub fn uuid(&self) -> Uuid {
-        self.stored.record.uuid
-    }
-
-    /// The SVM that it belongs to.
-    pub fn svm(&self) -> Uuid {
-        self.stored.record.svm
-    }
-
-    /// The SVM's name; empty where the SVM is just being deleted.
-    pub fn svm_name(&self) -> &str {
-        self.svm.as_ref().map_or("", |svm| &svm.record.name)
-    }
-
-    /// What is set.
-    pub fn settings(&self) -> &StoredSettings {
-        &self.stored.record.settings
-    }
 }
 
 /// A request to enable AWS KMS for an SVM. Every value has passed its bounds; defaults are filled in.

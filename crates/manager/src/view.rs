@@ -8,7 +8,8 @@ use crate::jobs::index::JobIndex;
 use crate::keys::Indexer;
 use crate::keys::cache::KeyCache;
 use crate::keys::record::BULK;
-use crate::records::{JobRecord, Record, Stored, key};
+use crate::records::{AwsKmsRecord, JobRecord, Record, Stored, SvmRecord, key};
+use crate::settings::Settings;
 use crate::{Error, Result};
 use jiff::Timestamp;
 use keystead_store::{Entry, Event, EventBatch, Range, Revision, Store};
@@ -43,6 +44,8 @@ pub struct View {
 struct State {
     records: BTreeMap<String, Kept>,
     jobs: JobIndex,
+    /// The last revision that changed what configurations show.
+    configs: Revision,
 }
 
 /// A record as the store has it, and as it was read the first time that somebody wanted it.
@@ -175,6 +178,11 @@ impl View {
         &self.keys
     }
 
+    /// The last revision that changed a configuration, an SVM, or the settings.
+    pub fn configs_revision(&self) -> Revision {
+        self.read().configs
+    }
+
     /// Signals each revision that changes a record.
     pub fn changes(&self) -> watch::Receiver<Revision> {
         self.changed.subscribe()
@@ -248,6 +256,7 @@ impl View {
         }
         let of_jobs = fresh.records.range(JobRecord::PREFIX.to_owned()..).take_while(|(key, _)| JobIndex::is_job(key));
         of_jobs.filter_map(|(_, kept)| kept.decode().ok()).for_each(|job| fresh.jobs.put(job));
+        fresh.configs = revision.unwrap_or_default();
         // What was there may be large: it is given back when nobody waits for the lock.
         let before = std::mem::replace(&mut *self.write(), fresh);
         drop(before);
@@ -269,8 +278,11 @@ impl View {
             return;
         }
         let mut state = self.write();
-        let State { records, jobs } = &mut *state;
+        let State { records, jobs, configs } = &mut *state;
         for event in batch.events {
+            if shows_in_configs(&event) {
+                *configs = batch.revision;
+            }
             match event {
                 Event::Put(entry) if is_kept(&entry.key) => {
                     let kept = Kept::new(entry);
@@ -303,6 +315,12 @@ impl View {
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, State> {
         self.state.write().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+}
+
+/// Whether a change may be one of what configurations show.
+fn shows_in_configs(event: &Event) -> bool {
+    let (Event::Put(Entry { key, .. }) | Event::Delete { key }) = event;
+    [AwsKmsRecord::PREFIX, SvmRecord::PREFIX, Settings::PREFIX].iter().any(|prefix| key.starts_with(prefix))
 }
 
 /// Keys of SVMs are many, and are loaded when they are needed. Events are read from the store by those who ask.

@@ -1,7 +1,7 @@
 //! A request after login, and the answer to it.
 
 use crate::audit::{Source, Trail};
-use crate::collection::{Listing, One};
+use crate::collection::{Found, Listing, One, Texts};
 use crate::login::Permit;
 use crate::long::Long;
 use crate::query::Query;
@@ -229,7 +229,18 @@ impl Request {
     /// # Errors
     /// 262247.
     pub fn page<T: Send + Sync + 'static>(&self, listing: Listing<T>, records: impl IntoIterator<Item = T>) -> Result<Answer> {
-        let found = listing.page(records.into_iter(), self.links());
+        self.found(listing.page(records.into_iter(), self.links()))
+    }
+
+    /// The same, of records whose texts are kept.
+    ///
+    /// # Errors
+    /// 262247.
+    pub fn page_keeping<T: Send + Sync + 'static>(&self, listing: Listing<T>, records: impl IntoIterator<Item = T>, texts: Texts<T>) -> Result<Answer> {
+        self.found(listing.page(records.into_iter(), self.links()).keeping(texts))
+    }
+
+    fn found<T: Send + Sync + 'static>(&self, found: Found<T>) -> Result<Answer> {
         let with_records = self.query.flag("return_records", true)?;
         let links = with_records && self.links();
         let mut tail = format!(r#""num_records":{}"#, found.count());

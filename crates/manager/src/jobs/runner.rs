@@ -106,9 +106,7 @@ pub(crate) async fn run(manager: Arc<Inner>, stop: CancellationToken) {
         }
     }
     // Those that still run keep their claims until they have ended.
-    let drained = async {
-        while tasks.join_next().await.is_some() {}
-    };
+    let drained = async { while tasks.join_next().await.is_some() {} };
     if tokio::time::timeout(DRAIN, drained).await.is_err() {
         tracing::warn!(jobs = tasks.len(), "jobs are still running at the stop; they go on after the next start");
     }

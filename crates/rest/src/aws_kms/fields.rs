@@ -183,7 +183,7 @@ pub const AWS_KMS: Resource<Record> = Resource {
             "keystead.bound",
             As::Integer,
             Show::Named,
-            |r| Cell::number(r.config.bound.as_secs()),
+            |r| Cell::number(r.config.bound().as_secs()),
             "Seconds from a revocation in AWS to the last key that is handed out.",
         ),
         shown(

@@ -21,7 +21,7 @@ pub async fn list(request: Request) -> Result<Answer> {
     let wanted = Wanted::new(|object| listing.wants(object), true);
     let stored = request.manager.aws_kms_list().filter(|config| request.sees(config.svm())).map(stored);
     if !OBJECTS.iter().any(|object| listing.wants(object)) {
-        return request.page(listing, stored);
+        return request.page_keeping(listing, stored, |record, with_links| record.config.text(usize::from(with_links)));
     }
     // Only what the answer can show is looked at live: what other filters leave out, and other pages, cost no probe.
     let candidates: Vec<Record> = stored.filter(|record| listing.may_pass(record, &OBJECTS)).collect();

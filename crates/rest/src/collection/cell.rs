@@ -82,7 +82,7 @@ impl<'a> Cell<'a> {
                 Ok(())
             }
             Self::Text(text) => serde_json::to_writer(&mut *out, text).map_err(Into::into),
-            Self::Integer(number) => write!(out, "{number}"),
+            Self::Integer(number) => serde_json::to_writer(&mut *out, number).map_err(Into::into),
             Self::Bool(value) => out.write_all(if *value { b"true" } else { b"false" }),
             Self::Uuid(uuid) => {
                 let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
@@ -157,7 +157,8 @@ impl<'a> Cell<'a> {
 
 /// Whether a text stands in JSON as it is (RFC 8259, section 7).
 fn is_plain(text: &str) -> bool {
-    text.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\')
+    // All bytes are looked at, many at a time: most texts are plain to their end.
+    !text.bytes().fold(false, |other, byte| other | (byte < b' ') | (byte == b'"') | (byte == b'\\'))
 }
 
 /// ISO 8601 with an offset, to the second, as ONTAP writes it.

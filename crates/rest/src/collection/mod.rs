@@ -22,6 +22,7 @@ use crate::query::Query;
 use crate::resource::{Place, Resource, get};
 use keystead_manager::{Code, Error, Result};
 use serde_json::{Map, Value as Json};
+use std::sync::{Arc, OnceLock};
 
 /// The longest `query`, and the longest `query_fields`, in bytes: all of it is looked for in each of the fields of each record.
 const MAX_SEARCH: usize = 1_024;
@@ -56,11 +57,22 @@ struct Search {
 pub struct Found<T: 'static> {
     records: Vec<T>,
     writer: Writer<T>,
+    texts: Option<Texts<T>>,
     /// Where the next page begins, where there is one.
     pub next: Option<String>,
 }
 
+/// Where the text of a whole record is kept until the record changes, without its links, and with them.
+pub type Texts<T> = for<'a> fn(&'a T, bool) -> Option<&'a OnceLock<Arc<[u8]>>>;
+
 impl<T> Found<T> {
+    /// Keeps the texts of records, where all of each is shown that a list shows with `fields=*`: what that is hangs on the record alone.
+    #[must_use]
+    pub fn keeping(self, texts: Texts<T>) -> Self {
+        let texts = self.writer.is_standard().then_some(texts);
+        Self { texts, ..self }
+    }
+
     /// How many records it has.
     pub fn count(&self) -> usize {
         self.records.len()
@@ -68,7 +80,7 @@ impl<T> Found<T> {
 
     /// Writes one record with each call, and commas between them; answers whether there was one.
     pub fn writing(self) -> impl FnMut(&mut Vec<u8>) -> bool {
-        let Self { records, writer, .. } = self;
+        let Self { records, writer, texts, .. } = self;
         let mut left = records.into_iter();
         let mut is_first = true;
         move |out| {
@@ -76,7 +88,10 @@ impl<T> Found<T> {
             if !std::mem::take(&mut is_first) {
                 out.push(b',');
             }
-            writer.write(&record, out);
+            match texts.and_then(|texts| texts(&record, writer.has_links())) {
+                None => writer.write(&record, out),
+                Some(kept) => out.extend_from_slice(kept.get_or_init(|| writer.text(&record).into())),
+            }
             true
         }
     }
@@ -139,16 +154,15 @@ impl<T> Listing<T> {
                 kept.truncate(end);
             }
         }
-        kept.sort_unstable_by(compare);
+        let mut kept = self.order.sort(self.resource, kept);
         kept.truncate(end);
         kept.drain(..offset.min(kept.len()));
         kept
     }
 
     /// Records in the order of the list, whether they pass or not.
-    pub fn sorted(&self, mut records: Vec<T>) -> Vec<T> {
-        records.sort_unstable_by(|one, other| self.order.compare(self.resource, one, other));
-        records
+    pub fn sorted(&self, records: Vec<T>) -> Vec<T> {
+        self.order.sort(self.resource, records)
     }
 
     /// Picks the page out of all records, which may come in any order.
@@ -157,7 +171,7 @@ impl<T> Listing<T> {
         let more = records.len() > self.page.limit;
         records.truncate(self.page.limit);
         let next = records.last().filter(|_| more).map(|last| self.order.position(self.resource, last));
-        Found { records, writer: Writer::new(self.resource, &self.selection, with_links), next }
+        Found { records, writer: Writer::new(self.resource, &self.selection, with_links), texts: None, next }
     }
 
     /// Whether records are wanted in the resource's own order, so that [`Listing::few`] can be used.
@@ -254,9 +268,7 @@ impl<T> One<T> {
 
     /// The record as JSON.
     pub fn write(&self, record: &T, with_links: bool) -> Vec<u8> {
-        let mut out = Vec::new();
-        Writer::new(self.resource, &self.selection, with_links).write(record, &mut out);
-        out
+        Writer::new(self.resource, &self.selection, with_links).text(record)
     }
 }
 

@@ -81,6 +81,23 @@ impl Order {
             .unwrap_or(Ordering::Equal)
     }
 
+    /// Brings records into the order. What they are sorted by is taken out of each once, and not for each comparison.
+    pub fn sort<T>(&self, resource: &Resource<T>, records: Vec<T>) -> Vec<T> {
+        if self.by.is_empty() || records.is_sorted_by(|one, other| self.compare(resource, one, other).is_le()) {
+            return records;
+        }
+        let cells: Vec<Cell<'_>> = records.iter().flat_map(|record| self.by.iter().map(|(place, _)| cell(resource, *place, record))).collect();
+        let mut sorted: Vec<(usize, &[Cell<'_>])> = cells.chunks_exact(self.by.len()).enumerate().collect();
+        sorted.sort_unstable_by(|(_, one), (_, other)| {
+            let pairs = one.iter().zip(*other).zip(&self.by);
+            pairs.map(|((one, other), (_, descending))| turned(one.order(other), *descending)).find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
+        });
+        let places: Vec<usize> = sorted.into_iter().map(|(at, _)| at).collect();
+        drop(cells);
+        let mut records: Vec<Option<T>> = records.into_iter().map(Some).collect();
+        places.into_iter().filter_map(|at| records.get_mut(at)?.take()).collect()
+    }
+
     /// Whether a record comes behind a position.
     pub fn is_behind<T>(&self, resource: &Resource<T>, record: &T, position: &Position) -> bool {
         let orders = self.by.iter().zip(&position.values).map(|((place, descending), value)| turned(cell(resource, *place, record).order(value), *descending));

@@ -9,6 +9,9 @@ use std::collections::BTreeSet;
 /// What is written of each record of a list.
 pub struct Writer<T: 'static> {
     members: Vec<Member<T>>,
+    /// All that `fields=*` shows, and nothing else.
+    standard: bool,
+    links: bool,
 }
 
 /// A member of an object.
@@ -27,7 +30,24 @@ impl<T> Writer<T> {
         let chosen = resource.fields.iter().enumerate().filter(|(at, _)| selection.of(*at) != &Shown::Not);
         let fields: Vec<_> = chosen.map(|(at, field)| (field.spec.path, field.get, selection.of(at).clone())).collect();
         let links = if with_links { resource.links } else { &[] };
-        Self { members: members(&fields, "", links) }
+        Self { members: members(&fields, "", links), standard: *selection == Selection::whole(resource), links: with_links }
+    }
+
+    /// Whether it writes all that `fields=*` shows, and nothing else.
+    pub fn is_standard(&self) -> bool {
+        self.standard
+    }
+
+    /// Whether it writes links.
+    pub fn has_links(&self) -> bool {
+        self.links
+    }
+
+    /// One record as text.
+    pub fn text(&self, record: &T) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.write(record, &mut out);
+        out
     }
 
     /// Writes one record.
