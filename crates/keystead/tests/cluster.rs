@@ -53,7 +53,21 @@ async fn nodes_join_go_and_come_back() {
     let (status, body) = cluster.node(1).call("POST", &rekey, None).await.unwrap();
     assert_eq!(status, 201, "{body}");
     cluster.stop(2);
-    cluster.shows(0, 2, "down").await;
+    let record = cluster.shows(0, 2, "down").await;
+
+    // One that is down can be taken out, and comes back when it is started again, wherever it is then.
+    let path = |record: &serde_json::Value| format!("/cluster/nodes/{}", record["uuid"].as_str().unwrap());
+    let up = cluster.shows(0, 1, "up").await;
+    let (status, body) = cluster.node(0).call("DELETE", &path(&up), None).await.unwrap();
+    assert_eq!((status, body["error"]["code"].as_str()), (409, Some("8")), "{body}");
+    assert_eq!(cluster.node(0).call("DELETE", &path(&record), None).await.unwrap().0, 200);
+    eventually("the node must be gone", async || (cluster.node(1).get("/cluster/nodes").await["num_records"] == 2).then_some(())).await;
+    let (status, body) = cluster.node(1).call("POST", &rekey, None).await.unwrap();
+    assert_eq!(status, 201, "nobody waits for it: {body}; {}; {} {}", cluster.node(1).get("/cluster/jobs?fields=*").await, cluster.log(0), cluster.log(1));
+    cluster.restart(2).await;
+    assert_eq!(cluster.shows(1, 2, "up").await["uuid"], record["uuid"]);
+    eventually("it must serve the SVM", async || Kmip::try_connect(&client.endpoint(cluster.node(2).ekmip))?.create(vec![]).reason().is_none().then_some(()))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

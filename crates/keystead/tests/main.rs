@@ -12,6 +12,7 @@ mod bulk;
 mod certificate_owners;
 mod certificates;
 mod cluster;
+mod cluster_faults;
 mod cluster_outages;
 mod collections;
 mod conditions;

@@ -4,8 +4,8 @@ use crate::certificates::CertificateAuthority;
 use crate::inner::{Inner, may_change};
 use crate::model::{Cluster, Node, Principal, SvmKind};
 use crate::records::{
-    AccountRecord, AuthorityRecord, Base64, ClusterRecord, EkmipCertificateRecord, NodeRecord, Record, Stored, SvmNameRecord, SvmRecord, account_key, key,
-    svm_name_key,
+    AccountRecord, AuthorityRecord, Base64, ClusterRecord, EkmipCertificateRecord, NodeRecord, NodeStandingRecord, PresenceRecord, Record, Stored,
+    SvmNameRecord, SvmRecord, account_key, key, svm_name_key,
 };
 use crate::seal::Seal;
 use crate::settings::{Settings, SettingsChange};
@@ -87,6 +87,29 @@ impl Manager {
     pub fn nodes(&self) -> Vec<Node> {
         let inner = self.inner();
         inner.view.all::<NodeRecord>().into_iter().map(|node| shown(inner, node.record)).collect()
+    }
+
+    /// Takes a node that is down out of the cluster: it is waited for no more where something must happen on every node. It comes back when it is started again.
+    ///
+    /// # Errors
+    /// 4; 6; 8 where it is up.
+    pub async fn remove_node(&self, who: &Principal, uuid: Uuid) -> Result<()> {
+        let inner = self.inner();
+        may_change(who, None)?;
+        let node = inner.view.get::<NodeRecord>(uuid)?.ok_or_else(|| Error::new(Code::NotFound).target("uuid"))?;
+        let up = || Error::with(Code::InUse, format!("node {} is up; stop it first", node.record.name));
+        let presence = key::<PresenceRecord>(uuid);
+        if inner.view.contains(&presence) {
+            return Err(up());
+        }
+        let txn = Txn::new()
+            .when(Compare::Absent(presence))
+            .delete(node.key.clone())
+            .delete(key::<NodeStandingRecord>(uuid))
+            .delete(key::<EkmipCertificateRecord>(uuid));
+        inner.commit(txn, |_| up()).await?;
+        tracing::warn!(node = node.record.name, "the node was taken out of the cluster");
+        Ok(())
     }
 
     /// The settings of the cluster.

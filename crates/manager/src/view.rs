@@ -8,7 +8,7 @@ use crate::jobs::index::JobIndex;
 use crate::keys::Indexer;
 use crate::keys::cache::KeyCache;
 use crate::keys::record::BULK;
-use crate::records::{AwsKmsRecord, JobRecord, Record, Stored, SvmRecord, key};
+use crate::records::{AwsKmsRecord, JobRecord, KekRecord, Record, Stored, SvmRecord, key};
 use crate::settings::Settings;
 use crate::{Error, Result};
 use jiff::Timestamp;
@@ -46,6 +46,8 @@ struct State {
     jobs: JobIndex,
     /// The last revision that changed what configurations show.
     configs: Revision,
+    /// The last revision that changed a wrapped KEK.
+    keks: Revision,
 }
 
 /// A record as the store has it, and as it was read the first time that somebody wanted it.
@@ -183,6 +185,11 @@ impl View {
         self.read().configs
     }
 
+    /// The last revision that changed a KEK that AWS has wrapped.
+    pub fn keks_revision(&self) -> Revision {
+        self.read().keks
+    }
+
     /// Signals each revision that changes a record.
     pub fn changes(&self) -> watch::Receiver<Revision> {
         self.changed.subscribe()
@@ -257,6 +264,7 @@ impl View {
         let of_jobs = fresh.records.range(JobRecord::PREFIX.to_owned()..).take_while(|(key, _)| JobIndex::is_job(key));
         of_jobs.filter_map(|(_, kept)| kept.decode().ok()).for_each(|job| fresh.jobs.put(job));
         fresh.configs = revision.unwrap_or_default();
+        fresh.keks = fresh.configs;
         // What was there may be large: it is given back when nobody waits for the lock.
         let before = std::mem::replace(&mut *self.write(), fresh);
         drop(before);
@@ -278,10 +286,13 @@ impl View {
             return;
         }
         let mut state = self.write();
-        let State { records, jobs, configs } = &mut *state;
+        let State { records, jobs, configs, keks } = &mut *state;
         for event in batch.events {
             if shows_in_configs(&event) {
                 *configs = batch.revision;
+            }
+            if key_of(&event).starts_with(KekRecord::PREFIX) {
+                *keks = batch.revision;
             }
             match event {
                 Event::Put(entry) if is_kept(&entry.key) => {
@@ -319,8 +330,12 @@ impl View {
 
 /// Whether a change may be one of what configurations show.
 fn shows_in_configs(event: &Event) -> bool {
+    [AwsKmsRecord::PREFIX, SvmRecord::PREFIX, Settings::PREFIX].iter().any(|prefix| key_of(event).starts_with(prefix))
+}
+
+fn key_of(event: &Event) -> &str {
     let (Event::Put(Entry { key, .. }) | Event::Delete { key }) = event;
-    [AwsKmsRecord::PREFIX, SvmRecord::PREFIX, Settings::PREFIX].iter().any(|prefix| key.starts_with(prefix))
+    key
 }
 
 /// Keys of SVMs are many, and are loaded when they are needed. Events are read from the store by those who ask.

@@ -7,6 +7,7 @@ use crate::resource::{Link, Resource};
 use jiff::Timestamp;
 use keystead_manager::model::{Cluster, Node, NodeState};
 use keystead_manager::{Code, Error, Result};
+use serde_json::json;
 
 /// The API version that clients go by: the release that the contract was taken from.
 const ONTAP_VERSION: (u32, u32, u32) = (9, 16, 1);
@@ -86,6 +87,12 @@ pub async fn node(request: Request) -> Result<Answer> {
     let uuid = request.uuid()?;
     let found = records(&request).find(|record| record.node.uuid == uuid);
     request.one(&NODE, &found.ok_or_else(|| Error::new(Code::NotFound).target("uuid"))?)
+}
+
+pub async fn remove(request: Request) -> Result<Answer> {
+    request.no_body(&NODE)?;
+    request.manager.remove_node(&request.who, request.uuid()?).await?;
+    Ok(Answer::ok(json!({})))
 }
 
 fn records(request: &Request) -> impl Iterator<Item = NodeRecord> {

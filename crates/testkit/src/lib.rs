@@ -12,6 +12,7 @@ pub mod control;
 mod error;
 pub mod etcd;
 mod fault;
+pub mod history;
 mod operations;
 mod server;
 mod shared;

@@ -71,6 +71,11 @@ impl Cluster {
         assert_eq!(run.child.wait().unwrap().code(), Some(0));
     }
 
+    /// Sends a signal to a node: `-STOP`, `-CONT`.
+    pub fn signal(&self, number: usize, signal: &str) {
+        assert!(Command::new("kill").args([signal, &self.node(number).child.id().to_string()]).status().unwrap().success());
+    }
+
     pub fn node(&self, number: usize) -> &Run {
         self.nodes[number].as_ref().unwrap()
     }

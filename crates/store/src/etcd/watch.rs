@@ -12,8 +12,8 @@ use tokio::sync::mpsc;
 /// How many changes may wait for the watcher; etcd keeps the rest.
 const BACKLOG: usize = 1_024;
 /// How often a member is asked whether it still watches, and how long it may be silent.
-const ASK: Duration = Duration::from_secs(1);
-const SILENCE: Duration = Duration::from_secs(3);
+const ASK: Duration = Duration::from_millis(500);
+const SILENCE: Duration = Duration::from_millis(1_500);
 /// How long a watch may take to begin at a member.
 const BEGIN: Duration = Duration::from_secs(2);
 /// The pause before the next member is tried.
@@ -100,7 +100,7 @@ impl Follower {
                 },
                 _ = asked.tick() => {
                     if silent_since.elapsed() > SILENCE {
-                        return End::Lost(format!("no word within {} s", SILENCE.as_secs()));
+                        return End::Lost(format!("no word within {} ms", SILENCE.as_millis()));
                     }
                     if let Err(error) = requests.request_progress().await {
                         return End::Lost(error.to_string());
