@@ -3,10 +3,11 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 # The fuzz targets are a workspace of their own; one folder for both, so that libraries are built once.
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
-.PHONY: help quickstart test build rules check unit fuzz-short e2e soak fuzz bench clean
+.PHONY: help quickstart cluster test build rules check unit fuzz-short e2e soak fuzz bench clean
 
 help:
 	@echo "make quickstart   build Keystead, start it with an AWS KMS emulator, enable AWS KMS for an SVM, stay up until Ctrl-C"
+	@echo "make cluster      the same with three nodes on an etcd of three members (the program etcd must be there: Debian's etcd-server)"
 	@echo "make test         everything that CI runs: formatting, lints, unit, property, integration and end-to-end tests, and 30 seconds of fuzzing"
 	@echo "make rules        formatting, and the rules for dependencies and for what is committed"
 	@echo "make check        these, and lints"
@@ -23,6 +24,15 @@ quickstart:
 	scripts/test-env tests
 	scripts/test-env ministack
 	@exec .venv/bin/python scripts/quickstart $(ARGS)
+
+cluster:
+	@command -v cargo >/dev/null || { echo "cluster: cargo is missing; install Rust 1.95 or later" >&2; exit 1; }
+	@echo "cluster: building Keystead (the first time takes some minutes)"
+	cargo build --locked -p keystead
+	scripts/test-env tests
+	scripts/test-env ministack
+	scripts/test-env --etcd
+	@exec .venv/bin/python scripts/quickstart --cluster $(ARGS)
 
 # The programs that the end-to-end tests run, as the Rust tests have built them: built alone, libraries have other features, and all is built again.
 build:
@@ -67,4 +77,4 @@ bench:
 
 clean:
 	cargo clean
-	rm -rf .venv .venv-ministack .venv-ontap-9.16 quickstart-data
+	rm -rf .venv .venv-ministack .venv-ontap-9.16 quickstart-data cluster-data

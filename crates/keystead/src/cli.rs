@@ -23,9 +23,72 @@ pub enum Command {
     /// The audit log of a node.
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// The cluster that a node belongs to.
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+    /// The store of a cluster.
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// Work with EKMIP servers as a client.
     #[command(subcommand)]
     Ekmip(EkmipCommand),
+}
+
+/// What can be done with a store.
+#[derive(Debug, Subcommand)]
+pub enum StoreCommand {
+    /// Copy everything from the SQLite file of the data folder into the etcd of the configuration, or back. All nodes must be stopped, and the destination empty. A copy that was ended goes on when it
+    /// is started again.
+    Copy(CopyArguments),
+}
+
+/// Where `store copy` leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Backend {
+    /// `store.db` of the data folder.
+    Sqlite,
+    /// The etcd that `[store]` names.
+    Etcd,
+}
+
+/// The flags of `store copy`.
+#[derive(Debug, Args)]
+pub struct CopyArguments {
+    /// The data folder.
+    #[arg(long, value_name = "DIR", env = "KEYSTEAD_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// The configuration file, whose [store] says where etcd is.
+    #[arg(long, value_name = "FILE", env = "KEYSTEAD_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Which of the two is to have everything.
+    #[arg(long, value_name = "BACKEND")]
+    pub to: Backend,
+}
+
+/// What can be done with a cluster.
+#[derive(Debug, Subcommand)]
+pub enum ClusterCommand {
+    /// Write what a new node needs to join: `keystead serve --join` takes it. It is good for a day.
+    Invite(InviteArguments),
+}
+
+/// The flags of `cluster invite`.
+///
+/// The invitation holds the seal key of the cluster and this node's access to etcd, sealed by a passphrase of 16 bytes or more. Hand both over on separate ways, and delete the file when the node has joined.
+#[derive(Debug, Args)]
+pub struct InviteArguments {
+    /// The data folder of this node, which may run meanwhile.
+    #[arg(long, value_name = "DIR", env = "KEYSTEAD_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Its configuration file.
+    #[arg(long, value_name = "FILE", env = "KEYSTEAD_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// The file to write; it must not be there yet.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// A file whose first line is the passphrase. Without it, the terminal is asked.
+    #[arg(long, value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
 }
 
 /// What can be done with an audit log.
@@ -68,6 +131,12 @@ pub struct ServeArguments {
     /// The node's name; the machine's name by default.
     #[arg(long, value_name = "NAME", env = "KEYSTEAD_NODE_NAME")]
     pub node_name: Option<String>,
+    /// Join the cluster of this invitation (`keystead cluster invite`). Once a node has joined, the flag does nothing.
+    #[arg(long, value_name = "FILE")]
+    pub join: Option<PathBuf>,
+    /// A file whose first line is the invitation's passphrase. Without it, the terminal is asked.
+    #[arg(long, value_name = "FILE", requires = "join")]
+    pub passphrase_file: Option<PathBuf>,
 }
 
 /// Takes keys, secret data, opaque objects and certificates in from another KMIP server, with their names, states, dates and attributes, and, where they are UUIDs, their identifiers.

@@ -50,6 +50,9 @@ pub struct Config {
     pub jobs: Jobs,
     /// `[audit]`.
     pub audit: Audit,
+    /// `--join` and `--passphrase-file`; flags alone.
+    #[serde(skip)]
+    pub join: Option<crate::invite::Join>,
     /// `[log]`.
     pub log: Log,
 }
@@ -155,11 +158,21 @@ pub struct Rest {
 }
 
 /// `[store]`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Clone, PartialEq, Eq, Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StoreSection {
-    /// `sqlite`.
+    /// `sqlite` (the default), a file in the data folder; or `etcd`, which all nodes of the cluster share.
     pub backend: Option<String>,
+    /// The client URLs of etcd's members.
+    pub endpoints: Option<Vec<String>>,
+    /// What all keys in etcd start with; `/keystead` by default.
+    pub prefix: Option<String>,
+    /// A PEM file of the CAs that vouch for etcd's members.
+    pub ca: Option<PathBuf>,
+    /// A PEM file of this node's certificate as a client of etcd.
+    pub certificate: Option<PathBuf>,
+    /// A PEM file of its private key.
+    pub key: Option<PathBuf>,
 }
 
 /// `[seal]`: where the seal key comes from; at most one of the three. By default `seal.key` in the data folder.
@@ -269,6 +282,7 @@ impl Config {
         config.listen = arguments.listen.clone().or(config.listen);
         config.ekmip_listen = arguments.ekmip_listen.clone().or(config.ekmip_listen);
         config.node_name = arguments.node_name.clone().or(config.node_name);
+        config.join = arguments.join.clone().map(|invitation| crate::invite::Join { invitation, passphrase_file: arguments.passphrase_file.clone() });
         Ok(config)
     }
 

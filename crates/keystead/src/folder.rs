@@ -2,7 +2,9 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `store.db` | the store |
+//! | `store.db` | the store, where that is SQLite |
+//! | `copy.db` | what etcd has, as far as this node knows it, where the store is etcd |
+//! | `store.toml`, `etcd-ca.pem`, `etcd-client.pem`, `etcd-client.key` | the store of the cluster that this node has joined |
 //! | `seal.key` | the seal key, unless `[seal]` says otherwise; 0600 |
 //! | `audit/` | the audit log; 0700, its files 0600 |
 //! | `ca.pem` | the certificate of the cluster's CA |
@@ -87,6 +89,16 @@ pub fn write_whole(path: &Path, mode: u32, content: &[u8]) -> std::io::Result<()
         Some(folder) => File::open(folder)?.sync_all(),
         None => Ok(()),
     }
+}
+
+/// Writes a file that is not there yet.
+///
+/// # Errors
+/// The file system's; among them that it is there.
+pub fn write_new(path: &Path, mode: u32, content: &[u8]) -> std::io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    file.write_all(content)?;
+    file.sync_all()
 }
 
 fn private(path: &Path) -> std::io::Result<File> {

@@ -3,10 +3,13 @@
 pub mod audit;
 pub mod cli;
 pub mod config;
+pub mod copy;
 mod folder;
 pub mod import;
+pub mod invite;
 mod logging;
 mod process;
 mod seal_source;
 pub mod serve;
+mod store_source;
 mod tls;

@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use clap::error::ErrorKind;
-use keystead::cli::{AuditCommand, Cli, Command, EkmipCommand};
+use keystead::cli::{AuditCommand, Cli, ClusterCommand, Command, EkmipCommand, StoreCommand};
 use std::process::ExitCode;
 
 /// Everything that is freed is wiped first, whoever allocated it: the SDK, the TLS library, a JSON parser.
@@ -26,6 +26,8 @@ fn main() -> ExitCode {
     };
     let result = match command {
         Command::Serve(arguments) => keystead::serve::run(arguments, keystead::serve::Hooks::default()).map(|()| ExitCode::SUCCESS),
+        Command::Cluster(ClusterCommand::Invite(arguments)) => keystead::invite::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Store(StoreCommand::Copy(arguments)) => keystead::copy::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Ekmip(EkmipCommand::Import(arguments)) => keystead::import::run(&arguments),
         Command::Audit(AuditCommand::Verify(arguments)) => return keystead::audit::verify(&arguments.data_dir),
     };
@@ -44,6 +46,10 @@ fn asked_for() -> &'static str {
     match words.iter().map(|word| word.to_str()).collect::<Vec<_>>().as_slice() {
         [Some("ekmip"), Some("import")] => "keystead ekmip import",
         [Some("ekmip"), ..] => "keystead ekmip",
+        [Some("cluster"), Some("invite")] => "keystead cluster invite",
+        [Some("cluster"), ..] => "keystead cluster",
+        [Some("store"), Some("copy")] => "keystead store copy",
+        [Some("store"), ..] => "keystead store",
         _ => "keystead serve",
     }
 }

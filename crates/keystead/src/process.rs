@@ -37,3 +37,17 @@ pub fn machine_name() -> String {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     if name.is_empty() { "node1".to_owned() } else { name }
 }
+
+/// The variables of the environment that are settings. Others may hold anything, but these must be text.
+///
+/// # Errors
+/// One line.
+pub fn variables() -> Result<Vec<(String, String)>, String> {
+    let ours = std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("KEYSTEAD_"));
+    ours.map(|(name, value)| match (name.into_string(), value.into_string()) {
+        (Ok(name), Ok(value)) => Ok((name, value)),
+        (Ok(name), Err(_)) => Err(format!("the variable {name} is no text")),
+        (Err(name), _) => Err(format!("the variable {name:?} has no name that is text")),
+    })
+    .collect()
+}

@@ -1,7 +1,7 @@
 //! Where the seal key comes from: a file, a systemd credential, a command.
 
 use crate::config::SealSection;
-use crate::folder::{Folder, write_whole};
+use crate::folder::write_whole;
 use async_trait::async_trait;
 use keystead_keyring::{KEY_BYTES, SealKey};
 use keystead_manager::SealSource;
@@ -22,9 +22,9 @@ const MAX_TEXT: u64 = 256;
 ///
 /// # Errors
 /// One line: more than one is named, or a credential is asked for where systemd has given none.
-pub fn open(section: &SealSection, folder: &Folder, store_exists: bool) -> Result<Arc<dyn SealSource>, String> {
+pub fn open(section: &SealSection, data_dir: &Path, store_exists: bool) -> Result<Arc<dyn SealSource>, String> {
     match (&section.file, &section.credential, &section.command) {
-        (None, None, None) => file(folder.file("seal.key"), store_exists),
+        (None, None, None) => file(data_dir.join("seal.key"), store_exists),
         (Some(path), None, None) => file(path.clone(), store_exists),
         (None, Some(name), None) => {
             let folder = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or_else(|| {
@@ -39,6 +39,16 @@ pub fn open(section: &SealSection, folder: &Folder, store_exists: bool) -> Resul
     }
 }
 
+/// Whether the seal key is the file of the data folder.
+pub fn is_default(section: &SealSection) -> bool {
+    section.file.is_none() && section.credential.is_none() && section.command.is_none()
+}
+
+/// The text of a seal key's file.
+pub fn text_of(key: &[u8]) -> Zeroizing<String> {
+    Zeroizing::new(key.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n")
+}
+
 /// A key file; made at the first start. A store without its key file is not given a new key: that would only hide that the old one is missing.
 fn file(path: PathBuf, store_exists: bool) -> Result<Arc<dyn SealSource>, String> {
     if !path.exists() {
@@ -46,7 +56,7 @@ fn file(path: PathBuf, store_exists: bool) -> Result<Arc<dyn SealSource>, String
             return Err(format!("the seal key {} is missing; put it back: without it, the AWS secrets in the store cannot be read", path.display()));
         }
         let key = SealKey::generate();
-        let text = Zeroizing::new(key.expose().iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n");
+        let text = text_of(key.expose());
         write_whole(&path, 0o600, text.as_bytes()).map_err(|error| format!("the seal key {} cannot be written: {error}", path.display()))?;
     }
     Ok(Arc::new(FileSource { path, private: true }))
@@ -141,49 +151,49 @@ mod tests {
         SealSection { command: Some(command.to_owned()), ..SealSection::default() }
     }
 
-    async fn fetch(section: &SealSection, folder: &Folder) -> Result<Zeroizing<Vec<u8>>, String> {
+    async fn fetch(section: &SealSection, folder: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
         open(section, folder, false)?.fetch().await
     }
 
     #[tokio::test]
     async fn a_key_file_is_made_once_and_must_stay_private() {
         let temporary = tempfile::tempdir().unwrap();
-        let folder = Folder::open(temporary.path()).unwrap();
-        let key = fetch(&SealSection::default(), &folder).await.unwrap();
+        let folder = temporary.path();
+        let key = fetch(&SealSection::default(), folder).await.unwrap();
         assert_eq!(key.len(), KEY_BYTES);
-        assert_eq!(fetch(&SealSection::default(), &folder).await.unwrap(), key);
-        let path = folder.file("seal.key");
+        assert_eq!(fetch(&SealSection::default(), folder).await.unwrap(), key);
+        let path = folder.join("seal.key");
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(fetch(&SealSection::default(), &folder).await.unwrap_err().contains("600"));
+        assert!(fetch(&SealSection::default(), folder).await.unwrap_err().contains("600"));
     }
 
     #[tokio::test]
     async fn a_damaged_or_missing_key_file_is_named() {
         let temporary = tempfile::tempdir().unwrap();
-        let folder = Folder::open(temporary.path()).unwrap();
-        assert!(open(&SealSection::default(), &folder, true).err().unwrap().contains("missing"));
-        folder.write("seal.key", 0o600, b"12zz").unwrap();
-        assert!(fetch(&SealSection::default(), &folder).await.unwrap_err().contains("damaged"));
+        let folder = temporary.path();
+        assert!(open(&SealSection::default(), folder, true).err().unwrap().contains("missing"));
+        write_whole(&folder.join("seal.key"), 0o600, b"12zz").unwrap();
+        assert!(fetch(&SealSection::default(), folder).await.unwrap_err().contains("damaged"));
     }
 
     #[tokio::test]
     async fn a_command_prints_the_key_or_fails_with_a_reason() {
         let temporary = tempfile::tempdir().unwrap();
-        let folder = Folder::open(temporary.path()).unwrap();
+        let folder = temporary.path();
         let good = format!("echo {}", "0f".repeat(KEY_BYTES));
-        assert_eq!(*fetch(&section(&good), &folder).await.unwrap(), vec![0x0f; KEY_BYTES]);
-        assert!(fetch(&section("exit 3"), &folder).await.unwrap_err().contains("failed"));
-        assert!(fetch(&section("echo short"), &folder).await.unwrap_err().contains("damaged"));
-        let endless = fetch(&section("yes"), &folder).await.unwrap_err();
+        assert_eq!(*fetch(&section(&good), folder).await.unwrap(), vec![0x0f; KEY_BYTES]);
+        assert!(fetch(&section("exit 3"), folder).await.unwrap_err().contains("failed"));
+        assert!(fetch(&section("echo short"), folder).await.unwrap_err().contains("damaged"));
+        let endless = fetch(&section("yes"), folder).await.unwrap_err();
         assert!(endless.contains("damaged") || endless.contains("failed"), "{endless}");
     }
 
     #[test]
     fn one_source_at_a_time() {
         let temporary = tempfile::tempdir().unwrap();
-        let folder = Folder::open(temporary.path()).unwrap();
+        let folder = temporary.path();
         let both = SealSection { file: Some("x".into()), command: Some("y".into()), ..SealSection::default() };
-        assert!(open(&both, &folder, false).is_err());
+        assert!(open(&both, folder, false).is_err());
     }
 }

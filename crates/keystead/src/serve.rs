@@ -3,7 +3,7 @@
 use crate::cli::ServeArguments;
 use crate::config::Config;
 use crate::folder::Folder;
-use crate::{logging, process, seal_source};
+use crate::{logging, process, seal_source, store_source};
 use keystead_audit::disk::{Disk, RealDisk};
 use keystead_awskms::{Egress, Environment, EnvironmentOptions, Resolver, SystemResolver};
 use keystead_manager::clock::{Clock, SystemClock};
@@ -12,7 +12,6 @@ use keystead_manager::random::{Random, SystemRandom};
 use keystead_manager::steps::{NoSteps, Steps};
 use keystead_manager::{Manager, NodeOptions, Options};
 use keystead_store::Store;
-use keystead_store::sqlite::SqliteStore;
 use secrecy::{ExposeSecret as _, SecretString};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -70,7 +69,7 @@ impl Default for Hooks {
 /// One line for the operator.
 pub fn run(arguments: Box<ServeArguments>, hooks: Hooks) -> Result<(), String> {
     process::no_core_dumps()?;
-    let config = Config::load(&arguments, variables()?.into_iter())?;
+    let config = Config::load(&arguments, process::variables()?.into_iter())?;
     logging::start(&config.log)?;
     let (files, wanted) = (process::open_files(), u64::try_from(config.ekmip_limits()?.max_connections).unwrap_or(u64::MAX).saturating_add(FILES_BESIDE));
     if files < wanted {
@@ -105,13 +104,12 @@ pub async fn node(config: Config, hooks: Hooks, stop: CancellationToken, ready: 
     let ekmip_address = ekmip.local_addr().map_err(|error| error.to_string())?;
     let (limits, rest_limits) = (config.ekmip_limits()?, config.rest_limits()?);
 
-    let database = folder.file("store.db");
-    let seal = seal_source::open(&config.seal, &folder, database.exists())?;
-    if let Some(backend) = config.store.backend.as_deref().filter(|backend| *backend != "sqlite") {
-        return Err(format!("[store] backend is {backend:?}, but this version has only sqlite"));
+    if let Some(join) = &config.join {
+        crate::invite::join(join, &config, &folder).await?;
     }
-    let sqlite = Arc::new(SqliteStore::open(&database).await.map_err(|error| error.to_string())?);
-    let store = (hooks.store)(Arc::clone(&sqlite) as Arc<dyn Store>);
+    let opened = store_source::open(&store_source::section(&config.store, &path)?, &folder).await?;
+    let seal = seal_source::open(&config.seal, &path, opened.existed)?;
+    let store = (hooks.store)(Arc::clone(&opened.store));
 
     let settings = config.settings();
     let extra_ca = config.aws_kms.extra_ca.as_deref().map(read_ca).transpose()?;
@@ -167,7 +165,7 @@ pub async fn node(config: Config, hooks: Hooks, stop: CancellationToken, ready: 
     let (dns_names, addresses) = own_names(&name, listen_address.ip(), config.cluster.address.as_deref());
     let tls = crate::tls::of_rest(&manager, dns_names, addresses, stop.clone())?;
     tokio::spawn(remove_first_password(manager.clone(), path.clone(), stop.clone()));
-    tracing::info!(%listen_address, %ekmip_address, node = name, store = sqlite.describe(), "the REST API and the EKMIP server are served");
+    tracing::info!(%listen_address, %ekmip_address, node = name, store = opened.store.describe(), "the REST API and the EKMIP server are served");
     ready(listen_address, ekmip_address);
     // The collector gets the end of the log as well: the records of the jobs' ends, and that it was closed.
     let stop_forwarding = CancellationToken::new();
@@ -185,7 +183,7 @@ pub async fn node(config: Config, hooks: Hooks, stop: CancellationToken, ready: 
     if let Some(forwarding) = forwarding {
         let _ = forwarding.await;
     }
-    sqlite.close().await;
+    opened.close().await;
     data_plane.map_err(text)
 }
 
@@ -275,15 +273,4 @@ fn stop_on_signal(stop: CancellationToken) -> Result<impl Future<Output = ()> + 
         }
         stop.cancel();
     })
-}
-
-/// The variables of the environment that are settings. Others may hold anything, but these must be text.
-fn variables() -> Result<Vec<(String, String)>, String> {
-    let ours = std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("KEYSTEAD_"));
-    ours.map(|(name, value)| match (name.into_string(), value.into_string()) {
-        (Ok(name), Ok(value)) => Ok((name, value)),
-        (Ok(name), Err(_)) => Err(format!("the variable {name} is no text")),
-        (Err(name), _) => Err(format!("the variable {name:?} has no name that is text")),
-    })
-    .collect()
 }

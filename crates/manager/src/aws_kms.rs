@@ -165,6 +165,12 @@ impl Manager {
         if !state.serves() {
             return Err(Error::with(Code::Blocked, state.describe()));
         }
+        if let Some(absent) = crate::presence::absent(inner) {
+            return Err(Error::with(
+                Code::NotAllNodesOnline,
+                format!("{absent}; every node must take the new KEK over, so start it, or remove it from the cluster"),
+            ));
+        }
         let page = inner.store.range(Range::prefix(keys_prefix(config.record.svm), 1)).await.map_err(Error::from)?;
         if page.entries.is_empty() {
             return Err(Error::with(

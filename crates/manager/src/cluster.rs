@@ -4,16 +4,18 @@ use crate::certificates::CertificateAuthority;
 use crate::inner::{Inner, may_change};
 use crate::model::{Cluster, Node, Principal, SvmKind};
 use crate::records::{
-    AccountRecord, AuthorityRecord, Base64, ClusterRecord, EkmipCertificateRecord, NodeRecord, Record, Stored, SvmNameRecord, SvmRecord, account_key, key,
-    svm_name_key,
+    AccountRecord, AuthorityRecord, Base64, ClusterRecord, EkmipCertificateRecord, NodeRecord, NodeStandingRecord, PresenceRecord, Record, Stored,
+    SvmNameRecord, SvmRecord, account_key, key, svm_name_key,
 };
 use crate::seal::Seal;
 use crate::settings::{Settings, SettingsChange};
 use crate::steps::Steps;
+use crate::view::View;
 use crate::{Code, Error, Manager, Result};
 use aws_lc_rs::digest;
 use jiff::Timestamp;
 use keystead_awskms::Egress;
+use keystead_keyring::{SealKey, Sealed};
 use keystead_store::{Compare, Range, Store, Txn};
 use secrecy::ExposeSecret;
 use std::time::Duration;
@@ -83,7 +85,31 @@ impl Manager {
 
     /// All nodes, by uuid.
     pub fn nodes(&self) -> Vec<Node> {
-        self.inner().view.all::<NodeRecord>().into_iter().map(|node| shown(node.record)).collect()
+        let inner = self.inner();
+        inner.view.all::<NodeRecord>().into_iter().map(|node| shown(inner, node.record)).collect()
+    }
+
+    /// Takes a node that is down out of the cluster: it is waited for no more where something must happen on every node. It comes back when it is started again.
+    ///
+    /// # Errors
+    /// 4; 6; 8 where it is up.
+    pub async fn remove_node(&self, who: &Principal, uuid: Uuid) -> Result<()> {
+        let inner = self.inner();
+        may_change(who, None)?;
+        let node = inner.view.get::<NodeRecord>(uuid)?.ok_or_else(|| Error::new(Code::NotFound).target("uuid"))?;
+        let up = || Error::with(Code::InUse, format!("node {} is up; stop it first", node.record.name));
+        let presence = key::<PresenceRecord>(uuid);
+        if inner.view.contains(&presence) {
+            return Err(up());
+        }
+        let txn = Txn::new()
+            .when(Compare::Absent(presence))
+            .delete(node.key.clone())
+            .delete(key::<NodeStandingRecord>(uuid))
+            .delete(key::<EkmipCertificateRecord>(uuid));
+        inner.commit(txn, |_| up()).await?;
+        tracing::warn!(node = node.record.name, "the node was taken out of the cluster");
+        Ok(())
     }
 
     /// The settings of the cluster.
@@ -123,14 +149,19 @@ impl Manager {
 /// cluster gets a new CA, and what can be brought back is (`docs/decisions/0019-onboard.md`). The code is good for one change.
 ///
 /// # Errors
-/// A text for the operator.
-pub(crate) async fn check_seal(store: &dyn Store, seal: &Seal, now: Timestamp, adopt: Option<&str>, steps: &dyn Steps) -> std::result::Result<(), String> {
+/// A text for the operator. Answers whether the store was given to this key now.
+pub(crate) async fn check_seal(
+    view: &View,
+    store: &dyn Store,
+    seal: &Seal,
+    now: Timestamp,
+    adopt: Option<&str>,
+    steps: &dyn Steps,
+) -> std::result::Result<bool, String> {
     let text = |error: Error| error.detail.unwrap_or(error.message);
-    let read =
-        async |key: String| store.get(&key).await.map_err(|error| error.to_string())?.ok_or_else(|| format!("the record {key} is missing from the store"));
-    let cluster = Stored::<ClusterRecord>::decode(&read(key::<ClusterRecord>("")).await?).map_err(text)?;
+    let cluster = view.only::<ClusterRecord>().map_err(text)?;
     if seal.open_bytes(SEAL_CHECK_PLACE, &cluster.record.seal_check).is_ok_and(|text| text.as_slice() == SEAL_CHECK) {
-        return Ok(());
+        return Ok(false);
     }
     let code: String = digest::digest(&digest::SHA256, &cluster.record.seal_check.0).as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
     if adopt != Some(code.as_str()) {
@@ -139,7 +170,7 @@ pub(crate) async fn check_seal(store: &dyn Store, seal: &Seal, now: Timestamp, a
              Only if it is lost for good: [seal] adopt = \"{code}\" gives the store to this one; the AWS secrets and the cluster's CA are lost then"
         ));
     }
-    let settings = Stored::<Settings>::decode(&read(key::<Settings>("")).await?).map_err(text)?;
+    let settings = view.only::<Settings>().map_err(text)?;
     let certificates = store.range(Range::prefix(EkmipCertificateRecord::PREFIX, MOST_NODES)).await.map_err(|error| error.to_string())?;
     let authority = new_authority(&settings.record, seal, now).map_err(text)?;
     let adopted = ClusterRecord { seal_check: seal.seal(SEAL_CHECK_PLACE, SEAL_CHECK), ..cluster.record };
@@ -155,7 +186,23 @@ pub(crate) async fn check_seal(store: &dyn Store, seal: &Seal, now: Timestamp, a
         "the store is sealed with another seal key from now on: give each AWS KMS configuration its secrets anew, issue EKMIP clients new certificates, and bring the onboard key back with the \
          cluster passphrase"
     );
-    Ok(())
+    Ok(true)
+}
+
+/// The identifier and the name of the cluster of a store, if this seal key (which is taken from `bytes`) is its own.
+///
+/// # Errors
+/// A text for the operator.
+pub(crate) async fn sealed_by(store: &dyn Store, bytes: &mut [u8]) -> std::result::Result<(Uuid, String), String> {
+    let text = |error: Error| error.detail.unwrap_or(error.message);
+    let read = async |key: String| store.get(&key).await.map_err(|error| error.to_string())?.ok_or_else(|| "there is no cluster in this store yet".to_owned());
+    let cluster = Stored::<ClusterRecord>::decode(&read(key::<ClusterRecord>("")).await?).map_err(text)?.record;
+    let settings = Stored::<Settings>::decode(&read(key::<Settings>("")).await?).map_err(text)?.record;
+    let seal = SealKey::take(bytes).ok_or_else(|| format!("a seal key has {} bytes", keystead_keyring::KEY_BYTES))?;
+    match seal.open(SEAL_CHECK_PLACE, &Sealed(cluster.seal_check.0.clone())) {
+        Ok(opened) if opened.as_slice() == SEAL_CHECK => Ok((cluster.uuid, settings.cluster_name)),
+        _ => Err("the seal key is not the one that this store was sealed with".to_owned()),
+    }
 }
 
 fn new_authority(settings: &Settings, seal: &Seal, now: Timestamp) -> Result<AuthorityRecord> {
@@ -163,14 +210,6 @@ fn new_authority(settings: &Settings, seal: &Seal, now: Timestamp) -> Result<Aut
     let private_key = authority.private_key_pem();
     let private_key = seal.seal(AUTHORITY_PLACE, private_key.expose_secret().as_bytes());
     Ok(AuthorityRecord { certificate: authority.certificate_pem().to_owned(), private_key })
-}
-
-/// Writes this node's own record.
-pub(crate) async fn register(inner: &Inner, record: &NodeRecord) -> Result<()> {
-    let txn = Txn::new().put(key::<NodeRecord>(record.uuid), record.encode()?);
-    let revision = inner.store.transact(txn).await?;
-    inner.view.reached(revision).await;
-    Ok(())
 }
 
 pub(crate) fn authority(inner: &Inner) -> Result<CertificateAuthority> {
@@ -195,8 +234,12 @@ pub fn check(settings: &Settings) -> Result<()> {
     Egress::parse(&settings.allow_endpoints).map(|_| ()).map_err(|error| Error::with(Code::InvalidValue, error).target("aws_kms.allow_endpoints"))
 }
 
-fn shown(record: NodeRecord) -> Node {
+fn shown(inner: &Inner, record: NodeRecord) -> Node {
+    let (state, since) = crate::presence::standing(inner, &record);
     Node {
+        state,
+        since,
+        view_age: (record.uuid == inner.node.uuid).then(|| inner.presence.view_age()),
         uuid: record.uuid,
         name: record.name,
         version: record.version,

@@ -207,7 +207,9 @@ impl Inner {
     /// Applies the settings as they are now, to all that does not look at them by itself.
     pub fn apply_settings(&self) {
         self.configure_aws();
-        let fips = self.settings().fips;
+        let settings = self.settings();
+        self.presence.limit_view_age(settings.max_view_age);
+        let fips = settings.fips;
         self.aws.environment().set_fips(fips);
         if self.fips.set(fips) {
             // Their connections were agreed upon before.

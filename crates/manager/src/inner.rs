@@ -29,6 +29,7 @@ pub(crate) struct Inner {
     pub aws: crate::aws::Aws,
     pub runner: Runner,
     pub polls: Polls,
+    pub presence: crate::presence::Presence,
     /// The configurations as lists show them.
     pub configs: crate::configs::Configs,
     pub events: crate::events::queue::EventQueue,

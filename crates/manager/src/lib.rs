@@ -27,6 +27,7 @@ pub mod fips;
 mod forge;
 mod held;
 mod inner;
+pub mod invitation;
 mod jobs;
 mod key_managers;
 pub mod keys;
@@ -35,9 +36,11 @@ pub mod login_cas;
 mod looks;
 pub mod model;
 pub mod onboard;
+mod passphrase;
 pub mod passwords;
 mod poll;
 mod preflight;
+mod presence;
 mod proxies;
 pub mod random;
 mod reachability;
@@ -178,9 +181,15 @@ impl Manager {
             let admin_password_hash = admin_password_hash(&options.gate).await.map_err(Error::unexpected)?;
             Ok(Founding { settings: options.settings.clone(), admin_password_hash })
         };
-        let made = cluster::found(&*options.store, &seal, options.clock.utc(), founding).await.map_err(text)?;
-        cluster::check_seal(&*options.store, &seal, options.clock.utc(), options.adopt_seal.as_deref(), &*options.steps).await?;
         let view = View::load(Arc::clone(&options.store), options.indexer).await.map_err(text)?;
+        let known = view.contains(&records::key::<ClusterRecord>(""));
+        let made = !known && cluster::found(&*options.store, &seal, options.clock.utc(), founding).await.map_err(text)?;
+        if !known {
+            view.reload().await.map_err(text)?;
+        }
+        if cluster::check_seal(&view, &*options.store, &seal, options.clock.utc(), options.adopt_seal.as_deref(), &*options.steps).await? {
+            view.reload().await.map_err(text)?;
+        }
         let cluster = view.only::<ClusterRecord>().map_err(text)?;
         let stored = view.only::<Settings>().map_err(text)?.record;
         for name in stored.differences(&options.settings) {
@@ -215,6 +224,7 @@ impl Manager {
             aws: aws::Aws::new(options.aws),
             runner: Runner::new(options.job_concurrency, options.max_open_jobs),
             polls: Polls::default(),
+            presence: presence::Presence::new(node),
             configs: configs::Configs::default(),
             events,
             gate: options.gate,
@@ -243,10 +253,11 @@ impl Manager {
             writer: TaskTracker::new(),
         };
         manager.tasks.spawn(Arc::clone(&inner.view).follow(manager.stop.clone()));
-        cluster::register(&inner, &node).await.map_err(text)?;
+        presence::enter(&inner).await;
         inner.apply_settings();
         server_certificates::begin(&inner).await;
         manager.writer.spawn(events::writer::run(Arc::clone(&inner), manager.stop_writer.clone()));
+        manager.tasks.spawn(presence::run(Arc::clone(&inner), manager.stop.clone()));
         manager.tasks.spawn(runner::run(Arc::clone(&inner), manager.stop.clone()));
         manager.tasks.spawn(poll::run(Arc::clone(&inner), manager.stop.clone()));
         manager.tasks.spawn(audit::write_sums(Arc::clone(&inner), options.audit_interval, manager.stop.clone()));

@@ -342,6 +342,16 @@ pub struct NodeRef {
     pub name: String,
 }
 
+/// Whether a node is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeState {
+    /// It says so, within the last ten seconds.
+    Up,
+    /// It does not.
+    Down,
+}
+
 /// A node of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
@@ -357,6 +367,12 @@ pub struct Node {
     pub ekmip_address: Option<String>,
     /// When the process started.
     pub started: Timestamp,
+    /// Whether it is there.
+    pub state: NodeState,
+    /// Since when it is in that state.
+    pub since: Timestamp,
+    /// How long ago its view was known to be as the store; told of the node itself alone.
+    pub view_age: Option<Duration>,
 }
 
 /// An EKMIP client: a certificate that speaks for one SVM.

@@ -11,15 +11,15 @@ use crate::inner::{Inner, may_change};
 use crate::jobs::JobKind;
 use crate::keys::record::destroyed_prefix;
 use crate::model::{Accepted, OnboardKeyManager, Principal, SvmKind, SvmSelector};
+use crate::passphrase::{self, NotOpened};
 use crate::records::{
     AwsKmsRecord, Base64, KekRecord, KeyStoreRecord, KeyStoreState, NodeRecord, OnboardKekRecord, OnboardRecord, Record, Recovery, Stored, SvmRecord, kek_key,
     keks_prefix, key, keys_prefix, onboard_kek_key, onboard_keys_prefix, onboard_place,
 };
 use crate::{Code, Error, Manager, Result};
-use argon2::{Algorithm, Argon2, Params, Version};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use keystead_keyring::{CheckValue, KEY_BYTES, Kek, SealKey, Sealed, material};
+use keystead_keyring::{CheckValue, Kek};
 use keystead_store::{Compare, Error as StoreError, Range, Txn};
 use secrecy::{ExposeSecret, SecretString};
 use std::sync::Arc;
@@ -32,11 +32,6 @@ pub const PASSPHRASE: std::ops::RangeInclusive<usize> = 32..=256;
 const FIRST_ONBOARD_KEY: u32 = 1;
 /// The version of an SVM's first KEK.
 const FIRST_KEK: u32 = 1;
-/// argon2id: RFC 9106, section 4, second recommended option (64 MiB, 3 passes, 4 lanes). It runs when an administrator asks for it, never at a start.
-const COST: (u32, u32, u32) = (64 * 1024, 3, 4);
-/// What a store may ask of this node at the most: what is read there decides how much memory a passphrase takes.
-const MOST_COST: (u32, u32, u32) = (1024 * 1024, 100, 64);
-const SALT: usize = 16;
 /// How many records go in one transaction.
 const BATCH: usize = 100;
 
@@ -378,6 +373,7 @@ impl Inner {
             None => Some(format!("node {} has no cluster-network address; set [cluster] address in its configuration and restart it", node.name)),
             Some(_) => None,
         });
+        let unfit = unfit.or_else(|| crate::presence::absent(self));
         unfit.map_or(Ok(()), |why| Err(Error::with(Code::NodesUnhealthy, why)))
     }
 
@@ -405,10 +401,8 @@ impl Inner {
 
     /// Seals the onboard key by a passphrase.
     async fn recovery(&self, onboard_key: &Kek, passphrase: SecretString) -> Result<Recovery> {
-        let salt = material::generate(SALT).to_vec();
-        let derived = self.derive(passphrase, salt.clone(), COST).await?;
-        let sealed = derived.seal(&onboard_place(onboard_key.svm()), onboard_key.expose());
-        Ok(Recovery { salt: Base64(salt), memory: COST.0, passes: COST.1, lanes: COST.2, sealed: Base64(sealed.0) })
+        let (place, secret) = (onboard_place(onboard_key.svm()), Zeroizing::new(onboard_key.expose().to_vec()));
+        self.derive(move || passphrase::seal(&place, &secret, &passphrase)).await?.map_err(Error::unexpected)
     }
 
     /// Opens the onboard key with the passphrase alone.
@@ -417,27 +411,18 @@ impl Inner {
         if !PASSPHRASE.contains(&passphrase.expose_secret().len()) {
             return Err(wrong());
         }
-        let recovery = &record.recovery;
-        let derived = self.derive(passphrase, recovery.salt.0.clone(), (recovery.memory, recovery.passes, recovery.lanes)).await?;
-        let mut bytes = derived.open(&onboard_place(record.uuid), &Sealed(recovery.sealed.0.clone())).map_err(|_| wrong())?;
+        let (place, recovery) = (onboard_place(record.uuid), record.recovery.clone());
+        let mut bytes = self.derive(move || passphrase::open(&place, &recovery, &passphrase)).await?.map_err(|error| match error {
+            NotOpened::Wrong => wrong(),
+            NotOpened::Failed(why) => Error::unexpected(format!("the record of the onboard key manager: {why}")),
+        })?;
         right_key(record, &mut bytes).ok_or_else(wrong)
     }
 
-    /// argon2id, one at a time: it takes memory on purpose.
-    async fn derive(&self, passphrase: SecretString, salt: Vec<u8>, cost: (u32, u32, u32)) -> Result<SealKey> {
-        if cost.0 > MOST_COST.0 || cost.1 > MOST_COST.1 || cost.2 > MOST_COST.2 {
-            return Err(Error::unexpected(format!("the record of the onboard key manager asks for argon2id with {cost:?}")));
-        }
-        let params = Params::new(cost.0, cost.1, cost.2, Some(KEY_BYTES)).map_err(Error::unexpected)?;
+    /// Works with a passphrase, one at a time: it takes memory on purpose.
+    async fn derive<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
         let _turn = self.passphrases.acquire().await.map_err(Error::unexpected)?;
-        let work = move || {
-            let mut out = Zeroizing::new([0u8; KEY_BYTES]);
-            Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-                .hash_password_into(passphrase.expose_secret().as_bytes(), &salt, out.as_mut_slice())
-                .map_err(|error| error.to_string())?;
-            SealKey::take(out.as_mut_slice()).ok_or_else(|| "a key of another length".to_owned())
-        };
-        tokio::task::spawn_blocking(work).await.map_err(Error::unexpected)?.map_err(Error::unexpected)
+        tokio::task::spawn_blocking(work).await.map_err(Error::unexpected)
     }
 }
 

@@ -36,6 +36,8 @@ pub(crate) struct Polls {
     machines: Mutex<HashMap<Uuid, Watched>>,
     /// SVMs for which a job of this node is committing: until the view shows that, their machines come and go by the job's word alone.
     settling: Mutex<HashSet<Uuid>>,
+    /// The last change of a wrapped KEK that was looked at.
+    keks: Mutex<Revision>,
     wake: Notify,
 }
 
@@ -289,6 +291,8 @@ impl Inner {
             }
             kept
         });
+        let keks = self.view.keks_revision();
+        let new_keks = std::mem::replace(&mut *lock(&self.polls.keks), keks) != keks;
         let mut lanes: HashMap<Lane, usize> = HashMap::new();
         for lane in machines.values().filter_map(|watched| watched.polling.clone()) {
             *lanes.entry(lane).or_default() += 1;
@@ -329,6 +333,10 @@ impl Inner {
             }
             let actions = watched.machine.on_settings(now, settings);
             self.act(svm, &actions, watched);
+            // Another node has made a version of the KEK: its keys are to be served here too, and now.
+            if new_keks && watched.polling.is_none() && watched.machine.state().serves() && !settling.contains(&svm) && self.lacks_a_kek(svm) {
+                watched.machine.on_hint(now);
+            }
             let is_due = watched.polling.is_none() && watched.machine.next_poll_at() <= now;
             if is_due {
                 due.push((watched.machine.last() != Some(Outcome::Denied), watched.machine.next_poll_at(), svm));
@@ -435,10 +443,14 @@ impl Inner {
         }
     }
 
+    /// Whether a version of the SVM's KEK is stored that is not in memory.
+    fn lacks_a_kek(&self, svm: Uuid) -> bool {
+        self.view.under::<KekRecord>(&keks_prefix(svm)).iter().any(|kek| self.keyring.get(svm, kek.record.version).is_none())
+    }
+
     /// While a rekey-internal has not ended, keys are under two versions of the KEK. Where one is missing, the next poll comes soon.
     fn look_for_missing(&self, svm: Uuid) {
-        let stored = self.view.under::<KekRecord>(&keks_prefix(svm));
-        if stored.iter().all(|kek| self.keyring.get(svm, kek.record.version).is_some()) {
+        if !self.lacks_a_kek(svm) {
             return;
         }
         let soon = self.clock.monotonic() + self.settings().min_poll_interval;

@@ -6,6 +6,7 @@
 //! | `/settings` | `crate::settings::Settings` |
 //! | `/certificate-authority` | [`AuthorityRecord`] |
 //! | `/nodes/{uuid}` | [`NodeRecord`] |
+//! | `/presences/{uuid}`, `/node-standings/{uuid}` | [`PresenceRecord`], under a lease: the node is there; [`NodeStandingRecord`]: since when it is, or is not |
 //! | `/accounts/{name}` | [`AccountRecord`] |
 //! | `/svms/{uuid}`, `/svm-names/{name}` | [`SvmRecord`], [`SvmNameRecord`] |
 //! | `/key-stores/{svm}` | [`KeyStoreRecord`]: which key manager the SVM has; while it is `initializing`, or `switching` to a configuration that is not there yet, the reservation of an enable |
@@ -15,7 +16,7 @@
 //! | `/ekmip/clients/{uuid}`, `/ekmip/client-cas/{uuid}` | [`EkmipClientRecord`], [`EkmipClientCaRecord`] |
 //! | `/certificates/{uuid}`, `/certificate-names/{svm or cluster}/{name}` | [`CertificateRecord`], and its name, which makes it unique |
 //! | `/jobs/{uuid}` | [`JobRecord`] |
-//! | `/job-claims/{uuid}` | [`ClaimRecord`], under a lease |
+//! | `/job-claims/{uuid}`, `/config-claims/{configuration}` | [`ClaimRecord`], which node works on the job; [`ConfigClaimRecord`], which job works on the configuration; under a lease |
 //! | `/events/{node}/{index}`, `/event-heads/{node}` | the events of a node, and what it goes on with after a restart: `crate::events::record` |
 //! | `/onboard-key-manager` | [`OnboardRecord`] |
 //! | `/onboard-keys/{svm}/{version}` | [`OnboardKekRecord`]: what the onboard key manager holds for an SVM |
@@ -25,7 +26,7 @@
 
 use crate::jobs::JobKind;
 use crate::jobs::bulk::BulkRecord;
-use crate::model::{JobState, LoginMethod, Role, SvmKind};
+use crate::model::{JobState, LoginMethod, NodeState, Role, SvmKind};
 use crate::settings::CertificateTemplate;
 use crate::{Code, Error, Result};
 use base64::Engine as _;
@@ -82,6 +83,8 @@ records! {
     ClusterRecord => "/cluster";
     AuthorityRecord => "/certificate-authority";
     NodeRecord => "/nodes/";
+    PresenceRecord => "/presences/";
+    NodeStandingRecord => "/node-standings/";
     AccountRecord => "/accounts/";
     SvmRecord => "/svms/";
     SvmNameRecord => "/svm-names/";
@@ -93,6 +96,7 @@ records! {
     JobRecord => "/jobs/";
     BulkRecord => "/job-results/";
     ClaimRecord => "/job-claims/";
+    ConfigClaimRecord => "/config-claims/";
     EkmipCertificateRecord => "/ekmip/certificates/";
     EkmipClientRecord => "/ekmip/clients/";
     EkmipClientCaRecord => "/ekmip/client-cas/";
@@ -281,6 +285,22 @@ pub struct NodeRecord {
     pub ekmip_address: Option<String>,
     /// When the process started.
     pub started: Timestamp,
+}
+
+/// That a node is there; it goes with its lease.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PresenceRecord {
+    /// When it was announced.
+    pub since: Timestamp,
+}
+
+/// Whether a node was there when somebody last looked, and since when. It outlives the presence.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStandingRecord {
+    /// Whether it was.
+    pub state: NodeState,
+    /// Since when.
+    pub since: Timestamp,
 }
 
 /// An account of the REST API.
@@ -687,6 +707,13 @@ impl From<&StoredError> for Error {
 pub struct ClaimRecord {
     /// The node.
     pub node: Uuid,
+}
+
+/// Which job works on a configuration: one at a time, on whichever node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigClaimRecord {
+    /// The job.
+    pub job: Uuid,
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use crate::jobs::index::JobIndex;
 use crate::keys::Indexer;
 use crate::keys::cache::KeyCache;
 use crate::keys::record::BULK;
-use crate::records::{AwsKmsRecord, JobRecord, Record, Stored, SvmRecord, key};
+use crate::records::{AwsKmsRecord, JobRecord, KekRecord, Record, Stored, SvmRecord, key};
 use crate::settings::Settings;
 use crate::{Error, Result};
 use jiff::Timestamp;
@@ -46,6 +46,8 @@ struct State {
     jobs: JobIndex,
     /// The last revision that changed what configurations show.
     configs: Revision,
+    /// The last revision that changed a wrapped KEK.
+    keks: Revision,
 }
 
 /// A record as the store has it, and as it was read the first time that somebody wanted it.
@@ -79,7 +81,8 @@ impl View {
     pub async fn load(store: Arc<dyn Store>, indexer: Indexer) -> Result<Arc<Self>> {
         let channel = || watch::channel(Revision(0)).0;
         let view = Arc::new(Self { store, state: RwLock::default(), keys: KeyCache::new(indexer), revision: channel(), changed: channel() });
-        view.reload().await?;
+        // Where this machine has a copy, from there: the watch brings what has changed since.
+        view.read_all(true).await?;
         Ok(view)
     }
 
@@ -182,15 +185,25 @@ impl View {
         self.read().configs
     }
 
+    /// The last revision that changed a KEK that AWS has wrapped.
+    pub fn keks_revision(&self) -> Revision {
+        self.read().keks
+    }
+
     /// Signals each revision that changes a record.
     pub fn changes(&self) -> watch::Receiver<Revision> {
         self.changed.subscribe()
     }
 
-    /// Waits until the view shows `revision`, at most a few seconds: a view that lags is behind, but no reason to fail what has been written already.
-    pub async fn reached(&self, revision: Revision) {
+    /// Waits until the view shows `revision`, at most a few seconds. Answers whether it does.
+    pub async fn shows(&self, revision: Revision) -> bool {
         let mut changes = self.revision.subscribe();
-        if tokio::time::timeout(READ_YOUR_WRITES, changes.wait_for(|at| *at >= revision)).await.is_err() {
+        tokio::time::timeout(READ_YOUR_WRITES, changes.wait_for(|at| *at >= revision)).await.is_ok()
+    }
+
+    /// The same for a write of this node: a view that lags is behind, but no reason to fail what has been written already.
+    pub async fn reached(&self, revision: Revision) {
+        if !self.shows(revision).await {
             tracing::warn!(revision = revision.0, "the view has not caught up with a write of this node; reads may be old for a moment");
         }
     }
@@ -227,12 +240,20 @@ impl View {
 
     /// Pages of different revisions do not fit together by themselves. The watch, which starts at the first page's revision, makes them do so: it brings every
     /// change since, and applying one twice does no harm.
-    async fn reload(&self) -> Result<()> {
+    /// Reads everything from the store itself. To be used before [`View::follow`], which does so by itself where it must.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn reload(&self) -> Result<()> {
+        self.read_all(false).await
+    }
+
+    async fn read_all(&self, recent: bool) -> Result<()> {
         let mut fresh = State::default();
         let mut range = Range::prefix("/", PAGE);
         let mut revision = None;
         loop {
-            let page = self.store.range(range.clone()).await?;
+            let page = if recent { self.store.range_recent(range.clone()).await? } else { self.store.range(range.clone()).await? };
             revision.get_or_insert(page.revision);
             range.after = page.entries.last().map(|entry| past_bulk(&entry.key));
             fresh.records.extend(page.entries.into_iter().filter(|entry| is_kept(&entry.key)).map(|entry| (entry.key.clone(), Kept::new(entry))));
@@ -243,6 +264,7 @@ impl View {
         let of_jobs = fresh.records.range(JobRecord::PREFIX.to_owned()..).take_while(|(key, _)| JobIndex::is_job(key));
         of_jobs.filter_map(|(_, kept)| kept.decode().ok()).for_each(|job| fresh.jobs.put(job));
         fresh.configs = revision.unwrap_or_default();
+        fresh.keks = fresh.configs;
         // What was there may be large: it is given back when nobody waits for the lock.
         let before = std::mem::replace(&mut *self.write(), fresh);
         drop(before);
@@ -264,10 +286,13 @@ impl View {
             return;
         }
         let mut state = self.write();
-        let State { records, jobs, configs } = &mut *state;
+        let State { records, jobs, configs, keks } = &mut *state;
         for event in batch.events {
             if shows_in_configs(&event) {
                 *configs = batch.revision;
+            }
+            if key_of(&event).starts_with(KekRecord::PREFIX) {
+                *keks = batch.revision;
             }
             match event {
                 Event::Put(entry) if is_kept(&entry.key) => {
@@ -305,8 +330,12 @@ impl View {
 
 /// Whether a change may be one of what configurations show.
 fn shows_in_configs(event: &Event) -> bool {
+    [AwsKmsRecord::PREFIX, SvmRecord::PREFIX, Settings::PREFIX].iter().any(|prefix| key_of(event).starts_with(prefix))
+}
+
+fn key_of(event: &Event) -> &str {
     let (Event::Put(Entry { key, .. }) | Event::Delete { key }) = event;
-    [AwsKmsRecord::PREFIX, SvmRecord::PREFIX, Settings::PREFIX].iter().any(|prefix| key.starts_with(prefix))
+    key
 }
 
 /// Keys of SVMs are many, and are loaded when they are needed. Events are read from the store by those who ask.

@@ -5,8 +5,9 @@ use crate::field::{As, Field, Show};
 use crate::request::{Answer, Request};
 use crate::resource::{Link, Resource};
 use jiff::Timestamp;
-use keystead_manager::model::{Cluster, Node};
+use keystead_manager::model::{Cluster, Node, NodeState};
 use keystead_manager::{Code, Error, Result};
+use serde_json::json;
 
 /// The API version that clients go by: the release that the contract was taken from.
 const ONTAP_VERSION: (u32, u32, u32) = (9, 16, 1);
@@ -42,7 +43,21 @@ pub const NODE: Resource<NodeRecord> = Resource {
     fields: &[
         Field::shown("uuid", As::Uuid, Show::Key, |r| Cell::Uuid(r.node.uuid), "The identifier."),
         Field::shown("name", As::Text, Show::Key, |r| Cell::text(&r.node.name), "The name."),
-        Field::shown("state", As::Word(&["up", "down"]), Show::Standard, |_| Cell::text("up"), "Always up: a node that is down is not registered."),
+        Field::shown(
+            "state",
+            As::Word(&["up", "down"]),
+            Show::Standard,
+            |r| Cell::text(state(r.node.state)),
+            "Whether the node is there: it says so every few seconds.",
+        ),
+        Field::moving(
+            "keystead.view_age",
+            As::Duration,
+            Show::Standard,
+            |r| r.node.view_age.map_or(Cell::Null, Cell::Duration),
+            "How long ago what the node knows was as the store; of the node that answers alone. A node that is cut off goes on from what it knows.",
+        ),
+        Field::shown("keystead.since", As::Time, Show::Standard, |r| Cell::time(r.node.since), "Since when it is in that state."),
         Field::shown("version.full", As::Text, Show::Standard, |r| full(&r.node.version), "Keystead's version, and that of the API."),
         Field::shown("version.generation", As::Integer, Show::Standard, |_| Cell::number(ONTAP_VERSION.0), "Of the API."),
         Field::shown("version.major", As::Integer, Show::Standard, |_| Cell::number(ONTAP_VERSION.1), "Of the API."),
@@ -74,9 +89,22 @@ pub async fn node(request: Request) -> Result<Answer> {
     request.one(&NODE, &found.ok_or_else(|| Error::new(Code::NotFound).target("uuid"))?)
 }
 
+pub async fn remove(request: Request) -> Result<Answer> {
+    request.no_body(&NODE)?;
+    request.manager.remove_node(&request.who, request.uuid()?).await?;
+    Ok(Answer::ok(json!({})))
+}
+
 fn records(request: &Request) -> impl Iterator<Item = NodeRecord> {
     let now = request.manager.now();
     request.manager.nodes().into_iter().map(move |node| NodeRecord { node, now })
+}
+
+fn state(state: NodeState) -> &'static str {
+    match state {
+        NodeState::Up => "up",
+        NodeState::Down => "down",
+    }
 }
 
 fn full(own: &str) -> Cell<'static> {

@@ -38,6 +38,7 @@ routes! {
     GET    "/api/cluster"                                       Read          cluster::show;
     GET    "/api/cluster/nodes"                                 Read          cluster::nodes;
     GET    "/api/cluster/nodes/{}"                              Read          cluster::node;
+    DELETE "/api/cluster/nodes/{}"                              ChangeCluster cluster::remove;
     GET    "/api/cluster/jobs"                                  Read          jobs::list;
     GET    "/api/cluster/jobs/{}"                               Read          jobs::show;
     PATCH  "/api/cluster/jobs/{}"                               ChangeSvm     jobs::control;

@@ -29,7 +29,7 @@ macro_rules! contract_tests {
             a_transaction_is_all_or_nothing, comparisons_hold_and_fail, the_first_failed_comparison_is_named, a_check_without_writes_changes_nothing,
             created_and_revision_are_kept, concurrent_increments_lose_nothing, one_of_many_creates_wins, a_stale_claim_cannot_write, a_claim_is_gone_with_its_lease,
             a_renewed_lease_lives_on, a_revoked_lease_is_gone, a_put_without_lease_makes_a_key_permanent, watches_see_every_change_in_order, watches_resume_without_gaps,
-            watches_keep_to_their_prefix, watches_see_leases_end, bounds_are_enforced, data_outlives_the_process, revisions_grow_over_a_restart
+            watches_keep_to_their_prefix, a_watch_of_everything_reaches_every_revision, watches_see_leases_end, bounds_are_enforced, data_outlives_the_process, revisions_grow_over_a_restart
         );
     };
     (@cases $fixture:expr; $($case:ident),*) => {
@@ -173,7 +173,9 @@ pub async fn a_check_without_writes_changes_nothing(fixture: &dyn Fixture) {
     let store = fixture.open().await;
     let revision = put(&*store, "/a", "1").await;
     assert_eq!(store.transact(Txn::new().when(Compare::Present("/a".into()))).await, Ok(revision));
-    assert_eq!(store.range(Range::prefix("/", 1)).await.unwrap().revision, revision);
+    // A store that others have a part in counts what they write as well.
+    assert!(store.range(Range::prefix("/", 1)).await.unwrap().revision >= revision);
+    assert_eq!(store.transact(Txn::new()).await, Ok(revision));
 }
 
 #[allow(missing_docs)]
@@ -352,6 +354,20 @@ pub async fn watches_keep_to_their_prefix(fixture: &dyn Fixture) {
 }
 
 #[allow(missing_docs)]
+pub async fn a_watch_of_everything_reaches_every_revision(fixture: &dyn Fixture) {
+    let store = fixture.open().await;
+    let start = put(&*store, "/a", "").await;
+    let mut watch = store.watch("/", start).await.unwrap();
+    let nothing = store.transact(Txn::new().delete("/not-there")).await.unwrap();
+    assert_eq!(next(&mut watch).await, EventBatch { revision: nothing, events: vec![] }, "whoever waits for it gets there");
+    let something = put(&*store, "/b", "").await;
+    let batch = next(&mut watch).await;
+    assert_eq!((batch.revision, batch.events.len()), (something, 1));
+    let recent = store.range_recent(Range::prefix("/", 10)).await.unwrap();
+    assert_eq!(recent.entries.len(), 2, "nothing that a watch has shown is missing");
+}
+
+#[allow(missing_docs)]
 pub async fn watches_see_leases_end(fixture: &dyn Fixture) {
     let store = fixture.open().await;
     let lease = store.grant_lease(Duration::from_secs(60)).await.unwrap();
@@ -375,6 +391,7 @@ pub async fn bounds_are_enforced(fixture: &dyn Fixture) {
     assert!(too_large(Txn::new().put("/1", vec![1; MAX_VALUE_BYTES]).put("/2", vec![1; MAX_VALUE_BYTES])).await);
     assert!(too_large(Txn::new().put("/twice", "").delete("/twice")).await);
     assert!(too_large(Txn::new().put("", "")).await);
+    assert!(too_large(Txn::new().put("no-slash", "")).await);
     assert!(store.grant_lease(Duration::from_millis(10)).await.is_err());
 }
 

@@ -22,6 +22,9 @@ mod types;
 
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
+pub mod copy;
+pub mod etcd;
+pub mod mirror;
 pub mod sqlite;
 
 pub use error::{Error, Result};
@@ -43,15 +46,22 @@ pub trait Store: Send + Sync + 'static {
     /// Reads keys in ascending byte order. All entries of one page come from one revision, [`Page::revision`].
     async fn range(&self, range: Range) -> Result<Page>;
 
+    /// As [`Store::range`], of a moment that may be past: from a copy on this machine where there is one, also while the store is away. Everything after [`Page::revision`] comes by a
+    /// [`Store::watch`] from there, and nothing that a running watch has shown is missing.
+    async fn range_recent(&self, range: Range) -> Result<Page> {
+        self.range(range).await
+    }
+
     /// Checks all comparisons and, if every one holds, applies all writes as one atomic, durable step.
     ///
     /// Returns the revision of that step; every entry written by it carries it as `revision`. A failed comparison is [`Error::Conflict`].
-    /// A transaction without writes only checks, and returns the current revision. Bounds: [`MAX_TXN_OPS`], [`MAX_TXN_BYTES`].
+    /// A transaction without writes only checks, and returns the revision of the last transaction that wrote. Bounds: [`MAX_TXN_OPS`], [`MAX_TXN_BYTES`].
     async fn transact(&self, txn: Txn) -> Result<Revision>;
 
     /// Follows every change under `prefix` that is later than `after`, in order, without gaps.
     ///
-    /// All changes of one transaction arrive in one [`EventBatch`]. A position that is too old to follow gives [`Error::Compacted`],
+    /// All changes of one transaction arrive in one [`EventBatch`]. A watch of everything (`/`, or the empty prefix) also has one for a transaction that came to change nothing, without
+    /// events, so that whoever waits for its revision gets there. A position that is too old to follow gives [`Error::Compacted`],
     /// at once or as an item of the watch: read the range again and watch from its revision.
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch>;
 
@@ -64,6 +74,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// Ends a lease now and deletes its keys. A lease that is already gone is no error.
     async fn revoke_lease(&self, lease: LeaseId) -> Result<()>;
+
+    /// Which store this is: revisions of another one mean something else.
+    async fn identity(&self) -> Result<String> {
+        Ok(self.describe())
+    }
 
     /// A word on the backend for operators, for example `sqlite /var/lib/keystead/store.db`. No secrets.
     fn describe(&self) -> String;

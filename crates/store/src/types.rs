@@ -5,14 +5,19 @@ use bytes::Bytes;
 use std::collections::HashSet;
 use tokio::sync::mpsc;
 
-/// The longest key, in bytes.
+/// The longest key, in bytes. Every key starts with a slash.
 pub const MAX_KEY_BYTES: usize = 512;
 /// The longest value, in bytes. Under etcd's default request limit of 1.5 MiB, with room for the rest of a transaction.
 pub const MAX_VALUE_BYTES: usize = 1024 * 1024;
-/// The largest number of comparisons and of writes in one transaction, each. etcd's default `--max-txn-ops`.
-pub const MAX_TXN_OPS: usize = 128;
+/// The largest number of comparisons and of writes in one transaction, each. etcd's default `--max-txn-ops` is 128, and its backend adds a comparison and two writes.
+pub const MAX_TXN_OPS: usize = 126;
 /// The largest sum of key and value bytes in one transaction. Under etcd's default `--max-request-bytes` of 1.5 MiB.
 pub const MAX_TXN_BYTES: usize = 1_400_000;
+
+/// Whether a watch of this prefix is one of everything: keys start with a slash.
+pub(crate) fn is_everything(prefix: &str) -> bool {
+    matches!(prefix, "" | "/")
+}
 
 /// The number of a change: every transaction that writes makes the next one. 0 is before the first change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -163,8 +168,8 @@ impl Txn {
         for write in &self.writes {
             let (Write::Put { key, .. } | Write::Delete { key }) = write;
             let length = if let Write::Put { value, .. } = write { value.len() } else { 0 };
-            if key.is_empty() || key.len() > MAX_KEY_BYTES {
-                return too_large(format!("a key of {} bytes, of 1 to {MAX_KEY_BYTES}", key.len()));
+            if !key.starts_with('/') || key.len() > MAX_KEY_BYTES {
+                return too_large(format!("a key of {} bytes, of 1 to {MAX_KEY_BYTES}, the first of them a slash", key.len()));
             }
             if length > MAX_VALUE_BYTES {
                 return too_large(format!("a value of {length} bytes, of at most {MAX_VALUE_BYTES}"));
@@ -198,7 +203,7 @@ pub enum Event {
 pub struct EventBatch {
     /// The revision that made them.
     pub revision: Revision,
-    /// The changes; never empty.
+    /// The changes; empty only where [`crate::Store::watch`] says so.
     pub events: Vec<Event>,
 }
 
@@ -212,6 +217,11 @@ impl Watch {
     /// Makes a watch from the receiving end of a backend's queue.
     pub fn new(receiver: mpsc::Receiver<Result<EventBatch>>) -> Self {
         Self { receiver }
+    }
+
+    /// The next change, where it is there already.
+    pub(crate) fn try_next(&mut self) -> Option<Result<EventBatch>> {
+        self.receiver.try_recv().ok()
     }
 
     /// Waits for the next change. `None`: the store was closed. After an `Err` the watch has ended.

@@ -2,13 +2,17 @@
 //!
 //! [`KmsStandIn::start`] runs it inside a test; the program `kms-standin` runs it as a process of its own, steered over HTTP (see [`control`]).
 //! What the emulators cannot show is shown with this: throttling, hangs, lost and half answers, a clock that is off, a revocation at a given moment.
+//!
+//! Beside it [`etcd`], which runs a real one.
 
 mod account;
 mod blob;
 mod calls;
 pub mod control;
 mod error;
+pub mod etcd;
 mod fault;
+pub mod history;
 mod operations;
 mod server;
 mod shared;

@@ -131,10 +131,15 @@ impl Kmip {
 
     /// Registers secret data.
     pub fn register(&mut self, secret: &[u8], attributes: &[Attribute<'static>]) -> Answer {
+        self.try_register(secret, attributes).unwrap()
+    }
+
+    /// The same. `Err`: the connection was lost.
+    pub fn try_register(&mut self, secret: &[u8], attributes: &[Attribute<'static>]) -> Result<Answer, String> {
         let value = Node::structure(Tag::KeyValue, vec![Node::bytes(Tag::KeyMaterial, secret.to_vec())]);
         let block = Node::structure(Tag::KeyBlock, vec![Node::enumeration(Tag::KeyFormatType, keystead_kmip::enumeration::KeyFormatType::Opaque), value]);
         let data = Node::structure(Tag::SecretData, vec![Node::enumeration(Tag::SecretDataType, SecretDataType::Password), block]);
-        self.call(Operation::Register, vec![Node::enumeration(Tag::ObjectType, ObjectType::SecretData), self.given(attributes), data])
+        self.try_call(Operation::Register, vec![Node::enumeration(Tag::ObjectType, ObjectType::SecretData), self.given(attributes), data])
     }
 
     /// Attributes for a new object, as the version writes them.
@@ -147,7 +152,12 @@ impl Kmip {
     }
 
     pub fn with_id(&mut self, operation: Operation, id: &str) -> Answer {
-        self.call(operation, vec![uid(id)])
+        self.try_with_id(operation, id).unwrap()
+    }
+
+    /// The same. `Err`: the connection was lost.
+    pub fn try_with_id(&mut self, operation: Operation, id: &str) -> Result<Answer, String> {
+        self.try_call(operation, vec![uid(id)])
     }
 
     /// The names of the attributes of an object, as 1.x has them.

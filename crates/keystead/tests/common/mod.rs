@@ -3,6 +3,7 @@
 
 pub mod blind;
 pub mod caller;
+pub mod cluster;
 pub mod crash;
 pub mod faulty;
 pub mod import;

@@ -49,15 +49,25 @@ pub struct Run {
 
 impl Run {
     pub async fn start(folder: &Path, program: Option<&Path>, environment: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(program.map_or_else(|| PathBuf::from(serve(folder, 0, 0).get_program()), Path::to_owned));
+        command.envs(environment.iter().copied());
+        Self::start_command(folder, command, &[]).await
+    }
+
+    /// The plain program, with more flags.
+    pub async fn start_with(folder: &Path, flags: &[&str], more: &[&str]) -> Self {
+        let command = Command::new(serve(folder, 0, 0).get_program());
+        Self::start_command(folder, command, &[flags, more].concat()).await
+    }
+
+    async fn start_command(folder: &Path, mut command: Command, flags: &[&str]) -> Self {
         let (port, ekmip) = (free_port(), free_port());
-        let plain = serve(folder, port, ekmip);
-        let mut command = Command::new(program.unwrap_or(Path::new(plain.get_program())));
         command
-            .args(plain.get_args())
+            .args(serve(folder, port, ekmip).get_args())
+            .args(flags)
             .arg("--config")
             .arg(folder.join("keystead.toml"))
-            .env("KEYSTEAD_ADMIN_PASSWORD", PASSWORD)
-            .envs(environment.iter().copied());
+            .env("KEYSTEAD_ADMIN_PASSWORD", PASSWORD);
         let log = std::fs::OpenOptions::new().create(true).append(true).open(folder.join("log")).unwrap();
         let mut child = command.stdin(std::process::Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         let client = eventually("the node must serve requests", async || {

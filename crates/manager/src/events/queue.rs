@@ -5,7 +5,7 @@ use super::record::{EventRecord, HeadRecord, Trouble, event_key, events_prefix, 
 use crate::records::{Record as _, Stored, key};
 use crate::{Error, Result};
 use jiff::Timestamp;
-use keystead_store::{Range, Store, Txn};
+use keystead_store::{Error as StoreError, Range, Store, Txn};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, Semaphore};
@@ -18,6 +18,8 @@ const MOST_OPEN: usize = 5_000;
 /// How many events go into one transaction, and how many bytes of them.
 const BATCH: usize = 100;
 const BATCH_BYTES: usize = 500_000;
+/// How many indexes are left out after a start without the store.
+const SKIPPED: u64 = 10_000;
 
 /// The events of this node that wait to be written.
 pub(crate) struct EventQueue {
@@ -55,13 +57,20 @@ impl EventQueue {
     /// # Errors
     /// The store cannot be read.
     pub async fn load(store: &dyn Store, node: Uuid) -> Result<Self> {
-        let entry = store.get(&key::<HeadRecord>(node)).await.map_err(Error::from)?;
+        let (entry, skipped) = match store.get(&key::<HeadRecord>(node)).await {
+            Ok(entry) => (entry, 0),
+            // What this machine has may not have the last ones: no index is given twice.
+            Err(StoreError::Unavailable(_)) => {
+                (store.range_recent(Range::prefix(key::<HeadRecord>(node), 1)).await.map_err(Error::from)?.entries.into_iter().next(), SKIPPED)
+            }
+            Err(error) => return Err(error.into()),
+        };
         let head = entry.as_ref().map(Stored::<HeadRecord>::decode).transpose();
         let head = match head.inspect_err(|error| tracing::error!(detail = error.detail.as_deref(), "events are numbered on from what is stored")) {
             Ok(Some(head)) => head.record,
             Ok(None) | Err(_) => HeadRecord { last: last_index(store, node).await?, ..HeadRecord::default() },
         };
-        let state = State { last: head.last, open: head.open, looked: head.looked, ..State::default() };
+        let state = State { last: head.last + skipped, open: head.open, looked: head.looked, ..State::default() };
         Ok(Self { state: Mutex::new(state), wake: Notify::new(), reads: Semaphore::new(1) })
     }
 
@@ -164,7 +173,7 @@ async fn last_index(store: &dyn Store, node: Uuid) -> Result<u64> {
     let mut range = Range::prefix(events_prefix(node), super::PAGE);
     let mut last = 0;
     loop {
-        let page = store.range(range.clone()).await.map_err(Error::from)?;
+        let page = store.range_recent(range.clone()).await.map_err(Error::from)?;
         range.after = page.entries.last().map(|entry| entry.key.clone());
         last = range.after.as_deref().and_then(index_of).unwrap_or(last);
         if !page.more {

@@ -1,7 +1,7 @@
 //! What a job's body gets: the key manager, and a way to say how far it is.
 
 use crate::inner::Inner;
-use crate::records::{JobRecord, Record, Stored};
+use crate::records::{ConfigClaimRecord, JobRecord, Record, Stored, key};
 use keystead_store::{Compare, Error as StoreError, Revision, Txn};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use uuid::Uuid;
@@ -12,6 +12,8 @@ pub(crate) struct JobContext {
     pub manager: Arc<Inner>,
     /// The claim, as every transaction of this job must find it.
     pub(super) claim: (String, Revision),
+    /// The claim of the configuration, made and ended with that.
+    config_claim: Option<String>,
     /// The job's name in the names of its steps.
     pub(super) name: &'static str,
     record: Mutex<Stored<JobRecord>>,
@@ -19,7 +21,8 @@ pub(crate) struct JobContext {
 
 impl JobContext {
     pub(super) fn new(manager: Arc<Inner>, claim: (String, Revision), record: Stored<JobRecord>) -> Self {
-        Self { manager, claim, name: record.record.kind.name(), record: Mutex::new(record) }
+        let config_claim = record.record.kind.config().map(key::<ConfigClaimRecord>);
+        Self { manager, claim, config_claim, name: record.record.kind.name(), record: Mutex::new(record) }
     }
 
     /// The job.
@@ -64,6 +67,12 @@ impl JobContext {
     pub fn fenced(&self, txn: Txn) -> Txn {
         let stored = self.stored();
         txn.when(Compare::Unchanged(self.claim.0.clone(), self.claim.1)).when(Compare::Unchanged(stored.key.clone(), stored.revision))
+    }
+
+    /// Adds the end of the claims.
+    pub(super) fn released(&self, txn: Txn) -> Txn {
+        let txn = txn.delete(self.claim.0.clone());
+        self.config_claim.iter().fold(txn, |txn, claim| txn.delete(claim.clone()))
     }
 
     /// Whether a failed comparison on `key` means that this node has lost the job.

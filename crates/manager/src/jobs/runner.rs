@@ -5,7 +5,7 @@ use super::context::JobContext;
 use super::{Afterwards, JobKind, Plan, queue};
 use crate::inner::Inner;
 use crate::model::{JobState, SvmRef};
-use crate::records::{ClaimRecord, JobRecord, KeyStoreRecord, Record, Stored, StoredError, key};
+use crate::records::{ClaimRecord, ConfigClaimRecord, JobRecord, KeyStoreRecord, Record, Stored, StoredError, key};
 use crate::{Code, Error, Result};
 use keystead_store::{Compare, Error as StoreError, LeaseId, Txn};
 use std::collections::HashMap;
@@ -15,6 +15,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 /// How long a claim outlives a node that dies.
@@ -78,6 +79,8 @@ pub(crate) async fn run(manager: Arc<Inner>, stop: CancellationToken) {
     let mut changes = manager.view.changes();
     let mut tasks = JoinSet::new();
     let lease = Lease::default();
+    // A task of its own: what this one waits for ends with each of its turns, and a renewal may take longer than that while the store is in trouble.
+    let _renewal = AbortOnDropHandle::new(tokio::spawn(lease.clone().keep(Arc::clone(&manager))));
     let mut next_sweep = manager.clock.monotonic();
     loop {
         for job in runnable(&manager, manager.runner.slots.available_permits()) {
@@ -99,19 +102,11 @@ pub(crate) async fn run(manager: Arc<Inner>, stop: CancellationToken) {
             _ = changes.changed() => {}
             () = manager.runner.wake.notified() => {}
             more = swept => next_sweep = manager.clock.monotonic() + if more { Duration::ZERO } else { pause },
-            () = lease.renew_when_due(&manager) => {}
             Some(_) = tasks.join_next() => {}
         }
     }
     // Those that still run keep their claims until they have ended.
-    let drained = async {
-        while !tasks.is_empty() {
-            tokio::select! {
-                _ = tasks.join_next() => {}
-                () = lease.renew_when_due(&manager) => {}
-            }
-        }
-    };
+    let drained = async { while tasks.join_next().await.is_some() {} };
     if tokio::time::timeout(DRAIN, drained).await.is_err() {
         tracing::warn!(jobs = tasks.len(), "jobs are still running at the stop; they go on after the next start");
     }
@@ -159,7 +154,7 @@ async fn execute(manager: Arc<Inner>, job: Stored<JobRecord>, lease: Lease, slot
 }
 
 /// Takes the job for this node. `None`: somebody else was faster.
-async fn claim(manager: &Arc<Inner>, job: Stored<JobRecord>, lease: &Lease) -> keystead_store::Result<Option<JobContext>> {
+async fn claim(manager: &Arc<Inner>, job: Stored<JobRecord>, leases: &Lease) -> keystead_store::Result<Option<JobContext>> {
     let claim_key = key::<ClaimRecord>(job.record.uuid);
     let mut record = job.record.clone();
     if record.state == JobState::Running {
@@ -167,12 +162,21 @@ async fn claim(manager: &Arc<Inner>, job: Stored<JobRecord>, lease: &Lease) -> k
     }
     record.state = JobState::Running;
     record.node = Some(manager.node.uuid);
+    let lease = leases.get(manager).await?;
     let encoded = |result: Result<Vec<u8>>| result.map_err(|error| StoreError::Refused(error.detail.unwrap_or_default()));
     let txn = Txn::new()
         .when(Compare::Unchanged(job.key.clone(), job.revision))
         .when(Compare::Absent(claim_key.clone()))
-        .put_leased(claim_key.clone(), encoded(ClaimRecord { node: manager.node.uuid }.encode())?, lease.get(manager).await?)
+        .put_leased(claim_key.clone(), encoded(ClaimRecord { node: manager.node.uuid }.encode())?, lease)
         .put(job.key.clone(), encoded(record.encode())?);
+    // Two nodes may come to two jobs of one configuration in the same moment.
+    let txn = match record.kind.config().map(key::<ConfigClaimRecord>) {
+        None => txn,
+        Some(config_claim) => {
+            let claim = ConfigClaimRecord { job: record.uuid };
+            txn.when(Compare::Absent(config_claim.clone())).put_leased(config_claim, encoded(claim.encode())?, lease)
+        }
+    };
     match manager.store.transact(txn).await {
         Ok(revision) => {
             let stored = Stored { key: job.key, revision, record };
@@ -180,7 +184,7 @@ async fn claim(manager: &Arc<Inner>, job: Stored<JobRecord>, lease: &Lease) -> k
         }
         Err(StoreError::Conflict { .. }) => Ok(None),
         Err(StoreError::LeaseGone) => {
-            lease.forget();
+            leases.forget();
             Ok(None)
         }
         Err(error) => Err(error),
@@ -267,7 +271,7 @@ async fn transact(context: &JobContext, kind: &JobKind, plan: Plan) -> Committed
     record.message = plan.message;
     record.end_time = Some(context.manager.clock.utc());
     let Ok(value) = record.encode() else { return Committed::Failed(Error::unexpected("the job's record cannot be written as JSON")) };
-    let txn = context.fenced(plan.txn).put(context.key(), value).delete(context.claim.0.clone());
+    let txn = context.released(context.fenced(plan.txn).put(context.key(), value));
     context.step("commit", "before");
     let proven = match &plan.afterwards {
         Afterwards::Serve(proof) | Afterwards::Rewrapped(proof, _) => Some((proof.config.svm, proof.asked)),
@@ -368,7 +372,7 @@ async fn fail(context: &JobContext, kind: &JobKind, error: Error) {
     let route = context.manager.route_of(kind);
     loop {
         context.step("fail", "before");
-        let txn = context.fenced(super::cleanup(&context.manager.view, kind)).put(context.key(), value.clone()).delete(context.claim.0.clone());
+        let txn = context.released(context.fenced(super::cleanup(&context.manager.view, kind)).put(context.key(), value.clone()));
         match context.manager.store.transact(txn).await {
             Ok(revision) => {
                 context.step("fail", "after");
@@ -448,17 +452,21 @@ impl Lease {
         *lock(&self.0) = None;
     }
 
-    /// Waits until a third of the lease's life has passed, then renews it.
-    async fn renew_when_due(&self, manager: &Inner) {
-        let held = *lock(&self.0);
-        let Some((id, at)) = held else { return std::future::pending().await };
-        tokio::time::sleep_until(at + CLAIM_TTL / 3).await;
-        match manager.store.renew_lease(id).await {
-            Ok(()) => *lock(&self.0) = Some((id, Instant::now())),
-            Err(StoreError::LeaseGone) => self.forget(),
-            Err(error) => {
-                tracing::warn!(%error, "the lease of this node's jobs could not be renewed");
-                *lock(&self.0) = Some((id, Instant::now()));
+    /// Renews the lease, where one is held, whenever a third of its life has passed.
+    async fn keep(self, manager: Arc<Inner>) {
+        loop {
+            tokio::time::sleep(CLAIM_TTL / 12).await;
+            let due = lock(&self.0).filter(|(_, at)| at.elapsed() >= CLAIM_TTL / 4);
+            let Some((id, _)) = due else { continue };
+            let asked = Instant::now();
+            let renewed = manager.store.renew_lease(id).await;
+            let mut held = lock(&self.0);
+            let Some((_, at)) = held.as_mut().filter(|(held, _)| *held == id) else { continue };
+            match renewed {
+                Ok(()) => *at = asked,
+                Err(StoreError::LeaseGone) => *held = None,
+                // It may live on, and is tried again.
+                Err(error) => tracing::warn!(%error, "the lease of this node's jobs could not be renewed"),
             }
         }
     }

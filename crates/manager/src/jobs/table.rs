@@ -3,7 +3,7 @@
 use super::{JobKind, cleanup};
 use crate::inner::{Inner, may_change};
 use crate::model::{Accepted, Job, JobState, NodeRef, Principal, SvmRef};
-use crate::records::{JobRecord, KeyStoreRecord, KeyStoreState, NodeRecord, Record, Stored, StoredError, key};
+use crate::records::{ClaimRecord, ConfigClaimRecord, JobRecord, KeyStoreRecord, KeyStoreState, NodeRecord, Record, Stored, StoredError, key};
 use crate::{Code, Error, Manager, Result};
 use keystead_store::{Compare, Txn};
 use std::time::Duration;
@@ -95,7 +95,8 @@ impl Manager {
                 record.message.clone_from(&error.message);
                 record.error = Some(StoredError::from(&error));
                 record.end_time = Some(inner.clock.utc());
-                txn = txn.and(cleanup(&inner.view, &record.kind)).delete(key::<crate::records::ClaimRecord>(uuid));
+                txn = txn.and(cleanup(&inner.view, &record.kind)).delete(key::<ClaimRecord>(uuid));
+                txn = txn.and(inner.release_config(&record));
             }
             // Every job that has not ended can be cancelled: 458784 is never raised.
             (_, JobState::Success | JobState::Failure) => return Err(Error::new(Code::JobEnded).target("action")),
@@ -127,6 +128,15 @@ impl Inner {
     fn is_moving(&self, kind: &JobKind) -> bool {
         let of_config = |store: &KeyStoreRecord| kind.config().is_some_and(|config| store.manager == config || store.other == Some(config));
         self.view.all::<KeyStoreRecord>().iter().any(|store| store.record.state == KeyStoreState::Mixed && of_config(&store.record))
+    }
+
+    /// Ends the claim that a job has on its configuration, if it is this job's.
+    fn release_config(&self, job: &JobRecord) -> Txn {
+        let claim = job.kind.config().and_then(|config| self.view.get::<ConfigClaimRecord>(config).ok().flatten());
+        match claim.filter(|claim| claim.record.job == job.uuid) {
+            Some(claim) => Txn::new().when(Compare::Unchanged(claim.key.clone(), claim.revision)).delete(claim.key),
+            None => Txn::new(),
+        }
     }
 
     /// A new job record.

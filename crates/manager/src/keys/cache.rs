@@ -167,7 +167,7 @@ impl SvmKeys {
         for prefix in [keys_prefix(svm), destroyed_prefix(svm)] {
             let mut range = Range::prefix(prefix, PAGE);
             loop {
-                let page = store.range(range.clone()).await.map_err(Error::from)?;
+                let page = store.range_recent(range.clone()).await.map_err(Error::from)?;
                 range.after = page.entries.last().map(|entry| entry.key.clone());
                 for entry in page.entries {
                     if let Some((_, id, destroyed)) = parse(&entry.key) {

@@ -157,8 +157,18 @@ impl Keys {
     /// Whether keys of the SVM may be handed out and made now.
     ///
     /// # Errors
-    /// 65537556 with the reason: blocked, or the KEK is not in memory yet; 65539437 while the configuration is being deleted; 65537926 where there is none, and no onboard key manager.
+    /// 65536600 where this node is cut off for longer than `max_view_age`; 65537556 with the reason: blocked, or the KEK is not in memory yet; 65539437 while the configuration is being deleted; 65537926 where there is none, and no onboard key manager.
     pub fn usable(&self) -> Result<()> {
+        if let Some(age) = self.inner.presence.view_is_too_old() {
+            return Err(Error::with(
+                Code::OutOfQuorum,
+                format!(
+                    "node {} has not seen the store for {} s, and [cluster] max_view_age lets it serve keys no longer",
+                    self.inner.node.name,
+                    age.as_secs()
+                ),
+            ));
+        }
         match self.key_store()? {
             Some(store) if self.inner.kek(self.svm, store.record.kek_version).is_none() => Err(self.blocked()),
             Some(_) => Ok(()),

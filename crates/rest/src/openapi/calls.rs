@@ -67,6 +67,7 @@ calls! {
     GET    "/api/cluster" [] One(&cluster::CLUSTER), "The cluster: its name and version.";
     GET    "/api/cluster/nodes" [] List(&cluster::NODE), "The nodes.";
     GET    "/api/cluster/nodes/{}" ["uuid"] One(&cluster::NODE), "A node.";
+    DELETE "/api/cluster/nodes/{}" ["uuid"] Delete(false), "Takes a node that is down out of the cluster. One that is started again comes back.";
     GET    "/api/cluster/jobs" [] List(&jobs::JOB), "The jobs.";
     GET    "/api/cluster/jobs/{}" ["uuid"] One(&jobs::JOB), "A job.";
     PATCH  "/api/cluster/jobs/{}" ["uuid"] Control(&jobs::CONTROL), "Pauses, resumes or cancels a job.";

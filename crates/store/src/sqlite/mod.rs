@@ -24,6 +24,7 @@ use async_trait::async_trait;
 use lock::Lock;
 use reader::Readers;
 use rusqlite::Connection;
+pub(crate) use schema::private_file;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -147,7 +148,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 }
 
 /// Opens a connection of our own kind. Shared by the writer and the readers.
-fn connect(path: &Path, flags: rusqlite::OpenFlags) -> rusqlite::Result<Connection> {
+pub(crate) fn connect(path: &Path, flags: rusqlite::OpenFlags) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, flags | rusqlite::OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     // Somebody who looks with `sqlite3` may hold a lock for a moment.
     connection.busy_timeout(Duration::from_secs(5))?;

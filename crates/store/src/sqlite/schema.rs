@@ -99,7 +99,7 @@ pub(super) fn classify(path: &Path, error: &rusqlite::Error) -> Error {
 }
 
 /// A file that only its owner may read, made where there is none.
-pub(super) fn private_file(path: &Path) -> std::io::Result<File> {
+pub(crate) fn private_file(path: &Path) -> std::io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 

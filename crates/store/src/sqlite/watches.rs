@@ -1,7 +1,7 @@
 //! Watches: the recent past in memory, and everybody who follows it.
 
 use crate::error::{Error, Result};
-use crate::types::{Event, EventBatch, Revision, Watch};
+use crate::types::{Event, EventBatch, Revision, Watch, is_everything};
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc;
@@ -107,7 +107,7 @@ fn under(batch: &EventBatch, prefix: &str) -> Option<EventBatch> {
         Event::Delete { key } => key.starts_with(prefix),
     };
     let events: Vec<Event> = batch.events.iter().filter(|event| key(event)).cloned().collect();
-    (!events.is_empty()).then_some(EventBatch { revision: batch.revision, events })
+    (!events.is_empty() || is_everything(prefix)).then_some(EventBatch { revision: batch.revision, events })
 }
 
 fn size(event: &Event) -> usize {

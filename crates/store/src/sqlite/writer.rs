@@ -56,7 +56,8 @@ struct Lease {
 /// A transaction that was applied but not yet committed.
 struct Applied {
     revision: Revision,
-    events: Vec<Event>,
+    /// `None` where it only checked.
+    events: Option<Vec<Event>>,
     answer: Answer<Revision>,
 }
 
@@ -217,8 +218,8 @@ impl Writer {
         match outcome {
             Ok(()) => {
                 for one in applied {
-                    if !one.events.is_empty() {
-                        self.watches.publish(EventBatch { revision: one.revision, events: one.events });
+                    if let Some(events) = one.events {
+                        self.watches.publish(EventBatch { revision: one.revision, events });
                     }
                     let _ = one.answer.send(Ok(one.revision));
                 }
@@ -263,7 +264,7 @@ impl Writer {
         }
     }
 
-    fn apply(&mut self, txn: &Txn) -> std::result::Result<(Revision, Vec<Event>), Trouble> {
+    fn apply(&mut self, txn: &Txn) -> std::result::Result<(Revision, Option<Vec<Event>>), Trouble> {
         for compare in &txn.compares {
             if !self.holds(compare)? {
                 let (Compare::Absent(key) | Compare::Present(key) | Compare::Unchanged(key, _) | Compare::EmptyPrefix(key)) = compare;
@@ -278,7 +279,7 @@ impl Writer {
             }
         }
         if txn.writes.is_empty() {
-            return Ok((self.revision, Vec::new()));
+            return Ok((self.revision, None));
         }
         let revision = Revision(self.revision.0 + 1);
         let mut events = Vec::with_capacity(txn.writes.len());
@@ -302,7 +303,7 @@ impl Writer {
             }
         }
         self.revision = revision;
-        Ok((revision, events))
+        Ok((revision, Some(events)))
     }
 
     fn holds(&self, compare: &Compare) -> rusqlite::Result<bool> {

@@ -1,0 +1,136 @@
+//! Joining a cluster: `keystead cluster invite` on one of its nodes, `keystead serve --join` on the new one.
+
+use crate::cli::{InviteArguments, ServeArguments};
+use crate::config::{Config, StoreSection};
+use crate::folder::{Folder, write_new};
+use crate::{process, seal_source, store_source};
+use jiff::Timestamp;
+use keystead_manager::invitation::{self, Invitation, MOST_BYTES, Secrets};
+use keystead_store::etcd::EtcdStore;
+use secrecy::{ExposeSecret as _, SecretString};
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use zeroize::{Zeroize as _, Zeroizing};
+
+/// The files of a joined node, in the data folder. The last one is written last: it is what makes the node one of the cluster.
+const FILES: [&str; 3] = ["etcd-ca.pem", "etcd-client.pem", "etcd-client.key"];
+
+/// `--join` and `--passphrase-file`.
+#[derive(Debug, Clone)]
+pub struct Join {
+    /// The file of the invitation.
+    pub invitation: PathBuf,
+    /// The file of its passphrase.
+    pub passphrase_file: Option<PathBuf>,
+}
+
+/// Writes an invitation.
+///
+/// # Errors
+/// One line for the operator.
+pub fn run(arguments: &InviteArguments) -> Result<(), String> {
+    process::no_core_dumps()?;
+    let serve = ServeArguments { data_dir: arguments.data_dir.clone(), config: arguments.config.clone(), ..ServeArguments::default() };
+    let config = Config::load(&serve, process::variables()?.into_iter())?;
+    let data_dir = config.data_dir.clone().ok_or("--data-dir is missing (also data_dir of the configuration file, or KEYSTEAD_DATA_DIR)")?;
+    let section = store_source::section(&config.store, &data_dir)?;
+    if section.backend.as_deref() != Some("etcd") {
+        return Err("this node has a store of its own (SQLite); a cluster of several nodes has etcd: keystead store copy brings what is here there".to_owned());
+    }
+    let options = store_source::etcd_options(&section)?;
+    let seal = seal_source::open(&config.seal, &data_dir, true)?;
+    let passphrase = passphrase(arguments.passphrase_file.as_deref(), true)?;
+    let store = || EtcdStore::new(&options).map_err(|error| format!("[store] {error}"));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let secrets = |seal_key| Secrets {
+        seal_key,
+        endpoints: options.endpoints.clone(),
+        prefix: options.prefix.clone(),
+        ca: options.tls.as_ref().map(|tls| text(&tls.ca)).unwrap_or_default(),
+        certificate: options.tls.as_ref().map(|tls| text(&tls.certificate)).unwrap_or_default(),
+        key: options.tls.as_ref().map(|tls| text(&tls.key)).unwrap_or_default(),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(|error| format!("no runtime: {error}"))?;
+    let invited = runtime.block_on(async { invitation::invite(&store()?, &*seal, Timestamp::now(), secrets, passphrase).await })?;
+    write_new(&arguments.out, 0o600, invited.to_text()?.as_bytes())
+        .map_err(|error| format!("the invitation {} cannot be written: {error}", arguments.out.display()))?;
+    println!("{}: an invitation to the cluster {} ({}), good until {}", arguments.out.display(), invited.cluster_name, invited.cluster, invited.expires);
+    println!("on the new node: keystead serve --data-dir <a new folder> --join <this file>, with the addresses that others reach it at; then delete the file");
+    Ok(())
+}
+
+/// Makes this node one of the cluster of an invitation, unless it is one already.
+///
+/// # Errors
+/// One line for the operator; the folder then is as it was.
+pub async fn join(join: &Join, config: &Config, folder: &Folder) -> Result<(), String> {
+    let joined = folder.file(store_source::JOINED);
+    if joined.exists() {
+        tracing::info!(file = %joined.display(), "this node has joined before; --join does nothing");
+        return Ok(());
+    }
+    if config.store != StoreSection::default() {
+        return Err("[store] and --join say two things: the invitation brings the store".to_owned());
+    }
+    for used in ["store.db", "seal.key", "node-uuid"] {
+        if folder.file(used).exists() {
+            return Err(format!("the data folder has a {used} already: a node that has been started cannot join; start it with a new folder"));
+        }
+    }
+    let place = join.invitation.display();
+    let mut text = String::new();
+    let file = std::fs::File::open(&join.invitation).map_err(|error| format!("the invitation {place} cannot be read: {error}"))?;
+    file.take(MOST_BYTES as u64 + 1).read_to_string(&mut text).map_err(|error| format!("the invitation {place} cannot be read: {error}"))?;
+    let invitation = Invitation::read(&text).map_err(|why| format!("the invitation {place}: {why}"))?;
+    let passphrase = passphrase(join.passphrase_file.as_deref(), false)?;
+    let opening = invitation.clone();
+    let secrets = tokio::task::spawn_blocking(move || opening.open(Timestamp::now(), &passphrase)).await.map_err(|error| error.to_string())?;
+    let secrets = secrets.map_err(|why| format!("the invitation {place}: {why}"))?;
+    write_files(&secrets, config, folder)?;
+    tracing::info!(cluster = %invitation.cluster, name = invitation.cluster_name, "this node joins the cluster; the invitation is not needed any more: delete it");
+    Ok(())
+}
+
+fn write_files(secrets: &Secrets, config: &Config, folder: &Folder) -> Result<(), String> {
+    let [ca, certificate, key] = FILES;
+    let encrypted = !secrets.ca.is_empty();
+    let path = |name: &str| encrypted.then(|| folder.file(name));
+    if encrypted {
+        folder.write(ca, 0o644, secrets.ca.as_bytes())?;
+        folder.write(certificate, 0o644, secrets.certificate.as_bytes())?;
+        folder.write(key, 0o600, secrets.key.as_bytes())?;
+    }
+    if seal_source::is_default(&config.seal) {
+        folder.write("seal.key", 0o600, seal_source::text_of(&secrets.seal_key).as_bytes())?;
+    }
+    let section = StoreSection {
+        backend: Some("etcd".to_owned()),
+        endpoints: Some(secrets.endpoints.clone()),
+        prefix: Some(secrets.prefix.clone()),
+        ca: path(ca),
+        certificate: path(certificate),
+        key: path(key),
+    };
+    let text = toml::to_string(&section).map_err(|error| error.to_string())?;
+    folder.write(store_source::JOINED, 0o644, text.as_bytes())
+}
+
+/// The first line of a file, or what is typed at the terminal; `twice`, so that a new one is as it was meant.
+fn passphrase(file: Option<&Path>, twice: bool) -> Result<SecretString, String> {
+    if let Some(path) = file {
+        let mut text = std::fs::read_to_string(path).map_err(|error| format!("--passphrase-file {}: {error}", path.display()))?;
+        let first = SecretString::from(text.lines().next().unwrap_or_default());
+        text.zeroize();
+        return Ok(first);
+    }
+    let ask = |prompt: &str| {
+        let typed =
+            rpassword::prompt_password(prompt).map_err(|error| format!("the passphrase cannot be asked for at a terminal ({error}); use --passphrase-file"))?;
+        Ok::<_, String>(SecretString::from(Zeroizing::new(typed).as_str()))
+    };
+    let first = ask("Passphrase of the invitation: ")?;
+    if twice && ask("The same again: ")?.expose_secret() != first.expose_secret() {
+        return Err("the two passphrases are not the same".to_owned());
+    }
+    Ok(first)
+}

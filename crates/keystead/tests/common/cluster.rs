@@ -1,0 +1,157 @@
+//! A cluster: a real etcd, and nodes of the real program that have joined each other.
+
+use super::run::Run;
+use super::{enable_body, eventually, stand_in, toml_for};
+use crate::common::kmip::Credentials;
+use keystead_testkit::KmsStandIn;
+use keystead_testkit::etcd::{ClientTls, Etcd};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const PASSPHRASE: &str = "a passphrase for a day";
+
+/// Nodes on one etcd. Those that were killed are `None`.
+pub struct Cluster {
+    pub etcd: Etcd,
+    pub nodes: Vec<Option<Run>>,
+    pub kms: KmsStandIn,
+    pub key: String,
+    root: tempfile::TempDir,
+}
+
+impl Cluster {
+    /// A cluster of so many members of etcd and so many nodes. The first node makes it, the others join with an invitation.
+    pub async fn start(members: usize, nodes: usize) -> Self {
+        let etcd = Etcd::start(members).await.unwrap_or_else(|error| panic!("{error}"));
+        let (kms, key) = stand_in().await;
+        let mut cluster = Self { etcd, nodes: Vec::new(), kms, key, root: tempfile::tempdir().unwrap() };
+        for _ in 0..nodes {
+            cluster.add().await;
+        }
+        cluster
+    }
+
+    /// One more node.
+    pub async fn add(&mut self) {
+        let number = self.nodes.len();
+        let folder = self.folder(number);
+        std::fs::create_dir_all(&folder).unwrap();
+        let mut toml = toml_for(&self.kms, &folder);
+        let mut flags = Vec::new();
+        if number == 0 {
+            toml += &store_section(&self.etcd.endpoints(), self.etcd.tls(), &folder);
+        } else {
+            let (invitation, passphrase) = self.invite();
+            flags = ["--join", invitation.to_str().unwrap(), "--passphrase-file", passphrase.to_str().unwrap()].map(str::to_owned).to_vec();
+        }
+        std::fs::write(folder.join("keystead.toml"), toml).unwrap();
+        std::fs::write(folder.join("flags"), flags.join("\n")).unwrap();
+        self.nodes.push(None);
+        self.restart(number).await;
+    }
+
+    /// Starts a node that does not run, as it was started before.
+    pub async fn restart(&mut self, number: usize) {
+        let folder = self.folder(number);
+        let flags = std::fs::read_to_string(folder.join("flags")).unwrap();
+        let flags: Vec<&str> = flags.lines().collect();
+        self.nodes[number] = Some(Run::start_with(&folder, &["--node-name", &format!("node{number}")], &flags).await);
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self, number: usize) {
+        self.nodes[number].take().unwrap().kill();
+    }
+
+    /// Ends a node as an operator does.
+    pub fn stop(&mut self, number: usize) {
+        let mut run = self.nodes[number].take().unwrap();
+        assert!(Command::new("kill").args(["-TERM", &run.child.id().to_string()]).status().unwrap().success());
+        assert_eq!(run.child.wait().unwrap().code(), Some(0));
+    }
+
+    /// Sends a signal to a node: `-STOP`, `-CONT`.
+    pub fn signal(&self, number: usize, signal: &str) {
+        assert!(Command::new("kill").args([signal, &self.node(number).child.id().to_string()]).status().unwrap().success());
+    }
+
+    pub fn node(&self, number: usize) -> &Run {
+        self.nodes[number].as_ref().unwrap()
+    }
+
+    pub fn folder(&self, number: usize) -> PathBuf {
+        self.root.path().join(format!("node{number}"))
+    }
+
+    pub fn log(&self, number: usize) -> String {
+        std::fs::read_to_string(self.folder(number).join("log")).unwrap_or_default()
+    }
+
+    /// Has node 0 write an invitation; answers it, and the file of its passphrase.
+    pub fn invite(&self) -> (PathBuf, PathBuf) {
+        let (folder, name) = (self.folder(0), uuid::Uuid::new_v4());
+        let (invitation, passphrase) = (self.root.path().join(format!("{name}.invitation")), self.root.path().join("passphrase"));
+        std::fs::write(&passphrase, format!("{PASSPHRASE}\n")).unwrap();
+        let invited = keystead(&["cluster", "invite", "--data-dir"])
+            .arg(folder.join("data"))
+            .arg("--config")
+            .arg(folder.join("keystead.toml"))
+            .arg("--out")
+            .arg(&invitation)
+            .arg("--passphrase-file")
+            .arg(&passphrase)
+            .output()
+            .unwrap();
+        assert!(invited.status.success(), "{}", String::from_utf8_lossy(&invited.stderr));
+        (invitation, passphrase)
+    }
+
+    /// An SVM with AWS KMS, by node 0, that every node serves; answers the path of its configuration, and a client.
+    pub async fn tenant(&self, svm: &str) -> (String, Credentials) {
+        let node = self.node(0);
+        assert_eq!(node.call("POST", "/svm/svms?return_timeout=30", Some(json!({ "name": svm }))).await.unwrap().0, 201);
+        let body = enable_body(svm, &self.kms, &self.key);
+        let (status, body) = node.call("POST", "/security/aws-kms?return_timeout=60&return_records=true", Some(body)).await.unwrap();
+        assert_eq!(status, 201, "{body}");
+        let config = format!("/security/aws-kms/{}", body["records"][0]["uuid"].as_str().unwrap());
+        (config, Credentials::issue_by(node, svm).await)
+    }
+
+    /// Waits until a node shows that another has a state.
+    pub async fn shows(&self, node: usize, other: usize, state: &str) -> Value {
+        let name = format!("node{other}");
+        eventually(&format!("node{node} must show that {name} is {state}"), async || {
+            let body = self.node(node).get("/cluster/nodes?fields=*").await;
+            let record = body["records"].as_array()?.iter().find(|record| record["name"] == name.as_str())?.clone();
+            (record["state"] == state).then_some(record)
+        })
+        .await
+    }
+}
+
+/// The program, with nothing of Keystead's in its surroundings.
+pub fn keystead(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_keystead"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("KEYSTEAD_")) {
+        command.env_remove(name);
+    }
+    command.args(arguments).stdin(std::process::Stdio::null());
+    command
+}
+
+/// `[store]` of a node that makes a cluster.
+pub fn store_section(endpoints: &[String], tls: &ClientTls, folder: &Path) -> String {
+    use std::os::unix::fs::PermissionsExt as _;
+    for (name, text) in [("etcd-ca.pem", &tls.ca), ("etcd.pem", &tls.certificate), ("etcd.key", &tls.key)] {
+        std::fs::write(folder.join(name), text).unwrap();
+        std::fs::set_permissions(folder.join(name), std::fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    let path = |name: &str| folder.join(name).display().to_string();
+    format!(
+        "[store]\nbackend = \"etcd\"\nendpoints = {endpoints:?}\nca = {:?}\ncertificate = {:?}\nkey = {:?}\n",
+        path("etcd-ca.pem"),
+        path("etcd.pem"),
+        path("etcd.key")
+    )
+}
