@@ -220,14 +220,16 @@ async fn the_codes_of_migrate_by_their_conditions() {
     assert_eq!(code(&missing), "262212");
 
     let store = scene.store.inner();
-    let node_key = format!("/nodes/{}", uuid::Uuid::from_u128(7));
+    let [node_key, presence_key] = ["nodes", "presences"].map(|kind| format!("/{kind}/{}", uuid::Uuid::from_u128(7)));
     let node = |level: u32, address: Value, ekmip: &str| json!({ "uuid": uuid::Uuid::from_u128(7), "name": format!("other{level}{address}"), "version": "0.0.1", "feature_level": level, "address": address, "ekmip_address": ekmip, "started": "2026-01-01T00:00:00Z" });
     for (record, expected) in [
         (node(1, json!("127.0.0.1:1"), "127.0.0.1:1"), "65536968"),
         (node(2, Value::Null, "127.0.0.1:1"), "65536968"),
         (node(2, json!("127.0.0.1:1"), "127.0.0.1:1"), "65537552"),
     ] {
-        store.transact(Txn::new().put(node_key.clone(), record.to_string())).await.unwrap();
+        // It says that it is there.
+        let presence = json!({ "since": "2026-01-01T00:00:00Z" }).to_string();
+        store.transact(Txn::new().put(node_key.clone(), record.to_string()).put(presence_key.clone(), presence)).await.unwrap();
         let seen = async || scene.node.get("/cluster/nodes").await["records"].as_array().unwrap().iter().any(|node| node["name"] == record["name"]);
         eventually("the view must follow", async || seen().await.then_some(())).await;
         assert_eq!(code(&scene.migrate(&config, &scene.onboard).await), expected);
@@ -235,7 +237,7 @@ async fn the_codes_of_migrate_by_their_conditions() {
     }
     let other = format!("/security/key-managers/{config}/keys/{}/key-ids", uuid::Uuid::from_u128(7));
     assert_eq!(code(&scene.node.ask("GET", &other, None).await), "65537566", "what is in the memory of another node");
-    store.transact(Txn::new().delete(node_key)).await.unwrap();
+    store.transact(Txn::new().delete(node_key).delete(presence_key)).await.unwrap();
     eventually("the view must follow", async || (scene.node.get("/cluster/nodes").await["num_records"] == 1).then_some(())).await;
 
     // Disabling, as a DELETE shows it.

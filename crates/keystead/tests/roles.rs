@@ -26,6 +26,7 @@ const TABLE: &[(&str, &str, &str)] = &[
     ("GET", "/api/cluster", "-oooo"),
     ("GET", "/api/cluster/nodes", "-oooo"),
     ("GET", "/api/cluster/nodes/{}", "-oooo"),
+    ("DELETE", "/api/cluster/nodes/{}", "-xxxo"),
     ("GET", "/api/cluster/jobs", "-oooo"),
     ("GET", "/api/cluster/jobs/{}", "-oo?o"),
     ("PATCH", "/api/cluster/jobs/{}", "-xo?o"),

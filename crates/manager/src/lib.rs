@@ -253,7 +253,7 @@ impl Manager {
             writer: TaskTracker::new(),
         };
         manager.tasks.spawn(Arc::clone(&inner.view).follow(manager.stop.clone()));
-        presence::enter(&inner).await;
+        presence::enter(&inner).await.map_err(text)?;
         inner.apply_settings();
         server_certificates::begin(&inner).await;
         manager.writer.spawn(events::writer::run(Arc::clone(&inner), manager.stop_writer.clone()));

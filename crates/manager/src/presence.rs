@@ -74,17 +74,23 @@ impl Presence {
     }
 }
 
-/// Announces this node for the first time. A start does not wait for a store that is away: the node is announced when that is back.
-pub(crate) async fn enter(inner: &Inner) {
-    match tokio::time::timeout(FIRST, announce(inner)).await {
-        // What was read at the start may be old, where it came from this machine's copy.
-        Ok(Ok(revision)) => inner.view.reached(revision).await,
-        Ok(Err(error)) => tracing::warn!(
-            detail = error.detail.as_deref(),
-            "this node starts without the store, from what it knew; it says that it is there when the store is back"
-        ),
-        Err(_) => tracing::warn!("this node starts although the store does not answer, from what it knew; it says that it is there when the store is back"),
-    }
+/// Announces this node for the first time. A start does not wait for a store that is away, or whose disk is full: the node is announced when that is over.
+///
+/// # Errors
+/// The store is damaged.
+pub(crate) async fn enter(inner: &Inner) -> Result<()> {
+    let why = match tokio::time::timeout(FIRST, announce(inner)).await {
+        Ok(Ok(revision)) => {
+            // What was read at the start may be old, where it came from this machine's copy.
+            inner.view.reached(revision).await;
+            return Ok(());
+        }
+        Ok(Err(error @ (StoreError::Unavailable(_) | StoreError::Indeterminate(_) | StoreError::Refused(_) | StoreError::LeaseGone))) => error.to_string(),
+        Ok(Err(error)) => return Err(error.into()),
+        Err(_) => format!("no answer within {} s", FIRST.as_secs()),
+    };
+    tracing::warn!(why, "this node starts without the store, from what it knew; it says that it is there when the store takes that");
+    Ok(())
 }
 
 /// Keeps this node's presence, notices who is gone, and compares the view with the store, until it is stopped; then says that the node leaves.
@@ -136,7 +142,7 @@ async fn renew(inner: &Inner) {
                 inner.presence.lock().lease = None;
                 match announce(inner).await {
                     Ok(_) => tracing::info!("this node is announced again: for more than {} s it could not say that it is there", TTL.as_secs()),
-                    Err(error) => tracing::warn!(detail = error.detail.as_deref(), "this node cannot say that it is there; it is tried again"),
+                    Err(error) => tracing::warn!(%error, "this node cannot say that it is there; it is tried again"),
                 }
             }
             Err(error) => tracing::warn!(%error, "this node cannot say that it is there; it is tried again"),
@@ -202,16 +208,20 @@ async fn compare(inner: &Inner) {
 }
 
 /// Writes this node's record, and that it is there.
-async fn announce(inner: &Inner) -> Result<Revision> {
+async fn announce(inner: &Inner) -> keystead_store::Result<Revision> {
     let lease = inner.store.grant_lease(TTL).await?;
     let (node, since) = (&inner.presence.node, inner.clock.utc());
     let txn = Txn::new()
-        .put(key::<NodeRecord>(node.uuid), node.encode()?)
-        .put_leased(key::<PresenceRecord>(node.uuid), PresenceRecord { since }.encode()?, lease)
-        .put(key::<NodeStandingRecord>(node.uuid), NodeStandingRecord { state: NodeState::Up, since }.encode()?);
+        .put(key::<NodeRecord>(node.uuid), bytes(node)?)
+        .put_leased(key::<PresenceRecord>(node.uuid), bytes(&PresenceRecord { since })?, lease)
+        .put(key::<NodeStandingRecord>(node.uuid), bytes(&NodeStandingRecord { state: NodeState::Up, since })?);
     let revision = inner.store.transact(txn).await?;
     inner.presence.lock().lease = Some(lease);
     Ok(revision)
+}
+
+fn bytes(record: &impl Record) -> keystead_store::Result<Vec<u8>> {
+    record.encode().map_err(|error| StoreError::Refused(error.detail.unwrap_or(error.message)))
 }
 
 /// A node that is stopped is down at once. Where the store does not take that, the others see it when the lease is over.

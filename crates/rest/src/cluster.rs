@@ -91,6 +91,9 @@ pub async fn node(request: Request) -> Result<Answer> {
 
 pub async fn remove(request: Request) -> Result<Answer> {
     request.no_body(&NODE)?;
+    if !request.sees_cluster() {
+        return Err(Error::new(Code::NotFound).target("uuid"));
+    }
     request.manager.remove_node(&request.who, request.uuid()?).await?;
     Ok(Answer::ok(json!({})))
 }

@@ -36,6 +36,8 @@ pub struct Listing<T: 'static> {
     order: Order,
     start: Option<Position>,
     page: Page,
+    /// No records are wanted but their number, and no page of it: clients take that for the number of all.
+    counts: bool,
 }
 
 /// Which part of a list.
@@ -56,6 +58,8 @@ struct Search {
 /// A page of a list. Its records are written one after the other, when they are sent: as text, they would need many times the memory.
 pub struct Found<T: 'static> {
     records: Vec<T>,
+    /// How many there are, where nobody wants the records.
+    counted: Option<usize>,
     writer: Writer<T>,
     texts: Option<Texts<T>>,
     /// Where the next page begins, where there is one.
@@ -75,7 +79,7 @@ impl<T> Found<T> {
 
     /// How many records it has.
     pub fn count(&self) -> usize {
-        self.records.len()
+        self.counted.unwrap_or(self.records.len())
     }
 
     /// Writes one record with each call, and commas between them; answers whether there was one.
@@ -113,7 +117,8 @@ impl<T> Listing<T> {
         let start = query.get("start").map(|text| order.read_position(text)).transpose()?;
         let page = Page { limit: query.max_records()?, offset: query.offset()? };
         let selection = Selection::parse(resource, query.fields(|path| resource.place(path).is_some() || resource.is_object_path(path)).as_deref(), false)?;
-        Ok(Self { resource, selection, filters, search: Search::parse(resource, query)?, order, start, page })
+        let counts = !query.flag("return_records", true)? && query.get("max_records").is_none();
+        Ok(Self { resource, selection, filters, search: Search::parse(resource, query)?, order, start, page, counts })
     }
 
     /// Whether a field, or a field under an object, is looked at: shown, filtered or sorted by.
@@ -142,6 +147,7 @@ impl<T> Listing<T> {
 
     /// The records of the page and one more, which shows that there is a next page; in their order. What `offset` passes over is passed over here, and not again.
     pub fn first(&mut self, records: impl Iterator<Item = T>) -> Vec<T> {
+        self.counts = false;
         let offset = std::mem::take(&mut self.page.offset);
         let end = offset.saturating_add(self.page.limit).saturating_add(1);
         let compare = |one: &T, other: &T| self.order.compare(self.resource, one, other);
@@ -167,11 +173,21 @@ impl<T> Listing<T> {
 
     /// Picks the page out of all records, which may come in any order.
     pub fn page(mut self, records: impl Iterator<Item = T>, with_links: bool) -> Found<T> {
+        if self.counts {
+            let count = records.filter(|record| self.has(record)).count().saturating_sub(self.page.offset);
+            return Found {
+                records: Vec::new(),
+                counted: Some(count),
+                writer: Writer::new(self.resource, &self.selection, with_links),
+                texts: None,
+                next: None,
+            };
+        }
         let mut records = self.first(records);
         let more = records.len() > self.page.limit;
         records.truncate(self.page.limit);
         let next = records.last().filter(|_| more).map(|last| self.order.position(self.resource, last));
-        Found { records, writer: Writer::new(self.resource, &self.selection, with_links), texts: None, next }
+        Found { records, counted: None, writer: Writer::new(self.resource, &self.selection, with_links), texts: None, next }
     }
 
     /// Whether records are wanted in the resource's own order, so that [`Listing::few`] can be used.
@@ -186,6 +202,7 @@ impl<T> Listing<T> {
 
     /// As [`Listing::first`], of records that come in the resource's own order: no more of them are looked at than the page needs.
     pub fn few(&mut self, records: impl Iterator<Item = T>) -> Vec<T> {
+        self.counts = false;
         let offset = std::mem::take(&mut self.page.offset);
         records.filter(|record| self.has(record)).skip(offset).take(self.page.limit.saturating_add(1)).collect()
     }

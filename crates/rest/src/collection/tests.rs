@@ -318,3 +318,19 @@ fn bad_parameters_have_their_codes() {
     assert_eq!(code(&[("start", of_another_order.as_str()), ("order_by", "name")]), Code::InvalidValue);
     assert!(listing(&[("nope", "1".to_owned()), ("fields", "id,nope".to_owned()), ("ignore_unknown_fields", "true".to_owned())]).is_ok());
 }
+
+#[test]
+fn a_number_alone_is_that_of_all() {
+    let many = || (0..25_000).map(|id| Thing { id, name: None, size: Some(id % 2), tags: Vec::new() });
+    let count = |parameters: &[(&str, String)]| {
+        let found = listing(parameters).unwrap().page(many(), false);
+        (found.count(), found.next.is_some())
+    };
+    let number = ("return_records", "false".to_owned());
+    assert_eq!(count(std::slice::from_ref(&number)), (25_000, false));
+    assert_eq!(count(&[number.clone(), ("space.size", "1".to_owned())]), (12_500, false));
+    assert_eq!(count(&[number.clone(), ("offset", "24000".to_owned())]), (1_000, false));
+    // A page of it, where that is asked for, and where the records come as well.
+    assert_eq!(count(&[number, ("max_records", "10".to_owned())]), (10, true));
+    assert_eq!(count(&[]), (10_000, true));
+}
