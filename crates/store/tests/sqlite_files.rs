@@ -55,6 +55,30 @@ async fn what_is_no_store_is_said_to_be_damaged() {
     assert!(SqliteStore::open(&place.path).await.is_ok(), "the file itself was good");
 }
 
+/// Who copies the file of a node that was stopped copies all of it.
+#[tokio::test]
+async fn a_closed_store_is_one_file() {
+    let place = made().await;
+    let store = std::sync::Arc::new(SqliteStore::open(&place.path).await.unwrap());
+    // Those who read at that moment are waited for.
+    let readers: Vec<_> = (0..8)
+        .map(|_| {
+            let store = std::sync::Arc::clone(&store);
+            tokio::spawn(async move { while store.range(Range::prefix("/", 1_000)).await.is_ok() {} })
+        })
+        .collect();
+    store.transact(Txn::new().put("/last", "1")).await.unwrap();
+    store.close().await;
+    for reader in readers {
+        reader.await.unwrap();
+    }
+    let log = |suffix: &str| PathBuf::from(format!("{}{suffix}", place.path.display())).exists();
+    assert!(!log("-wal") && !log("-shm"));
+    let alone = place.path.with_file_name("alone.db");
+    std::fs::copy(&place.path, &alone).unwrap();
+    assert!(SqliteStore::open(&alone).await.unwrap().get("/last").await.unwrap().is_some());
+}
+
 #[tokio::test]
 async fn foreign_and_newer_files_are_left_alone() {
     let place = made().await;

@@ -75,6 +75,8 @@ impl SqliteStore {
 
     /// Finishes what is queued and closes the file. Later calls answer [`Error::Unavailable`].
     pub async fn close(&self) {
+        // First those that only read: the last connection brings what stands in the log into the file, and they may not.
+        self.readers.close().await;
         let (answer, done) = oneshot::channel();
         if self.commands.send(Command::Close(answer)).await.is_ok() {
             let _ = done.await;
@@ -84,7 +86,6 @@ impl SqliteStore {
         if let Some(thread) = thread {
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
         }
-        self.readers.close();
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<Result<T>>) -> Command) -> Result<T> {

@@ -46,9 +46,13 @@ impl Readers {
         .await
     }
 
-    pub(super) fn close(&self) {
-        self.slots.close();
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    /// Closes all connections, after those that are at work.
+    pub(super) async fn close(&self) {
+        let all = u32::try_from(CONNECTIONS).unwrap_or(u32::MAX);
+        if let Ok(_all) = self.slots.acquire_many(all).await {
+            self.slots.close();
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        }
     }
 }
 
