@@ -253,10 +253,6 @@ async fn end_of(cluster: &Cluster, client: &Credentials, history: &History) -> V
 async fn nothing_acknowledged_is_lost_whatever_ends_or_hangs() {
     let mut cluster = Cluster::start(3, NODES).await;
     let (_, client) = cluster.tenant("svm1").await;
-    for node in 0..NODES {
-        let endpoint = client.endpoint(cluster.node(node).ekmip);
-        eventually("every node must serve the SVM", async || Kmip::try_connect(&endpoint)?.create(vec![]).reason().is_none().then_some(())).await;
-    }
     let load = Load::start(&cluster, &client);
     let mut disturbed: Vec<Disturbed> = Vec::new();
     let all_disturbed = |since: Instant| (0..NODES).map(move |node| (node, since, Instant::now() + RECOVERS));

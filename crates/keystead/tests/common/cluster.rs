@@ -2,7 +2,7 @@
 
 use super::run::Run;
 use super::{enable_body, eventually, stand_in, toml_for};
-use crate::common::kmip::Credentials;
+use crate::common::kmip::{Credentials, Kmip};
 use keystead_testkit::KmsStandIn;
 use keystead_testkit::etcd::{ClientTls, Etcd};
 use serde_json::{Value, json};
@@ -115,7 +115,17 @@ impl Cluster {
         let (status, body) = node.call("POST", "/security/aws-kms?return_timeout=60&return_records=true", Some(body)).await.unwrap();
         assert_eq!(status, 201, "{body}");
         let config = format!("/security/aws-kms/{}", body["records"][0]["uuid"].as_str().unwrap());
-        (config, Credentials::issue_by(node, svm).await)
+        let client = Credentials::issue_by(node, svm).await;
+        // Each node hears of the client, and loads the KEK, a moment later.
+        for node in self.nodes.iter().flatten() {
+            let endpoint = client.endpoint(node.ekmip);
+            eventually("every node must serve the SVM", async || {
+                let made = Kmip::try_connect(&endpoint)?.try_register(b"the SVM is served", &[]).ok()?;
+                made.reason().is_none().then_some(())
+            })
+            .await;
+        }
+        (config, client)
     }
 
     /// Waits until a node shows that another has a state.
