@@ -62,7 +62,7 @@ pub fn run(arguments: &InviteArguments) -> Result<(), String> {
 /// Makes this node one of the cluster of an invitation, unless it is one already.
 ///
 /// # Errors
-/// One line for the operator; the folder then is as it was.
+/// One line for the operator. A folder in which the writing itself was ended is taken for a used one, and the next run asks for a new one.
 pub async fn join(join: &Join, config: &Config, folder: &Folder) -> Result<(), String> {
     let joined = folder.file(store_source::JOINED);
     if joined.exists() {

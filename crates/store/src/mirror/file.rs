@@ -4,9 +4,8 @@
 //! that an older page does not bring it back; rows that the new copy has not seen are deleted at its end.
 
 use crate::error::{Error, Result};
-use crate::types::{Entry, Event, EventBatch, LeaseId, Page, Range, Revision};
-use bytes::Bytes;
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row};
+use crate::types::{Entry, Event, EventBatch, Page, Range, Revision};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -173,22 +172,7 @@ impl Inner {
         if !meta.complete {
             return Ok(None);
         }
-        let mut statement =
-            self.connection.prepare_cached("SELECT key, value, created, revision, lease FROM record WHERE key >= ?1 AND key > ?2 ORDER BY key LIMIT ?3")?;
-        let limit = i64::try_from(range.limit.saturating_add(1)).unwrap_or(i64::MAX);
-        let mut rows = statement.query((&range.prefix, range.after.as_deref().unwrap_or_default(), limit))?;
-        let (mut entries, mut more) = (Vec::new(), false);
-        while let Some(row) = rows.next()? {
-            let found = entry(row)?;
-            if !found.key.starts_with(&range.prefix) {
-                break;
-            }
-            if entries.len() == range.limit {
-                more = true;
-                break;
-            }
-            entries.push(found);
-        }
+        let (entries, more) = crate::sqlite::entries(&self.connection, range)?;
         Ok(Some(Page { entries, revision: meta.revision, more }))
     }
 }
@@ -205,18 +189,8 @@ fn put(connection: &Connection, entry: &Entry, copy: u64) -> rusqlite::Result<()
                  revision = max(excluded.revision, revision),
                  copy = excluded.copy",
         )?
-        .execute((&entry.key, entry.value.as_ref(), entry.created.0, entry.revision.0, entry.lease.map(|lease| lease.0.cast_signed()), copy))
+        .execute((&entry.key, entry.value.as_ref(), entry.created.0, entry.revision.0, entry.lease.map(|lease| lease.0), copy))
         .map(drop)
-}
-
-fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
-    Ok(Entry {
-        key: row.get(0)?,
-        value: Bytes::from(row.get::<_, Vec<u8>>(1)?),
-        created: Revision(row.get(2)?),
-        revision: Revision(row.get(3)?),
-        lease: row.get::<_, Option<i64>>(4)?.map(|lease| LeaseId(lease.cast_unsigned())),
-    })
 }
 
 fn open(path: &Path) -> rusqlite::Result<Connection> {
@@ -261,6 +235,7 @@ fn refused(path: &Path, error: &rusqlite::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
 
     fn at(key: &str, value: &str, revision: u64) -> Entry {
         Entry { key: key.to_owned(), value: Bytes::from(value.to_owned()), created: Revision(revision), revision: Revision(revision), lease: None }

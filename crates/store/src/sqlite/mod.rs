@@ -23,6 +23,7 @@ use crate::types::{Entry, LeaseId, Page, Range, Revision, Txn, Watch};
 use async_trait::async_trait;
 use lock::Lock;
 use reader::Readers;
+pub(crate) use reader::entries;
 use rusqlite::Connection;
 pub(crate) use schema::private_file;
 use std::path::{Path, PathBuf};

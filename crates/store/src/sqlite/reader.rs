@@ -66,28 +66,30 @@ pub(super) fn range(connection: &mut Connection, range: &Range) -> rusqlite::Res
     // One transaction, so that the revision and the entries are of one moment.
     let transaction = connection.transaction()?;
     let revision = Revision(schema::counter(&transaction, "revision")?);
-    let mut entries = Vec::new();
-    let mut more = false;
-    {
-        // Keys are compared byte by byte (BINARY collation of UTF-8), which is the order of Rust's strings.
-        let mut statement =
-            transaction.prepare_cached("SELECT key, value, created, revision, lease FROM record WHERE key >= ?1 AND key > ?2 ORDER BY key LIMIT ?3")?;
-        let limit = i64::try_from(range.limit.saturating_add(1)).unwrap_or(i64::MAX);
-        let mut rows = statement.query((&range.prefix, range.after.as_deref().unwrap_or_default(), limit))?;
-        while let Some(row) = rows.next()? {
-            let found = entry(row)?;
-            if !found.key.starts_with(&range.prefix) {
-                break;
-            }
-            if entries.len() == range.limit {
-                more = true;
-                break;
-            }
-            entries.push(found);
-        }
-    }
+    let (entries, more) = entries(&transaction, range)?;
     transaction.commit()?;
     Ok(Page { entries, revision, more })
+}
+
+/// The entries of a range, and whether more follow. Any table `record` with these columns will do.
+pub(crate) fn entries(connection: &Connection, range: &Range) -> rusqlite::Result<(Vec<Entry>, bool)> {
+    // Keys are compared byte by byte (BINARY collation of UTF-8), which is the order of Rust's strings.
+    let mut statement =
+        connection.prepare_cached("SELECT key, value, created, revision, lease FROM record WHERE key >= ?1 AND key > ?2 ORDER BY key LIMIT ?3")?;
+    let limit = i64::try_from(range.limit.saturating_add(1)).unwrap_or(i64::MAX);
+    let mut rows = statement.query((&range.prefix, range.after.as_deref().unwrap_or_default(), limit))?;
+    let mut entries = Vec::new();
+    while let Some(row) = rows.next()? {
+        let found = entry(row)?;
+        if !found.key.starts_with(&range.prefix) {
+            break;
+        }
+        if entries.len() == range.limit {
+            return Ok((entries, true));
+        }
+        entries.push(found);
+    }
+    Ok((entries, false))
 }
 
 pub(super) fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
