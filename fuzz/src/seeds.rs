@@ -81,7 +81,7 @@ fn at(version: Version) -> Vec<Seed> {
     let since = |since, messages: Vec<Node<'static>>| if version >= since { messages } else { Vec::new() };
     let seed = |name: &str, messages, failures| Seed { name: format!("{name}-{version}"), messages, failures };
     vec![
-        seed("life", life(version), 2),
+        seed("life", life(version), 3),
         seed("objects", objects(version), 0),
         seed("attributes", attributes(version), 0),
         seed("deep", deep(version), 1),
@@ -116,6 +116,8 @@ fn life(version: Version) -> Vec<Node<'static>> {
         call(Operation::ModifyAttribute, vec![id(1), x("2")]),
         call(Operation::DeleteAttribute, vec![id(1), Node::text(Tag::AttributeName, "x-a"), Node::integer(Tag::AttributeIndex, 0)]),
         call(Operation::Activate, vec![id(1)]),
+        // A Check that is denied says what.
+        call(Operation::Check, vec![id(1), Node::integer(Tag::CryptographicUsageMask, 0x30)]),
         // An active object cannot be destroyed.
         call(Operation::Destroy, vec![id(1)]),
         call(revoking, reason),

@@ -130,7 +130,7 @@ fn check(request: &[u8], answer: &[u8], foreign: &str, outcome: &mut Outcome) {
     let version = version(header);
     assert!(!items.is_empty(), "an answer has an item");
     assert_eq!(header.find(Tag::BatchCount).map(|count| &count.value), Some(&Value::Integer(i32::try_from(items.len()).unwrap())));
-    let statuses: Vec<ResultStatus> = items.iter().map(|item| check_item(item, foreign)).collect();
+    let statuses: Vec<ResultStatus> = items.iter().map(|item| check_item(item, version, foreign)).collect();
     let successes = statuses.iter().filter(|status| **status == ResultStatus::Success).count();
     outcome.successes += successes;
     outcome.failures += statuses.len() - successes;
@@ -171,7 +171,7 @@ fn version(header: &Node<'_>) -> Version {
     Version::supported(number(Tag::ProtocolVersionMajor), number(Tag::ProtocolVersionMinor)).expect("the version is one that is spoken")
 }
 
-fn check_item(item: &Node<'_>, foreign: &str) -> ResultStatus {
+fn check_item(item: &Node<'_>, version: Version, foreign: &str) -> ResultStatus {
     assert_eq!(item.tag, Tag::BatchItem);
     let enumeration = |tag| match item.find(tag).map(|member| &member.value) {
         Some(Value::Enumeration(number)) => Some(*number),
@@ -179,10 +179,14 @@ fn check_item(item: &Node<'_>, foreign: &str) -> ResultStatus {
     };
     let status = enumeration(Tag::ResultStatus).and_then(ResultStatus::from_number).expect("an item has a status");
     let payload = item.find(Tag::ResponsePayload);
-    // What was undone says in 2.x what it would have answered.
-    if status != ResultStatus::OperationUndone {
-        assert_eq!(payload.is_some(), status == ResultStatus::Success, "what succeeds has a payload");
-    }
+    // A Check that is denied says in 1.x what was denied (1.4, section 4.10), and what was undone says in 2.x what it would have answered.
+    let may_have_payload = match status {
+        ResultStatus::OperationFailed => version < Version::V2_0 && enumeration(Tag::Operation) == Some(Operation::Check.number()),
+        ResultStatus::OperationUndone => version >= Version::V2_0,
+        _ => true,
+    };
+    assert!(payload.is_none() || may_have_payload, "what fails has no payload");
+    assert!(payload.is_some() || status != ResultStatus::Success, "what succeeds has a payload");
     if status == ResultStatus::OperationFailed {
         let reason = enumeration(Tag::ResultReason).and_then(ResultReason::from_number).expect("a failure has a reason");
         let message = item.find(Tag::ResultMessage).map(|message| &message.value);
