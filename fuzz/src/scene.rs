@@ -16,7 +16,7 @@ use keystead_manager::passwords::Gate;
 use keystead_manager::random::Random;
 use keystead_manager::settings::Settings;
 use keystead_manager::steps::NoSteps;
-use keystead_manager::{Manager, NodeOptions, Options, SealSource};
+use keystead_manager::{Answer, Manager, NodeIdentity, NodeOptions, Options, Peers, Question, SealSource};
 use keystead_store::sqlite::SqliteStore;
 use keystead_testkit::{KmsStandIn, NewKey};
 use std::net::{IpAddr, Ipv4Addr};
@@ -124,6 +124,16 @@ impl SealSource for SealKey {
     }
 }
 
+/// The scene has one node.
+struct Alone;
+
+#[async_trait]
+impl Peers for Alone {
+    async fn ask(&self, address: &str, _: &(dyn Fn() -> keystead_manager::Result<NodeIdentity> + Sync), _: &Question) -> Result<Answer, String> {
+        Err(format!("nobody is at {address}"))
+    }
+}
+
 /// A running key manager.
 pub struct Scene {
     pub manager: Manager,
@@ -174,6 +184,8 @@ impl Scene {
             fips_check: Arc::new(keystead_ekmip::fips_refusal),
             algorithm: Arc::new(keystead_ekmip::algorithm),
             ekmip_probe: Arc::new(keystead_ekmip::Probe),
+            peers: Arc::new(Alone),
+            feature_level: keystead_manager::FEATURE_LEVEL,
             audit: audit_log(folder.path(), clock.clone()),
             audit_interval: Duration::from_secs(60),
         };

@@ -148,6 +148,14 @@ impl<'k> Unit<'k> {
         }
     }
 
+    /// Whether an object of the SVM has that identifier, whatever versions of the protocol show it.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn is_taken(&self, id: Uuid) -> Result<bool> {
+        Ok(self.staged.contains_key(&id) || self.keys.get(id).await.map_err(|error| failure(&error))?.is_some())
+    }
+
     /// An object to change, as this unit sees it.
     ///
     /// # Errors

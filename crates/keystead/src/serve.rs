@@ -10,7 +10,7 @@ use keystead_manager::clock::{Clock, SystemClock};
 use keystead_manager::passwords::{self, Gate};
 use keystead_manager::random::{Random, SystemRandom};
 use keystead_manager::steps::{NoSteps, Steps};
-use keystead_manager::{Manager, NodeOptions, Options};
+use keystead_manager::{FEATURE_LEVEL, Manager, NodeOptions, Options};
 use keystead_store::Store;
 use secrecy::{ExposeSecret as _, SecretString};
 use std::net::{IpAddr, SocketAddr};
@@ -45,6 +45,8 @@ pub struct Hooks {
     pub store: StoreWrapper,
     /// The disk of the audit log.
     pub audit_disk: Arc<dyn Disk>,
+    /// What the node says that it can do, as one of another version would.
+    pub feature_level: u32,
 }
 
 /// Puts something between the node and its store.
@@ -59,6 +61,7 @@ impl Default for Hooks {
             resolver: Arc::new(SystemResolver),
             store: Box::new(|store| store),
             audit_disk: Arc::new(RealDisk),
+            feature_level: FEATURE_LEVEL,
         }
     }
 }
@@ -154,6 +157,8 @@ pub async fn node(config: Config, hooks: Hooks, stop: CancellationToken, ready: 
         fips_check: Arc::new(keystead_ekmip::fips_refusal),
         algorithm: Arc::new(keystead_ekmip::algorithm),
         ekmip_probe: Arc::new(keystead_ekmip::Probe),
+        peers: Arc::new(keystead_rest::NodeClient::default()),
+        feature_level: hooks.feature_level,
         audit: audit.clone(),
         audit_interval,
     };

@@ -21,7 +21,12 @@ pub fn of_rest(manager: &Manager, names: Vec<String>, addresses: Vec<IpAddr>, st
     let first = manager.server_identity(names.clone(), addresses.clone()).map_err(|error| error.detail.unwrap_or(error.message))?;
     let certificate = Arc::new(Certificate(RwLock::new(certified(&first)?)));
     let vouchers = Vouchers::new(manager.clone());
-    let tls = keystead_rest::Tls { all: config(&certificate, &vouchers, false)?, fips: config(&certificate, &vouchers, true)?, vouchers };
+    let tls = keystead_rest::Tls {
+        all: config(&certificate, &vouchers, false)?,
+        fips: config(&certificate, &vouchers, true)?,
+        certificate: Arc::clone(&certificate) as Arc<dyn ResolvesServerCert>,
+        vouchers,
+    };
     let manager = manager.clone();
     tokio::spawn(async move {
         let take_over = |new: &ServerIdentity| {

@@ -608,6 +608,12 @@ async fn what_a_version_does_not_have_does_not_exist_for_it() {
         assert_eq!(kmip.with_id(operation, &stencil).reason(), Some(ResultReason::ObjectNotFound), "{operation:?}");
     }
     assert!(kmip.locate(&[Attribute::name("t")]).is_empty());
+    // Its identifier is taken all the same.
+    let key = kmip.created(vec![]);
+    let exported = kmip.with_id(Operation::Export, &key);
+    let [attributes, key] = [Tag::Attributes, Tag::SymmetricKey].map(|tag| exported.payload().find(tag).unwrap().clone());
+    let import = vec![uid(&stencil), Item::enumeration(Tag::ObjectType, ObjectType::SymmetricKey), attributes, key];
+    assert_eq!(kmip.call(Operation::Import, import).reason(), Some(ResultReason::ObjectAlreadyExists));
     let given = kmip.given(&[Attribute::name("u")]);
     assert_eq!(kmip.call(Operation::Register, vec![kind(), given, inside]).reason(), Some(ResultReason::InvalidObjectType));
     let queried = |kmip: &mut Kmip| {

@@ -4,7 +4,9 @@ use crate::credentials::{changed, is_admin};
 use crate::endpoints;
 use crate::inner::{Inner, may_change};
 use crate::jobs::{JobKind, StoredChange, StoredProxyChange};
+use crate::looks::Freshness;
 use crate::model::{Accepted, AwsKms, AwsKmsChange, AwsKmsSettings, EnableRequest, Health, Principal, RekeyExternalRequest, Role, SvmKind, SvmSelector};
+use crate::peers::{Heard, Said, What};
 use crate::records::{
     AwsKmsRecord, Base64, KeyStoreRecord, KeyStoreState, NodeRecord, Record, Stored, StoredProxy, StoredSettings, SvmNameRecord, SvmRecord, key, keys_prefix,
     onboard_keys_prefix, proxy_password_place, secret_place, svm_name_key,
@@ -200,44 +202,36 @@ impl Manager {
         self.start_job(who, &config, format!("POST /api/security/aws-kms/{uuid}/rekey-external"), kind).await
     }
 
-    /// Whether the SVM's KEK is usable on every node, and what is to be said about it.
+    /// Whether the SVM's KEK is usable on every node, and what is to be said about it. This node's own part is of this moment.
     ///
     /// # Errors
     /// 4.
-    pub async fn state(&self, uuid: Uuid) -> Result<Health> {
+    pub async fn state(&self, uuid: Uuid, freshness: Freshness) -> Result<Health> {
         let inner = self.inner();
         let config = stored(inner, uuid)?;
-        if !inner.has_aws_kek(config.record.svm) {
-            // Its keys are with the onboard key manager: nothing here depends on AWS.
-            return Ok(Health { good: true, code: None, message: String::new() });
-        }
-        let state = inner.polls.state(config.record.svm);
-        if state.is_available() {
-            return Ok(Health { good: true, code: None, message: String::new() });
-        }
-        let what = if state.serves() { "AWS KMS key protection is at risk" } else { "AWS KMS key protection is unavailable" };
-        let message = format!("{what} on the following nodes: {} - {}", inner.node.name, state.describe());
-        Ok(Health { good: state.serves(), code: Some(Code::KeyProtectionUnavailable), message })
+        let others = inner.state_looks.look(freshness, &*inner.clock, &config, inner.ask_others(What::State { config: uuid })).await;
+        let (good, message) = own_state(inner, &config);
+        let own = if good { Said::Fine(message) } else { Said::Not(message) };
+        let all: Vec<Heard> =
+            std::iter::once(Heard { node: inner.node.clone(), said: own }).chain(others).filter(|heard| !heard.said.text().is_empty()).collect();
+        let (at_risk, unavailable): (Vec<&Heard>, Vec<&Heard>) = all.iter().partition(|heard| heard.said.trouble().is_none());
+        let nodes = |what: &str, heard: &[&Heard]| {
+            let nodes: Vec<String> = heard.iter().map(|heard| format!("{} - {}", heard.node.name, heard.said.text())).collect();
+            (!nodes.is_empty()).then(|| format!("{what} on the following nodes: {}", nodes.join(", ")))
+        };
+        let parts = [nodes("AWS KMS key protection is unavailable", &unavailable), nodes("AWS KMS key protection is at risk", &at_risk)];
+        let message = parts.into_iter().flatten().collect::<Vec<_>>().join("; ");
+        Ok(Health { good: unavailable.is_empty(), code: (!message.is_empty()).then_some(Code::KeyProtectionUnavailable), message })
     }
 
-    /// Asks AWS KMS now, from every node. An answer that names a problem with the key or the credentials is an answer: AWS is reachable; the problem shows in the state.
+    /// Has every node ask AWS KMS. An answer that names a problem with the key or the credentials is an answer: AWS is reachable; the problem shows in the state.
     ///
     /// # Errors
     /// 4.
-    pub async fn amazon_reachability(&self, uuid: Uuid) -> Result<Health> {
+    pub async fn amazon_reachability(&self, uuid: Uuid, freshness: Freshness) -> Result<Health> {
         let inner = self.inner();
         let config = stored(inner, uuid)?;
-        Ok(inner.amazon_looks.joined(&*inner.clock, &config, reachability(inner, &config)).await)
-    }
-
-    /// The same, from the last look where that was at most 5 s ago: many readers of a collection make one call to AWS a configuration. Who asks while a look is under way waits for it.
-    ///
-    /// # Errors
-    /// 4.
-    pub async fn amazon_reachability_shared(&self, uuid: Uuid) -> Result<Health> {
-        let inner = self.inner();
-        let config = stored(inner, uuid)?;
-        Ok(inner.amazon_looks.shared(&*inner.clock, &config, reachability(inner, &config)).await)
+        Ok(inner.amazon_looks.look(freshness, &*inner.clock, &config, reachability(inner, &config)).await)
     }
 
     /// A configuration that an action can work on.
@@ -271,7 +265,18 @@ impl Manager {
     }
 }
 
-async fn reachability(inner: &Inner, config: &Stored<AwsKmsRecord>) -> Health {
+/// Whether the KEK of a configuration's SVM is usable on this node, and what is to be said about it.
+pub(crate) fn own_state(inner: &Inner, config: &Stored<AwsKmsRecord>) -> (bool, String) {
+    if !inner.has_aws_kek(config.record.svm) {
+        // Its keys are with the onboard key manager: nothing here depends on AWS.
+        return (true, String::new());
+    }
+    let state = inner.polls.state(config.record.svm);
+    if state.is_available() { (true, String::new()) } else { (state.serves(), state.describe()) }
+}
+
+/// Whether this node reaches AWS KMS; else why not.
+pub(crate) async fn own_reachability(inner: &Inner, config: &Stored<AwsKmsRecord>) -> (bool, String) {
     let reason = match inner.client(config) {
         Err(error) => Some(error.message),
         Ok(client) => match client.describe_key(&config.record.settings.key_id).await {
@@ -280,13 +285,18 @@ async fn reachability(inner: &Inner, config: &Stored<AwsKmsRecord>) -> Health {
             Err(error) => Some(error.to_string()),
         },
     };
-    match reason {
-        None => Health { good: true, code: None, message: String::new() },
-        Some(reason) => {
-            let message = format!("Amazon KMS is not reachable from all nodes - {}: {reason}", inner.node.name);
-            Health { good: false, code: Some(Code::AmazonUnreachable), message }
-        }
+    (reason.is_none(), reason.unwrap_or_default())
+}
+
+async fn reachability(inner: &Inner, config: &Stored<AwsKmsRecord>) -> Health {
+    let (own, others) = tokio::join!(own_reachability(inner, config), inner.ask_others(What::Amazon { config: config.record.uuid }));
+    let own = Heard { node: inner.node.clone(), said: if own.0 { Said::Fine(own.1) } else { Said::Not(own.1) } };
+    let all = std::iter::once(own).chain(others);
+    let reasons: Vec<String> = all.filter_map(|heard| heard.said.trouble().map(|why| format!("{}: {why}", heard.node.name))).collect();
+    if reasons.is_empty() {
+        return Health { good: true, code: None, message: String::new() };
     }
+    Health { good: false, code: Some(Code::AmazonUnreachable), message: format!("Amazon KMS is not reachable from all nodes - {}", reasons.join("; ")) }
 }
 
 /// Finds the SVM that a request names.
@@ -321,7 +331,7 @@ pub(crate) fn select_svm(inner: &Inner, who: &Principal, selector: &SvmSelector)
     }
 }
 
-fn stored(inner: &Inner, uuid: Uuid) -> Result<Stored<AwsKmsRecord>> {
+pub(crate) fn stored(inner: &Inner, uuid: Uuid) -> Result<Stored<AwsKmsRecord>> {
     inner.view.get::<AwsKmsRecord>(uuid)?.ok_or_else(|| Error::new(Code::NotFound).target("uuid"))
 }
 

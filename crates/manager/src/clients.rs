@@ -251,14 +251,15 @@ impl Manager {
     pub fn changes(&self) -> watch::Receiver<Revision> {
         self.inner().view.changes()
     }
+}
 
+impl Inner {
     /// A certificate with which this node itself can speak for an SVM, to see whether EKMIP servers answer. Valid for ten minutes.
     ///
     /// # Errors
     /// The CA's record is damaged.
-    pub fn probe_certificate(&self, svm: Uuid) -> Result<Created> {
-        let inner = self.inner();
-        issue(inner, &format!("probe of {}", inner.node.name), format!("{PROBE_URI}{svm}"), None, "PT10M")
+    pub(crate) fn probe_certificate(&self, svm: Uuid) -> Result<Created> {
+        issue(self, &format!("probe of {}", self.node.name), format!("{PROBE_URI}{svm}"), None, "PT10M")
     }
 }
 
@@ -348,7 +349,7 @@ async fn clean_up(inner: &Inner) {
     }
 }
 
-fn issue(inner: &Inner, common_name: &str, uri: String, csr: Option<String>, expiry_time: &str) -> Result<Created> {
+pub(crate) fn issue(inner: &Inner, common_name: &str, uri: String, csr: Option<String>, expiry_time: &str) -> Result<Created> {
     let request = CertificateRequest {
         kind: "client".to_owned(),
         common_name: common_name.to_owned(),

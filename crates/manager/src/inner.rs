@@ -43,8 +43,15 @@ pub(crate) struct Inner {
     /// What the certificate of this node's EKMIP server is for.
     pub ekmip_names: Vec<String>,
     pub ekmip_addresses: Vec<std::net::IpAddr>,
-    /// What the last looks at AWS were.
+    /// Carries questions to other nodes.
+    pub peers: Arc<dyn crate::Peers>,
+    /// What the other nodes have last said of each SVM's KEK.
+    pub state_looks: crate::looks::Looks<Vec<crate::peers::Heard>>,
+    /// What the last looks of all nodes at AWS were, and those of this one for another.
     pub amazon_looks: crate::looks::Looks<crate::model::Health>,
+    pub own_amazon_looks: crate::looks::Looks<(bool, String)>,
+    /// What the last looks at EKMIP servers were.
+    pub ekmip_looks: crate::looks::Looks<Result<Vec<crate::model::EkmipReachability>>>,
     /// What the last preflights were.
     pub check_looks: crate::looks::Looks<Result<crate::model::CheckReport>>,
     /// Slots for reads of keys that are not in memory.

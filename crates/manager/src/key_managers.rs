@@ -4,10 +4,13 @@ use crate::aws_kms::reservation;
 use crate::inner::{Inner, may_change};
 use crate::jobs::JobKind;
 use crate::keys::KeyObject;
+use crate::looks::Freshness;
 use crate::model::{Accepted, KeyId, KeyStore, Principal, SvmRef};
+use crate::peers::Said;
 use crate::records::{AwsKmsRecord, KekRecord, KeyStoreRecord, KeyStoreState, NodeRecord, OnboardKekRecord, OnboardRecord, Record, keks_prefix};
 use crate::{Code, Error, Manager, Result};
 use keystead_store::{Compare, Txn};
+use std::collections::HashSet;
 use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
@@ -63,7 +66,7 @@ impl Manager {
         if needs_aws && !state.serves() {
             return Err(Error::with(Code::Blocked, format!("SVM {} on node {}: {}", svm.name, inner.node.name, state.describe())));
         }
-        if let Some(unreachable) = self.ekmip_reachability(config_uuid).await?.into_iter().find(|entry| !entry.reachable) {
+        if let Some(unreachable) = self.ekmip_reachability(config_uuid, Freshness::Now).await?.into_iter().find(|entry| !entry.reachable) {
             return Err(Error { message: unreachable.message, ..Error::new(Code::EkmipUnreachable) });
         }
 
@@ -113,17 +116,14 @@ impl Manager {
         Ok(all)
     }
 
-    /// The keys of a key manager: those of the data plane, and the KEKs of SVMs, as this node sees them. `sees` says which SVMs the caller may see. There may be millions of them.
+    /// The keys of a key manager: those of the data plane, and the KEKs of SVMs, and whether a node can open them. `sees` says which SVMs the caller may see. There may be millions of them.
     ///
     /// # Errors
-    /// 4 an unknown key manager or node; 65537566 for another node: a node knows its own memory alone. The store cannot be read.
+    /// 4 an unknown key manager or node; 65537566 where that node is down or does not answer. The store cannot be read.
     pub async fn key_ids(&self, manager: Uuid, node: Uuid, sees: impl Fn(Uuid) -> bool) -> Result<KeyIds> {
         let inner = self.inner();
         let unknown = |target: &str| Error::new(Code::NotFound).target(target);
-        inner.view.get::<NodeRecord>(node)?.ok_or_else(|| unknown("node.uuid"))?;
-        if node != inner.node.uuid {
-            return Err(Error::with(Code::NotAllNodesOnline, format!("ask that node: {} knows what is in its own memory alone", inner.node.name)));
-        }
+        let node = inner.view.get::<NodeRecord>(node)?.ok_or_else(|| unknown("node.uuid"))?.record;
         let keks: Vec<(Uuid, u32)> = match inner.onboard()?.filter(|onboard| onboard.record.uuid == manager) {
             Some(_) => inner.view.all::<OnboardKekRecord>().into_iter().map(|kek| (kek.record.svm, kek.record.version)).collect(),
             None => {
@@ -132,11 +132,14 @@ impl Manager {
                 keks.into_iter().map(|kek| (kek.record.svm, kek.record.version)).collect()
             }
         };
+        let keks: Vec<(Uuid, u32)> = keks.into_iter().filter(|(svm, _)| sees(*svm)).collect();
+        let silent = |said: Said| Error::with(Code::NotAllNodesOnline, format!("node {}: {}", node.name, said.text()));
+        let loaded: HashSet<(Uuid, u32)> = inner.loaded_at(&node, keks.clone()).await.map_err(silent)?.into_iter().collect();
         let _turn = Arc::clone(&inner.scans).acquire_owned().await.map_err(Error::unexpected)?;
         let mut ids = KeyIds { inner: Arc::clone(inner), keks: Vec::new(), rows: Vec::new(), _turn };
-        for (svm, version) in keks.into_iter().filter(|(svm, _)| sees(*svm)) {
+        for (svm, version) in keks {
             let place = ids.keks.len();
-            ids.keks.push(ShownKek { svm: inner.svm_ref(svm), version, restored: inner.kek(svm, version).is_some() });
+            ids.keks.push(ShownKek { svm: inner.svm_ref(svm), version, restored: loaded.contains(&(svm, version)) });
             ids.rows.push((Uuid::from_u128(svm.as_u128() ^ u128::from(version)), place, None));
             let objects = self.keys(svm).find(None).await?.into_iter().filter(|object| !object.destroyed && object.kek_version == version);
             ids.rows.extend(objects.map(|object| (object.id, place, Some(object))));

@@ -38,6 +38,7 @@ pub mod model;
 pub mod onboard;
 mod passphrase;
 pub mod passwords;
+mod peers;
 mod poll;
 mod preflight;
 mod presence;
@@ -65,6 +66,8 @@ pub use error::{Code, Error, Result};
 pub use jobs::bulk::BulkItem;
 pub use jobs::table::JobAction;
 pub use keystead_store::Revision;
+pub use looks::Freshness;
+pub use peers::{Answer, NODE_URI, NodeIdentity, Peers, Question};
 pub use reachability::EkmipProbe;
 pub use seal::{Seal, SealSource};
 pub use server_certificates::ServerIdentity;
@@ -124,6 +127,10 @@ pub struct Options {
     pub algorithm: keys::Describer,
     /// Speaks KMIP to the EKMIP servers of the cluster.
     pub ekmip_probe: Arc<dyn EkmipProbe>,
+    /// Carries questions to other nodes.
+    pub peers: Arc<dyn Peers>,
+    /// What this node can do: [`FEATURE_LEVEL`], or less in tests of clusters whose nodes are not all of one version.
+    pub feature_level: u32,
     /// Where it is recorded who did what.
     pub audit: Audit,
     /// How often what was counted is recorded.
@@ -206,7 +213,7 @@ impl Manager {
             uuid: options.node.uuid,
             name: options.node.name.clone(),
             version: options.node.version,
-            feature_level: FEATURE_LEVEL,
+            feature_level: options.feature_level,
             address: options.node.address,
             ekmip_address: options.node.ekmip_address,
             started: options.clock.utc(),
@@ -234,7 +241,11 @@ impl Manager {
             ekmip_probe: options.ekmip_probe,
             ekmip_names: options.node.ekmip_names,
             ekmip_addresses: options.node.ekmip_addresses,
+            peers: options.peers,
+            state_looks: Default::default(),
             amazon_looks: Default::default(),
+            own_amazon_looks: Default::default(),
+            ekmip_looks: Default::default(),
             check_looks: Default::default(),
             misses: tokio::sync::Semaphore::new(keys::MISSES_AT_A_TIME),
             scans: Arc::new(tokio::sync::Semaphore::new(keys::SCANS_AT_A_TIME)),

@@ -1,4 +1,4 @@
-//! Live looks at AWS that are shared: many readers make one look a configuration.
+//! Live looks that are shared: many readers make one look a configuration.
 
 use crate::clock::Clock;
 use crate::records::{AwsKmsRecord, Stored};
@@ -12,6 +12,15 @@ use uuid::Uuid;
 const SHARED_FOR: Duration = Duration::from_secs(5);
 /// How many looks are kept at the most.
 const MOST: usize = 10_000;
+
+/// How fresh a look must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freshness {
+    /// Ended since it was asked for: now. Who asks while a look is under way waits for it, so that there is one at a time however many ask.
+    Now,
+    /// At most 5 s old, for lists.
+    Recent,
+}
 
 /// The last look at each configuration.
 pub(crate) struct Looks<T>(Mutex<HashMap<Uuid, Slot<T>>>);
@@ -32,18 +41,18 @@ impl<T> Default for Looks<T> {
 }
 
 impl<T: Clone> Looks<T> {
-    /// Looks now, or answers the last look where that was at most 5 s ago. Who asks while a look is under way waits for it.
-    pub async fn shared(&self, clock: &dyn Clock, config: &Stored<AwsKmsRecord>, look: impl Future<Output = T>) -> T {
-        self.look(clock, config, look, |at, now| now.saturating_sub(at) <= SHARED_FOR).await
-    }
-
-    /// Looks now. Who asks while a look is under way waits for it and takes what it saw, so that there is one at a time however many ask.
+    /// Looks now. Who asks while a look is under way waits for it and takes what it saw.
     pub async fn joined(&self, clock: &dyn Clock, config: &Stored<AwsKmsRecord>, look: impl Future<Output = T>) -> T {
-        let arrival = clock.monotonic();
-        self.look(clock, config, look, |at, _| at > arrival).await
+        self.look(Freshness::Now, clock, config, look).await
     }
 
-    async fn look(&self, clock: &dyn Clock, config: &Stored<AwsKmsRecord>, look: impl Future<Output = T>, is_enough: impl Fn(Duration, Duration) -> bool) -> T {
+    /// What a look sees that is as fresh as that: one that was made, or this one.
+    pub async fn look(&self, freshness: Freshness, clock: &dyn Clock, config: &Stored<AwsKmsRecord>, look: impl Future<Output = T>) -> T {
+        let arrival = clock.monotonic();
+        let is_enough = |at: Duration, now: Duration| match freshness {
+            Freshness::Now => at > arrival,
+            Freshness::Recent => now.saturating_sub(at) <= SHARED_FOR,
+        };
         let slot = {
             let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             if slots.len() > MOST {

@@ -380,6 +380,11 @@ impl Inner {
         }
     }
 
+    /// Asks now, whatever is due, and takes the answer. The machine of the SVM may not be there yet where its configuration has just come; then the poller is about to ask by itself.
+    pub(crate) async fn poll_now(&self, config: &Stored<AwsKmsRecord>) {
+        self.ask(config).await;
+    }
+
     /// Asks, and takes the answer. A question that is not answered within `min_poll_interval` is asked again beside it: a denial must not come late because AWS takes its time over each of the two that it takes.
     async fn ask(&self, config: &Stored<AwsKmsRecord>) -> Option<Seen> {
         let client = match self.turn(config).await {

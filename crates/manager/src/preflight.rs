@@ -47,7 +47,7 @@ impl Manager {
             let context = context(settings.encryption_context.as_deref())?;
             Ok(shown(inner.preflight(&config.record)?.run(&settings.key_id, &context).await))
         };
-        inner.check_looks.shared(&*inner.clock, &config, look).await
+        inner.check_looks.look(crate::looks::Freshness::Recent, &*inner.clock, &config, look).await
     }
 }
 

@@ -1,15 +1,19 @@
-//! `ekmip_reachability`: whether a node reaches the EKMIP servers of all nodes, as an SVM.
+//! `ekmip_reachability`: whether each node reaches the EKMIP servers of all nodes, as an SVM.
 
+use crate::aws_kms::stored;
 use crate::certificates::Created;
+use crate::inner::Inner;
+use crate::looks::Freshness;
 use crate::model::{EkmipReachability, NodeRef};
-use crate::records::{AuthorityRecord, AwsKmsRecord, NodeRecord};
-use crate::{Code, Error, Manager, Result};
+use crate::peers::{Said, What, down};
+use crate::records::{AuthorityRecord, AwsKmsRecord, NodeRecord, Stored};
+use crate::{Code, Manager, Result};
 use async_trait::async_trait;
 use std::time::Duration;
 use uuid::Uuid;
 
-/// How long a look takes at the most.
-const LIMIT: Duration = Duration::from_secs(5);
+/// How long an exchange takes at the most.
+const LIMIT: Duration = Duration::from_millis(3_500);
 
 /// Speaks KMIP to a server. The data plane brings it: this room knows no KMIP.
 #[async_trait]
@@ -23,39 +27,57 @@ pub trait EkmipProbe: Send + Sync + 'static {
 }
 
 impl Manager {
-    /// Makes a KMIP exchange with every node's EKMIP server, as the SVM of a configuration. One entry a node: a node speaks for itself alone, and this one cannot yet ask others.
+    /// Has every node make a KMIP exchange with every node's EKMIP server, as the SVM of a configuration. One entry a node, by uuid.
     ///
     /// # Errors
     /// 4.
-    pub async fn ekmip_reachability(&self, uuid: Uuid) -> Result<Vec<EkmipReachability>> {
+    pub async fn ekmip_reachability(&self, uuid: Uuid, freshness: Freshness) -> Result<Vec<EkmipReachability>> {
         let inner = self.inner();
-        let config = inner.view.get::<AwsKmsRecord>(uuid)?.ok_or_else(|| Error::new(Code::NotFound).target("uuid"))?;
+        let config = stored(inner, uuid)?;
+        inner.ekmip_looks.look(freshness, &*inner.clock, &config, inner.look_at_ekmip(&config)).await
+    }
+}
+
+impl Inner {
+    async fn look_at_ekmip(&self, config: &Stored<AwsKmsRecord>) -> Result<Vec<EkmipReachability>> {
+        let (own, others) = tokio::join!(self.own_ekmip_reachability(config), self.ask_others(What::Ekmip { config: config.record.uuid }));
+        let (good, message) = own?;
+        let own = if good { Said::Fine(message) } else { Said::Not(message) };
+        let mut entries: Vec<EkmipReachability> = others.into_iter().map(|heard| entry(heard.node, &heard.said)).collect();
+        entries.push(entry(self.node.clone(), &own));
+        entries.sort_by_key(|entry| entry.node.uuid);
+        Ok(entries)
+    }
+
+    /// Whether this node reaches the EKMIP servers of all nodes; else which not, and why. One that is down is not waited for.
+    pub(crate) async fn own_ekmip_reachability(&self, config: &Stored<AwsKmsRecord>) -> Result<(bool, String)> {
         let client = self.probe_certificate(config.record.svm)?;
-        let ca = inner.view.only::<AuthorityRecord>()?.record.certificate;
-        let nodes = inner.view.all::<NodeRecord>();
-        let mut unreachable = Vec::new();
+        let ca = self.view.only::<AuthorityRecord>()?.record.certificate;
+        let fips = self.settings().fips;
+        let nodes = self.view.all::<NodeRecord>();
         let exchanges = nodes.iter().map(|node| async {
-            let result = match &node.record.ekmip_address {
-                None => Err("it has no address for EKMIP clients: set [ekmip] address".to_owned()),
-                Some(address) => {
-                    let exchange = inner.ekmip_probe.probe(address, &client, &ca, self.fips());
-                    tokio::time::timeout(LIMIT, exchange).await.unwrap_or_else(|_| Err(format!("{address} does not answer within {} s", LIMIT.as_secs())))
+            let result = match (down(self, &node.record), &node.record.ekmip_address) {
+                (Some(down), _) => Err(down),
+                (None, None) => Err("it has no address for EKMIP clients: set [ekmip] address".to_owned()),
+                (None, Some(address)) => {
+                    let exchange = self.ekmip_probe.probe(address, &client, &ca, fips);
+                    tokio::time::timeout(LIMIT, exchange).await.unwrap_or_else(|_| Err(format!("{address} does not answer within {} s", LIMIT.as_secs_f32())))
                 }
             };
-            result.map_err(|why| format!("{}: {why}", node.record.name))
+            result.err().map(|why| format!("{}: {why}", node.record.name))
         });
-        for result in futures_util::future::join_all(exchanges).await {
-            unreachable.extend(result.err());
-        }
-        let own = NodeRef { uuid: inner.node.uuid, name: inner.node.name.clone() };
-        Ok(vec![match unreachable.is_empty() {
-            true => EkmipReachability { node: own, reachable: true, code: None, message: String::new() },
-            false => EkmipReachability {
-                node: own,
-                reachable: false,
-                code: Some(Code::EkmipUnreachable),
-                message: format!("{} from node {} - {}", Code::EkmipUnreachable.text(), inner.node.name, unreachable.join("; ")),
-            },
-        }])
+        let unreachable: Vec<String> = futures_util::future::join_all(exchanges).await.into_iter().flatten().collect();
+        Ok((unreachable.is_empty(), unreachable.join("; ")))
     }
+}
+
+fn entry(node: NodeRef, said: &Said) -> EkmipReachability {
+    let Some(why) = said.trouble() else {
+        return EkmipReachability { node, reachable: true, code: None, message: String::new() };
+    };
+    let message = match said {
+        Said::Not(_) => format!("{} from node {} - {why}", Code::EkmipUnreachable.text(), node.name),
+        _ => format!("node {} cannot be asked: {why}", node.name),
+    };
+    EkmipReachability { node, reachable: false, code: Some(Code::EkmipUnreachable), message }
 }

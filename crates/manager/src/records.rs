@@ -667,7 +667,7 @@ pub struct JobRecord {
     pub order: u64,
     /// When it ended.
     pub end_time: Option<Timestamp>,
-    /// The node that works, or worked, on it.
+    /// The node that works, or worked, on it; before, the one that has accepted it.
     pub node: Option<Uuid>,
     /// The SVM that it is about, with the name that it had.
     pub svm: Option<(Uuid, String)>,

@@ -13,11 +13,12 @@ use crate::request::{Answer, Body, Done, Request, job_path, links};
 use crate::resource::put;
 use crate::routes::{self, Found, Route};
 use bytes::Bytes;
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use http::{Method, StatusCode, header};
 use keystead_manager::model::{Job, JobState};
 use keystead_manager::{BulkItem, Code, Error, Result};
 use serde_json::{Map, Value as Json, json};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -304,10 +305,19 @@ fn at_path(request: &Request, path: &str, body: Bytes) -> Result<Request> {
 }
 
 /// Makes the calls, as `continue_on_failure` and `serial_records` want it. What comes behind a failure that ends them all is not there. Each call comes into being when its turn has come.
+///
+/// What a query has found has no order: some go at the same time, and after a failure no more are begun. The records of an array go one after the other where the first failure ends them.
 async fn run(request: &Request, named: Named, calls: impl Iterator<Item = Result<Request>>) -> Result<Vec<Outcome>> {
     let (continues, serial) = (continues(request)?, request.query.flag("serial_records", false)?);
-    if continues && !serial {
-        return Ok(futures_util::stream::iter(calls.map(|call| make(request, named, call))).buffered(AT_A_TIME).collect().await);
+    if !serial && (continues || named == Named::ByQuery) {
+        let failed = AtomicBool::new(false);
+        let begun = calls.take_while(|_| continues || !failed.load(Ordering::Relaxed));
+        let made = begun.map(|call| {
+            make(request, named, call).inspect(|outcome| {
+                failed.fetch_or(outcome.error.is_some(), Ordering::Relaxed);
+            })
+        });
+        return Ok(futures_util::stream::iter(made).buffered(AT_A_TIME).collect().await);
     }
     let mut outcomes = Vec::new();
     for call in calls {

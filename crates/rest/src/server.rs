@@ -6,6 +6,7 @@ use crate::client_certificates::{Certificate, Vouchers};
 use crate::connections::{Connections, Place};
 use crate::login::{self, Locked, Sender};
 use crate::long::Sent;
+use crate::nodes;
 use crate::openapi;
 use crate::patience::Patient;
 use crate::query::Query;
@@ -20,6 +21,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use keystead_manager::fips::{tls_can_be_fips, tls_is_fips};
 use keystead_manager::passwords::network_of;
 use keystead_manager::{Code, Error, Manager, Result};
+use rustls::server::ResolvesServerCert;
 use serde_json::{Value as Json, json};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -81,6 +83,8 @@ pub struct Tls {
     pub all: Arc<rustls::ServerConfig>,
     /// In FIPS mode.
     pub fips: Arc<rustls::ServerConfig>,
+    /// This node's certificate, for connections between nodes.
+    pub certificate: Arc<dyn ResolvesServerCert>,
     /// Who vouches for client certificates.
     pub vouchers: Arc<Vouchers>,
 }
@@ -88,6 +92,7 @@ pub struct Tls {
 /// What all connections share.
 struct Shared {
     manager: Manager,
+    certificate: Arc<dyn ResolvesServerCert>,
     vouchers: Arc<Vouchers>,
     limits: Limits,
     stop: CancellationToken,
@@ -96,7 +101,7 @@ struct Shared {
 /// Serves the REST API until `stop`, then finishes the requests that are running.
 pub async fn serve(listener: TcpListener, tls: Tls, manager: Manager, limits: Limits, stop: CancellationToken) {
     let places = Connections::new(limits.max_connections, limits.max_connections_per_source);
-    let shared = Arc::new(Shared { manager, vouchers: tls.vouchers, limits, stop: stop.clone() });
+    let shared = Arc::new(Shared { manager, certificate: tls.certificate, vouchers: tls.vouchers, limits, stop: stop.clone() });
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -138,11 +143,22 @@ async fn connection(
 ) {
     let _ = stream.set_nodelay(true);
     let shaken = tokio::select! {
-        shaken = tokio::time::timeout(shared.limits.handshake_timeout, shaken(Patient::new(stream, shared.limits.answer_timeout), config)) => shaken,
+        shaken = tokio::time::timeout(shared.limits.handshake_timeout, shaken(Patient::new(stream, shared.limits.answer_timeout), config, &shared)) => shaken,
         () = place.shown_out() => return tracing::debug!(%peer, "a connection in its handshake has made room for another"),
     };
     let (stream, able) = match shaken {
-        Ok(Ok(shaken)) => shaken,
+        Ok(Ok(Shaken::Node(stream))) => {
+            if !nodes::is_node(&shared.manager, stream.get_ref().1.peer_certificates()) {
+                return tracing::warn!(%peer, "a connection as between nodes was refused: its certificate is none of a node of this cluster");
+            }
+            let stop = shared.stop.child_token();
+            let _ended = stop.clone().drop_guard();
+            return tokio::select! {
+                () = nodes::serve(stream, shared.manager.clone(), stop) => {}
+                () = async { match turned_on { Some(turned_on) => turned_on.cancelled().await, None => std::future::pending().await } } => {}
+            };
+        }
+        Ok(Ok(Shaken::Client(stream, able))) => (stream, able),
         Ok(Err(error)) => {
             audit::no_handshake(&shared.manager, peer, &error);
             return tracing::debug!(%peer, %error, "no TLS handshake");
@@ -189,11 +205,22 @@ async fn connection(
     }
 }
 
-/// Shakes hands. Answers as well whether the client could agree with FIPS mode.
-async fn shaken(stream: Patient, config: Arc<rustls::ServerConfig>) -> std::io::Result<(TlsStream<Patient>, bool)> {
+/// Who has connected.
+enum Shaken {
+    /// A client; and whether it could agree with FIPS mode.
+    Client(TlsStream<Patient>, bool),
+    /// One that says that it is a node.
+    Node(TlsStream<Patient>),
+}
+
+async fn shaken(stream: Patient, config: Arc<rustls::ServerConfig>, shared: &Shared) -> std::io::Result<Shaken> {
     let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
+    if nodes::is_between_nodes(&start.client_hello()) {
+        let config = nodes::server_config(&shared.manager, &shared.certificate).map_err(std::io::Error::other)?;
+        return Ok(Shaken::Node(start.into_stream(config).await?));
+    }
     let able = tls_can_be_fips(start.client_hello().cipher_suites(), start.client_hello().named_groups());
-    Ok((start.into_stream(config).await?, able))
+    Ok(Shaken::Client(start.into_stream(config).await?, able))
 }
 
 async fn answer(request: http::Request<Incoming>, source: Source, sender: Arc<Sender>, shared: Arc<Shared>) -> Response<Sent> {

@@ -57,13 +57,13 @@ pub struct Import<'n> {
 pub async fn import(context: &mut Context<'_>, unit: &mut Unit<'_>, import: Import<'_>) -> Result<Response<'static>> {
     context.keys.usable().map_err(|error| failure(&error))?;
     let id: Uuid = import.id.parse().map_err(|_| Failure::new(ResultReason::InvalidField, "identifiers are UUIDs here, and UniqueIdentifier is none"))?;
-    match unit.look(id).await {
-        Err(failure) if failure.reason == ResultReason::ItemNotFound => {}
-        Err(failure) => return Err(failure),
-        Ok(_) if import.replace => {
+    // Also by an object that this version does not have, as a Template.
+    match unit.is_taken(id).await? {
+        false => {}
+        true if import.replace => {
             return Err(Failure::new(ResultReason::FeatureNotSupported, "an object does not take the place of another; import under a new identifier"));
         }
-        Ok(_) => return Err(Failure::new(ResultReason::ObjectAlreadyExists, format!("there is an object {id} already"))),
+        true => return Err(Failure::new(ResultReason::ObjectAlreadyExists, format!("there is an object {id} already"))),
     }
     if import.object_type == ObjectType::Template {
         return Err(Failure::new(ResultReason::InvalidField, "a Template is registered, not imported"));

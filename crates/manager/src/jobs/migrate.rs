@@ -14,7 +14,7 @@ use super::enable::{set_up, unreserve};
 use super::rekey_internal::key_store;
 use super::restore::{configuration, unwrap};
 use super::rewrap;
-use super::{Afterwards, Plan};
+use super::{Afterwards, Plan, everywhere};
 use crate::events::moves::Route;
 use crate::inner::Inner;
 use crate::poll::Proof;
@@ -56,6 +56,7 @@ pub(crate) async fn run(job: &JobContext, config: Uuid, to_onboard: bool, gives_
         KeyStoreState::Switching if starts && to_onboard => {
             manager.tell_move_started(&route);
             let asked = fresh_ok(job, &config).await?;
+            everywhere::onboard(job, Code::NodesUnhealthy).await?;
             let store = turn_to_onboard(job, &config, &onboard, store, asked).await?;
             manager.tell_move_turned(&route);
             leave_aws(job, &route, &config, store, asked).await
@@ -64,6 +65,7 @@ pub(crate) async fn run(job: &JobContext, config: Uuid, to_onboard: bool, gives_
             manager.tell_move_started(&route);
             let asked = manager.clock.monotonic();
             let (kek, kek_record) = set_up(job, &config.record, store.record.next_version(), false).await?;
+            everywhere::prove(job, &config.record, &kek_record, Code::NodesUnhealthy).await?;
             let unchanged = Txn::new().when(Compare::Unchanged(config.key.clone(), config.revision));
             let proof = Proof { asked, keks: vec![kek], config: Box::new(config.record.clone()) };
             let store = turn_to_aws(job, proof, &kek_record, store, unchanged).await?;
@@ -150,6 +152,11 @@ pub(super) fn without_aws(manager: &Inner, store: Stored<KeyStoreRecord>) -> Res
 pub(super) async fn finish(job: &JobContext, route: &Route, store: Stored<KeyStoreRecord>, asked: Duration) -> Result<Plan> {
     let manager = &job.manager;
     let (svm, version) = (store.record.svm, store.record.kek_version);
+    job.progress(format!("every node loads version {version} of the KEK")).await;
+    let nodes = match store.record.onboard {
+        true => everywhere::onboard(job, Code::NodesUnhealthy).await?,
+        false => everywhere::loaded(job, route.config, Code::NodesUnhealthy).await?,
+    };
     let done = rewrap::all(job, svm, version, Some(asked)).await?;
     job.progress(format!("{done} keys were moved; deleting what the other key manager holds")).await;
     let txn = Txn::new().when(Compare::Unchanged(store.key.clone(), store.revision));
@@ -160,7 +167,7 @@ pub(super) async fn finish(job: &JobContext, route: &Route, store: Stored<KeySto
     let txn = txn.put(store.key, store.record.without_move().encode()?);
     Ok(Plan {
         txn,
-        message: format!("{done} keys were moved, and the KEK of the SVM is kept by {place} alone"),
+        message: format!("{done} keys were moved, and the KEK of the SVM is kept by {place} alone, {nodes}"),
         afterwards: Afterwards::Moved(*route, version, None, done),
     })
 }

@@ -13,6 +13,7 @@ pub(crate) mod bulk;
 pub(crate) mod context;
 pub(crate) mod delete;
 pub(crate) mod enable;
+mod everywhere;
 pub(crate) mod index;
 pub(crate) mod migrate;
 pub(crate) mod modify;

@@ -3,7 +3,7 @@
 use super::context::JobContext;
 use super::enable::{prove, wrap};
 use super::restore::{configuration, current_kek, has_the_keys, not_while_rekeying, unwrap};
-use super::{Afterwards, Plan, StoredChange};
+use super::{Afterwards, Plan, StoredChange, everywhere};
 use crate::aws::{Phase, context};
 use crate::credentials::changed;
 use crate::poll::Proof;
@@ -23,6 +23,9 @@ pub(crate) async fn run(job: &JobContext, config: Uuid, key_id: &str, change: &S
         return Ok(Plan { txn: Txn::new(), message: "the KEK was wrapped again already".to_owned(), afterwards: Afterwards::Nothing });
     }
     let svm = manager.svm_ref(old.record.svm);
+    if outdated.is_none() {
+        everywhere::has_the_kek(job, config).await?;
+    }
 
     // Nobody re-roots a revoked tenant: the old key must unwrap the KEK now, in this job, although the KEK may be in memory.
     job.progress("unwrapping the KEK with the customer key in use (1 of 3)").await;
@@ -42,11 +45,12 @@ pub(crate) async fn run(job: &JobContext, config: Uuid, key_id: &str, change: &S
     let wrapped = wrap(job, Phase::InUse, &client, &svm, &kek, key_id, text, &context).await.map_err(|error| failed(error.into()))?;
     job.progress("proving that AWS KMS unwraps the KEK with the new customer key (3 of 3)").await;
     let wrapped = prove(job, Phase::InUse, &client, &svm, &kek, wrapped, &context).await.map_err(|error| failed(error.into()))?;
+    let nodes = everywhere::prove(job, &new, &wrapped, Code::RekeyFailedOnNode).await?;
     if change.secret_access_key.is_some() || change.proxy_password.is_some() {
         manager.seal.prove().await?;
     }
     job.progress("storing the wrapped KEK in place of the old one").await;
-    let message = format!("the KEK is wrapped by {}, and proven", wrapped.key_arn);
+    let message = format!("the KEK is wrapped by {}, and {nodes}", wrapped.key_arn);
     let txn = Txn::new()
         .when(Compare::Unchanged(old.key.clone(), old.revision))
         .when(Compare::Unchanged(record.key.clone(), record.revision))

@@ -11,7 +11,7 @@ use super::context::JobContext;
 use super::enable::{prove, wrap};
 use super::restore::{configuration, current_kek, has_the_keys, unwrap};
 use super::rewrap::{self, arrived};
-use super::{Afterwards, Plan};
+use super::{Afterwards, Plan, everywhere};
 use crate::aws::{Phase, context};
 use crate::inner::Inner;
 use crate::records::{AwsKmsRecord, KekRecord, KeyStoreRecord, KeyStoreState, Record, Stored, kek_key, keks_prefix, key};
@@ -28,6 +28,8 @@ pub(crate) async fn run(job: &JobContext, config: Uuid) -> Result<Plan> {
     let store = key_store(manager, svm).await?;
     let store = if store.record.state == KeyStoreState::SvmKekRekey { store } else { next_version(job, &config, store).await? };
     let version = store.record.kek_version;
+    job.progress(format!("every node loads version {version} of the KEK")).await;
+    let nodes = everywhere::loaded(job, config.record.uuid, Code::NotAllNodesOnline).await.map_err(again)?;
     let done = rewrap::all(job, svm, version, None).await?;
     job.progress(format!("{done} keys are wrapped by version {version}; retiring the older one")).await;
     let active = KeyStoreRecord { state: KeyStoreState::Active, ..store.record };
@@ -37,7 +39,7 @@ pub(crate) async fn run(job: &JobContext, config: Uuid) -> Result<Plan> {
     }
     Ok(Plan {
         txn,
-        message: format!("version {version} of the KEK is in use; {done} keys were wrapped again, and the older version is deleted"),
+        message: format!("version {version} of the KEK is in use, {nodes}; {done} keys were wrapped again, and the older version is deleted"),
         afterwards: Afterwards::Retire(svm, version, None),
     })
 }
@@ -62,6 +64,8 @@ async fn next_version(job: &JobContext, config: &Stored<AwsKmsRecord>, store: St
     let wrapped = wrap(job, Phase::InUse, &client, &owner, &kek, &config.record.settings.key_id, text, &context).await?;
     job.progress(format!("proving that AWS KMS unwraps version {version} (3 of 3)")).await;
     let record = prove(job, Phase::InUse, &client, &owner, &kek, wrapped, &context).await?;
+
+    everywhere::prove(job, &config.record, &record, Code::NotAllNodesOnline).await?;
 
     // In memory first: once the transaction stands, keys are made with it.
     let held = manager.hold_while_served(kek)?;
@@ -92,6 +96,12 @@ async fn next_version(job: &JobContext, config: &Stored<AwsKmsRecord>, store: St
         Err(StoreError::Conflict { .. }) => Err(Error::with(Code::InUse, "the configuration was changed while the KEK was made; start again")),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Nothing is lost where a node cannot load the new version: what it has not come to is under the older one.
+fn again(error: Error) -> Error {
+    let message = format!("{}; no key was wrapped again yet, and starting it again goes on", error.message);
+    Error { message, ..error }
 }
 
 pub(super) async fn key_store(manager: &Inner, svm: Uuid) -> Result<Stored<KeyStoreRecord>> {

@@ -1,9 +1,10 @@
-//! Restore: load the KEKs that a node lacks.
+//! Restore: load the KEKs that nodes lack.
 
 use super::context::JobContext;
 use super::{Afterwards, Plan};
 use crate::aws::{Phase, context, kek_from};
 use crate::inner::Inner;
+use crate::peers::{Heard, Said, What, listed};
 use crate::poll::Proof;
 use crate::records::{AwsKmsRecord, KekRecord, KeyStoreRecord, KeyStoreState, Stored, kek_key, keks_prefix};
 use crate::{Code, Error, Result};
@@ -18,26 +19,44 @@ const MOST_VERSIONS: usize = 100;
 pub(crate) async fn run(job: &JobContext, config: Uuid) -> Result<Plan> {
     let manager = &job.manager;
     let config = configuration(manager, config).await?;
-    let current = current_kek(manager, config.record.svm).await?.record;
-    // More than one where a rekey-internal has not ended: each still wraps keys.
-    let older = manager.view.under::<KekRecord>(&keks_prefix(current.svm)).into_iter().map(|kek| kek.record).filter(|kek| kek.version != current.version);
-    let mut keks = Vec::new();
-    let mut versions = Vec::new();
-    let client = manager.client(&config)?;
     let asked = manager.clock.monotonic();
+    let (own, others) = tokio::join!(unwrap_all(job, &config), manager.ask_others(What::Restore { config: config.record.uuid }));
+    let (keks, here) = match own {
+        Ok(keks) => {
+            let versions: Vec<u32> = keks.iter().map(Kek::version).collect();
+            (keks, Ok(format!("node {}: version {} of the KEK is loaded", manager.node.name, listed(&versions))))
+        }
+        Err(error) if others.is_empty() || error.code == Code::Unexpected => return Err(error),
+        Err(error) => (Vec::new(), Err(error.message)),
+    };
+    let others_failed = others.iter().any(|heard| matches!(heard.said, Said::Not(_) | Said::Silent(_)));
+    let failed = here.is_err() || others_failed;
+    let here = here.unwrap_or_else(|why| why);
+    let message = std::iter::once(here).chain(others.iter().map(Heard::describe)).collect::<Vec<_>>().join("; ");
+    let proof = Proof { asked, keks, config: Box::new(config.record.clone()) };
+    if failed {
+        // What this node has got is as good as what a poll gets.
+        if !proof.keks.is_empty() && manager.view.get::<AwsKmsRecord>(config.record.uuid)?.is_some_and(|now| now.revision == config.revision) {
+            manager.proven(proof);
+        }
+        return Err(Error::with(Code::NotAllKeysRestored, message));
+    }
+    Ok(Plan { txn: Txn::new().when(Compare::Unchanged(config.key, config.revision)), message, afterwards: Afterwards::Serve(proof) })
+}
+
+/// Every version of the KEK, the current one last: more than one where a rekey-internal has not ended, and each still wraps keys.
+async fn unwrap_all(job: &JobContext, config: &Stored<AwsKmsRecord>) -> Result<Vec<Kek>> {
+    let manager = &job.manager;
+    let current = current_kek(manager, config.record.svm).await?.record;
+    let older = manager.view.under::<KekRecord>(&keks_prefix(current.svm)).into_iter().map(|kek| kek.record).filter(|kek| kek.version != current.version);
+    let client = manager.client(config)?;
+    let mut keks = Vec::new();
     for record in older.chain([current.clone()]) {
         job.progress(format!("node {}: unwrapping version {} of the KEK", manager.node.name, record.version)).await;
-        versions.push(record.version.to_string());
-        let kek = unwrap(job, &client, &record)
-            .await
-            .map_err(|error| if error.code == Code::Unexpected { error } else { Error::with(Code::NotAllKeysRestored, error.message) })?;
-        keks.push(kek);
+        let kek = unwrap(job, &client, &record).await;
+        keks.push(kek.map_err(|error| if error.code == Code::Unexpected { error } else { Error::with(Code::NotAllKeysRestored, error.message) })?);
     }
-    Ok(Plan {
-        txn: Txn::new().when(Compare::Unchanged(config.key, config.revision)),
-        message: format!("node {}: version {} of the KEK is loaded", manager.node.name, versions.join(" and ")),
-        afterwards: Afterwards::Serve(Proof { asked, keks, config: Box::new(config.record) }),
-    })
+    Ok(keks)
 }
 
 /// The key store of an SVM, to be compared. While a rekey-internal, or a move of keys, has not ended, two versions of the KEK wrap keys. What changes how AWS wraps the KEK would have to change both, so it waits.

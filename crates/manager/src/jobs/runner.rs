@@ -5,7 +5,7 @@ use super::context::JobContext;
 use super::{Afterwards, JobKind, Plan, queue};
 use crate::inner::Inner;
 use crate::model::{JobState, SvmRef};
-use crate::records::{ClaimRecord, ConfigClaimRecord, JobRecord, KeyStoreRecord, Record, Stored, StoredError, key};
+use crate::records::{ClaimRecord, ConfigClaimRecord, JobRecord, KeyStoreRecord, PresenceRecord, Record, Stored, StoredError, key};
 use crate::{Code, Error, Result};
 use keystead_store::{Compare, Error as StoreError, LeaseId, Txn};
 use std::collections::HashMap;
@@ -18,6 +18,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
+/// How long a job is left to the node that has accepted it: that one has looked whether it can do it, and who asked may look there. A node that is busy, or gone, does not hold it up.
+const OTHERS_FIRST: Duration = Duration::from_secs(2);
 /// How long a claim outlives a node that dies.
 const CLAIM_TTL: Duration = Duration::from_secs(15);
 /// How often finished jobs are looked through for old ones, at the least.
@@ -42,6 +44,8 @@ pub(crate) struct Runner {
     slots: Arc<Semaphore>,
     /// With the configuration that each works on.
     running: Mutex<HashMap<Uuid, Option<Uuid>>>,
+    /// Since when jobs could start that other nodes have accepted.
+    others: Mutex<HashMap<Uuid, Duration>>,
     /// Failures that callers must see although the store has not taken them yet.
     unsaved: Mutex<HashMap<Uuid, Error>>,
 }
@@ -55,6 +59,7 @@ impl Runner {
             ends: watch::channel(0).0,
             slots: Arc::new(Semaphore::new(concurrency.max(1))),
             running: Mutex::default(),
+            others: Mutex::default(),
             unsaved: Mutex::default(),
         }
     }
@@ -83,7 +88,8 @@ pub(crate) async fn run(manager: Arc<Inner>, stop: CancellationToken) {
     let _renewal = AbortOnDropHandle::new(tokio::spawn(lease.clone().keep(Arc::clone(&manager))));
     let mut next_sweep = manager.clock.monotonic();
     loop {
-        for job in runnable(&manager, manager.runner.slots.available_permits()) {
+        let (jobs, look_again) = runnable(&manager, manager.runner.slots.available_permits());
+        for job in jobs {
             let slot = if job.record.kind.works() { Arc::clone(&manager.runner.slots).try_acquire_owned().ok() } else { None };
             if slot.is_none() && job.record.kind.works() {
                 break;
@@ -101,6 +107,7 @@ pub(crate) async fn run(manager: Arc<Inner>, stop: CancellationToken) {
             () = stop.cancelled() => break,
             _ = changes.changed() => {}
             () = manager.runner.wake.notified() => {}
+            () = async { match look_again { Some(at) => manager.clock.sleep_until(at).await, None => std::future::pending().await } } => {}
             more = swept => next_sweep = manager.clock.monotonic() + if more { Duration::ZERO } else { pause },
             Some(_) = tasks.join_next() => {}
         }
@@ -112,11 +119,24 @@ pub(crate) async fn run(manager: Arc<Inner>, stop: CancellationToken) {
     }
 }
 
-/// Jobs that may start now, at most `places` of those that work.
-fn runnable(manager: &Inner, places: usize) -> Vec<Stored<JobRecord>> {
+/// Jobs that may start now, at most `places` of those that work; and when to look again at those that are left to other nodes for now.
+fn runnable(manager: &Inner, places: usize) -> (Vec<Stored<JobRecord>>, Option<Duration>) {
     let running = lock(&manager.runner.running).clone();
     let claimed = |job| manager.view.any_under(&key::<ClaimRecord>(job));
-    queue::startable(manager.view.open_jobs(), &running, claimed, places).into_iter().map(Arc::unwrap_or_clone).collect()
+    let startable = queue::startable(manager.view.open_jobs(), &running, claimed, places);
+    let now = manager.clock.monotonic();
+    let mut others = lock(&manager.runner.others);
+    let (left, free): (Vec<_>, Vec<_>) = startable.into_iter().partition(|job| {
+        let is_anothers = job.record.state == JobState::Queued && job.record.node.is_some_and(|node| node != manager.node.uuid && is_up(manager, node));
+        is_anothers && now < *others.entry(job.record.uuid).or_insert(now) + OTHERS_FIRST
+    });
+    let look_again = left.iter().filter_map(|job| others.get(&job.record.uuid)).min().map(|since| *since + OTHERS_FIRST);
+    others.retain(|uuid, _| left.iter().chain(&free).any(|job| job.record.uuid == *uuid));
+    (free.into_iter().map(Arc::unwrap_or_clone).collect(), look_again)
+}
+
+fn is_up(manager: &Inner, node: Uuid) -> bool {
+    manager.view.contains(&key::<PresenceRecord>(node))
 }
 
 /// A job that has not ended.

@@ -154,7 +154,7 @@ impl Inner {
             start_time: now,
             order: 1 + self.view.last_job_order(),
             end_time: done.then_some(now),
-            node: done.then_some(self.node.uuid),
+            node: Some(self.node.uuid),
             svm,
         }
     }

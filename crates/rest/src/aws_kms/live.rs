@@ -5,7 +5,7 @@ use crate::collection::cell::Cell;
 use crate::request::Request;
 use futures_util::StreamExt as _;
 use keystead_manager::model::{AwsKms, CheckReport, EkmipReachability, Health};
-use keystead_manager::{Code, Result};
+use keystead_manager::{Code, Freshness, Result};
 use serde_json::{Value as Json, json};
 
 /// How many records one request may look at live.
@@ -62,20 +62,20 @@ impl Wanted {
 /// Looks at what is wanted of one configuration.
 pub async fn look(request: &Request, config: AwsKms, wanted: Wanted) -> Record {
     let (uuid, manager) = (config.uuid(), &request.manager);
-    let mut live = Live::default();
-    if wanted.state {
-        live.state = Looked::Found(manager.state(uuid).await);
-    }
-    if wanted.amazon {
-        live.amazon = Looked::Found(if wanted.shared { manager.amazon_reachability_shared(uuid).await } else { manager.amazon_reachability(uuid).await });
-    }
-    if wanted.ekmip {
-        live.ekmip = Looked::Found(manager.ekmip_reachability(uuid).await);
-    }
-    if wanted.check {
-        live.check = Looked::Found(manager.check(uuid).await);
-    }
+    let freshness = if wanted.shared { Freshness::Recent } else { Freshness::Now };
+    // At the same time: each may wait for a node that is silent.
+    let (state, amazon, ekmip, check) = tokio::join!(
+        looked(wanted.state, manager.state(uuid, freshness)),
+        looked(wanted.amazon, manager.amazon_reachability(uuid, freshness)),
+        looked(wanted.ekmip, manager.ekmip_reachability(uuid, freshness)),
+        looked(wanted.check, manager.check(uuid)),
+    );
+    let live = Live { state, amazon, ekmip, check };
     Record { config, live: Some(Box::new(live)) }
+}
+
+async fn looked<T>(wanted: bool, look: impl Future<Output = Result<T>>) -> Looked<T> {
+    if wanted { Looked::Found(look.await) } else { Looked::No }
 }
 
 /// Looks at the first of these, and says of the others that they were too many.
