@@ -4,7 +4,7 @@ use crate::config::SealSection;
 use crate::folder::write_whole;
 use async_trait::async_trait;
 use keystead_keyring::{KEY_BYTES, SealKey};
-use keystead_manager::SealSource;
+use keystead_manager::{MOST_SEAL_KEYS, SealSource};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -44,9 +44,10 @@ pub fn is_default(section: &SealSection) -> bool {
     section.file.is_none() && section.credential.is_none() && section.command.is_none()
 }
 
-/// The text of a seal key's file.
-pub fn text_of(key: &[u8]) -> Zeroizing<String> {
-    Zeroizing::new(key.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n")
+/// The text of a seal key's file: a line for each key.
+pub fn text_of(keys: &[u8]) -> Zeroizing<String> {
+    let line = |key: &[u8]| key.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n";
+    Zeroizing::new(keys.chunks(KEY_BYTES).map(line).collect())
 }
 
 /// A key file; made at the first start. A store without its key file is not given a new key: that would only hide that the old one is missing.
@@ -124,22 +125,27 @@ impl SealSource for CommandSource {
     }
 }
 
-/// 64 hexadecimal digits, white space around them.
+/// A line of 64 hexadecimal digits for each key, white space around them. More than one while the seal key is being replaced.
 fn decode(text: &[u8], place: &str) -> Result<Zeroizing<Vec<u8>>, String> {
-    let text = text.trim_ascii();
-    let wrong = || format!("{place} is damaged: it must hold {} hexadecimal digits", KEY_BYTES * 2);
-    if text.len() != KEY_BYTES * 2 {
+    let wrong = || {
+        format!(
+            "{place} is damaged: it must hold {} hexadecimal digits, and one more such line for each key beside that, {MOST_SEAL_KEYS} at most",
+            KEY_BYTES * 2
+        )
+    };
+    let lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty()).collect();
+    if lines.is_empty() || lines.len() > MOST_SEAL_KEYS || lines.iter().any(|line| line.len() != KEY_BYTES * 2) {
         return Err(wrong());
     }
     let digit = |byte: u8| (byte as char).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let mut key = Zeroizing::new(Vec::with_capacity(KEY_BYTES));
-    for pair in text.chunks_exact(2) {
+    let mut keys = Zeroizing::new(Vec::with_capacity(lines.len() * KEY_BYTES));
+    for pair in lines.into_iter().flat_map(|line| line.chunks_exact(2)) {
         match pair {
-            [high, low] => key.push(digit(*high).zip(digit(*low)).map(|(high, low)| high << 4 | low).ok_or_else(wrong)?),
+            [high, low] => keys.push(digit(*high).zip(digit(*low)).map(|(high, low)| high << 4 | low).ok_or_else(wrong)?),
             _ => return Err(wrong()),
         }
     }
-    Ok(key)
+    Ok(keys)
 }
 
 #[cfg(test)]

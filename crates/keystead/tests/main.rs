@@ -53,6 +53,7 @@ mod reroot;
 mod revocation;
 mod roles;
 mod rotation;
+mod seal_rotation;
 mod secrets;
 mod server_certificates;
 mod startup;

@@ -70,6 +70,7 @@ const TABLE: &[(&str, &str, &str)] = &[
     ("DELETE", "/api/security/ekmip/client-cas/{}", "-xo?o"),
     ("GET", "/api/security/ekmip/settings", "-oxxo"),
     ("PATCH", "/api/security/ekmip/settings", "-xxxo"),
+    ("POST", "/api/security/ekmip/seal/rotate", "-xxxo"),
     ("GET", "/api/security/ekmip/sessions", "-oooo"),
     ("POST", "/api/security/ekmip/sessions", "-oooo"),
     // A session is its account's own: also to admin, that of another account does not exist.

@@ -31,7 +31,7 @@ pub const ONBOARD_FEATURE_LEVEL: u32 = 2;
 /// A known text, sealed when the cluster is made.
 const SEAL_CHECK: &[u8] = b"this store was sealed with this key";
 const SEAL_CHECK_PLACE: &str = "/cluster#seal_check";
-const AUTHORITY_PLACE: &str = "/certificate-authority#private_key";
+pub(crate) const AUTHORITY_PLACE: &str = "/certificate-authority#private_key";
 /// More nodes than a cluster has.
 const MOST_NODES: usize = 100;
 
@@ -160,7 +160,7 @@ pub(crate) async fn check_seal(
 ) -> std::result::Result<bool, String> {
     let text = |error: Error| error.detail.unwrap_or(error.message);
     let cluster = view.only::<ClusterRecord>().map_err(text)?;
-    if seal.open_bytes(SEAL_CHECK_PLACE, &cluster.record.seal_check).is_ok_and(|text| text.as_slice() == SEAL_CHECK) {
+    if seal.choose(&cluster.record.seal_check) {
         return Ok(false);
     }
     let code: String = digest::digest(&digest::SHA256, &cluster.record.seal_check.0).as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
@@ -198,11 +198,21 @@ pub(crate) async fn sealed_by(store: &dyn Store, bytes: &mut [u8]) -> std::resul
     let read = async |key: String| store.get(&key).await.map_err(|error| error.to_string())?.ok_or_else(|| "there is no cluster in this store yet".to_owned());
     let cluster = Stored::<ClusterRecord>::decode(&read(key::<ClusterRecord>("")).await?).map_err(text)?.record;
     let settings = Stored::<Settings>::decode(&read(key::<Settings>("")).await?).map_err(text)?.record;
-    let seal = SealKey::take(bytes).ok_or_else(|| format!("a seal key has {} bytes", keystead_keyring::KEY_BYTES))?;
-    match seal.open(SEAL_CHECK_PLACE, &Sealed(cluster.seal_check.0.clone())) {
-        Ok(opened) if opened.as_slice() == SEAL_CHECK => Ok((cluster.uuid, settings.cluster_name)),
-        _ => Err("the seal key is not the one that this store was sealed with".to_owned()),
+    let mut keys = bytes.chunks_exact_mut(keystead_keyring::KEY_BYTES).filter_map(SealKey::take);
+    if keys.any(|key| is_sealed_with(&key, &cluster.seal_check)) {
+        return Ok((cluster.uuid, settings.cluster_name));
     }
+    Err("the seal key is not the one that this store was sealed with".to_owned())
+}
+
+/// Whether this key has sealed the cluster's known text.
+pub(crate) fn is_sealed_with(key: &SealKey, seal_check: &Base64) -> bool {
+    key.open(SEAL_CHECK_PLACE, &Sealed(seal_check.0.clone())).is_ok_and(|text| text.as_slice() == SEAL_CHECK)
+}
+
+/// The known text, sealed with this key.
+pub(crate) fn seal_check(key: &SealKey) -> Base64 {
+    crate::seal::seal_with(key, SEAL_CHECK_PLACE, SEAL_CHECK)
 }
 
 fn new_authority(settings: &Settings, seal: &Seal, now: Timestamp) -> Result<AuthorityRecord> {

@@ -69,7 +69,7 @@ pub use keystead_store::Revision;
 pub use looks::Freshness;
 pub use peers::{Answer, NODE_URI, NodeIdentity, Peers, Question};
 pub use reachability::EkmipProbe;
-pub use seal::{Seal, SealSource};
+pub use seal::{MOST_SEAL_KEYS, Seal, SealSource};
 pub use server_certificates::ServerIdentity;
 
 use crate::clock::Clock;
@@ -275,6 +275,7 @@ impl Manager {
         manager.tasks.spawn(audit::tell(Arc::clone(&inner), manager.stop.clone()));
         manager.tasks.spawn(clients::watch_expiry(Arc::clone(&inner), manager.stop.clone()));
         manager.tasks.spawn(server_certificates::renew_ekmip_certificates(Arc::clone(&inner), manager.stop.clone()));
+        manager.tasks.spawn(seal::follow(Arc::clone(&inner), manager.stop.clone()));
         manager.tasks.spawn(fips::follow(inner, manager.stop.clone()));
         Ok(manager)
     }

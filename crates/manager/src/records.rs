@@ -257,6 +257,11 @@ pub struct CertificateRecord {
     pub issuer: Option<Uuid>,
 }
 
+/// The place that the private key of a node's EKMIP server is sealed for, by the key of its record.
+pub fn ekmip_certificate_place(key: &str) -> String {
+    format!("{key}#private_key")
+}
+
 /// The place that the private key of a certificate is sealed for.
 pub fn certificate_key_place(uuid: Uuid) -> String {
     format!("{}#private_key", key::<CertificateRecord>(uuid))

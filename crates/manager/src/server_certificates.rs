@@ -7,7 +7,7 @@ use crate::cluster::authority;
 use crate::events::Message;
 use crate::events::catalogue::{CERTIFICATE_EXPIRING, CERTIFICATE_RENEWED, REST_CERTIFICATE_EXPIRING, REST_CERTIFICATE_RENEWED};
 use crate::inner::Inner;
-use crate::records::{AuthorityRecord, EkmipCertificateRecord, Record, Stored, key};
+use crate::records::{AuthorityRecord, EkmipCertificateRecord, Record, Stored, ekmip_certificate_place, key};
 use crate::settings::CertificateTemplate;
 use crate::{Code, Error, Manager, Result};
 use jiff::{SignedDuration, Timestamp};
@@ -373,7 +373,7 @@ fn ekmip_key(inner: &Inner) -> String {
 }
 
 fn ekmip_key_place(inner: &Inner) -> String {
-    format!("{}#private_key", ekmip_key(inner))
+    ekmip_certificate_place(&ekmip_key(inner))
 }
 
 /// What has been told of a renewal that fails: each stage before the end once.

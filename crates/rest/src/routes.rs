@@ -82,6 +82,7 @@ routes! {
     DELETE "/api/security/ekmip/client-cas/{}"                  ChangeSvm     ekmip_clients::delete_ca;
     GET    "/api/security/ekmip/settings"                       ReadCluster   settings::show;
     PATCH  "/api/security/ekmip/settings"                       ChangeCluster settings::modify;
+    POST   "/api/security/ekmip/seal/rotate"                    ChangeCluster settings::rotate_seal;
     GET    "/api/security/accounts"                             Read          accounts::list;
     POST   "/api/security/accounts"                             ChangeCluster accounts::create;
     GET    "/api/security/accounts/{}/{}"                       Read          accounts::show;

@@ -2,11 +2,12 @@
 
 use crate::collection::cell::Cell;
 use crate::field::{ANY, Field, Kind, Patch, Post, Show, Spec};
-use crate::request::{Answer, Request};
+use crate::request::{Answer, Done, Request};
 use crate::resource::{Link, Resource};
 use crate::values::Values;
-use keystead_manager::Result;
+use http::StatusCode;
 use keystead_manager::settings::{CertificateTemplateChange, Settings, SettingsChange};
+use keystead_manager::{Code, Error, Result};
 use serde_json::json;
 use std::borrow::Cow;
 
@@ -126,10 +127,19 @@ pub async fn modify(request: Request) -> Result<Answer> {
     Ok(Answer::ok(json!({})))
 }
 
+/// The action on the seal key.
+pub async fn rotate_seal(request: Request) -> Result<Answer> {
+    request.query.check_change(&SETTINGS, &[])?;
+    if let Some(name) = request.object()?.keys().next().filter(|_| !request.query.ignores_unknown()) {
+        return Err(Error::with(Code::UnknownField, name).target(name.as_str()));
+    }
+    let accepted = request.manager.rotate_seal(&request.who).await?;
+    request.accepted(accepted, Done { status: StatusCode::CREATED, location: None, record: None }).await
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use keystead_manager::{Code, Error};
 
     #[test]
     fn every_setting_is_shown() {

@@ -17,6 +17,19 @@ pub(super) async fn prove(job: &JobContext, config: &AwsKmsRecord, kek: &KekReco
     all("proven", &manager.node.name, &heard, code)
 }
 
+/// Asks every other node. One that is down fails it, too.
+///
+/// # Errors
+/// As [`prove`].
+pub(super) async fn ask(job: &JobContext, done: &str, what: What, code: Code) -> Result<String> {
+    let manager = &job.manager;
+    let heard = manager.ask_others(what).await;
+    if let Some(down) = heard.iter().find(|heard| matches!(heard.said, Said::Down(_))) {
+        return Err(Error::with(code, down.describe()));
+    }
+    all(done, &manager.node.name, &heard, code)
+}
+
 /// Has every other node load the versions of the KEK that it lacks. As [`prove`].
 ///
 /// # Errors

@@ -22,6 +22,7 @@ pub(crate) mod rekey_external;
 pub(crate) mod rekey_internal;
 pub(crate) mod restore;
 pub(crate) mod rewrap;
+pub(crate) mod rotate_seal;
 pub(crate) mod runner;
 pub(crate) mod table;
 
@@ -42,6 +43,8 @@ use uuid::Uuid;
 pub enum JobKind {
     /// Nothing is left to do: the call did it all in the transaction that wrote this record.
     Done,
+    /// Seal every secret of the store with another seal key.
+    RotateSeal,
     /// Waits for the jobs of a call with many records ([`bulk`]).
     Bulk,
     /// POST of a configuration.
@@ -114,6 +117,7 @@ impl JobKind {
         match self {
             Self::Done => "done",
             Self::Bulk => "bulk",
+            Self::RotateSeal => "rotate_seal",
             Self::Enable { .. } => "enable",
             Self::Modify { .. } => "modify",
             Self::Delete { .. } => "delete",
@@ -132,7 +136,7 @@ impl JobKind {
     /// The configuration that the job works on. Jobs of one configuration run one after the other.
     pub fn config(&self) -> Option<Uuid> {
         match self {
-            Self::Done | Self::Bulk => None,
+            Self::Done | Self::Bulk | Self::RotateSeal => None,
             Self::Enable { config, .. }
             | Self::Modify { config, .. }
             | Self::Delete { config }
@@ -245,6 +249,7 @@ pub(crate) async fn run(context: &JobContext, kind: &JobKind) -> Result<Plan> {
     match kind {
         JobKind::Done => Ok(Plan { txn: Txn::new(), message: String::from("success"), afterwards: Afterwards::Nothing }),
         JobKind::Bulk => bulk::run(context).await,
+        JobKind::RotateSeal => rotate_seal::run(context).await,
         JobKind::Enable { .. } => enable::run(context, kind).await,
         JobKind::Modify { config, change } => modify::run(context, *config, change).await,
         JobKind::Delete { config } => delete::run(context, *config).await,

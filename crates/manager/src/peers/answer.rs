@@ -43,6 +43,15 @@ impl Inner {
             What::Restore { config } => self.restore_here(config).await?,
             What::Prove { config, kek } => prove_here(self, &config, &kek).await,
             What::Onboard => self.onboard_key_for_moving().map(|_| (true, String::new()))?,
+            What::SealKey { check } => match self.seal.read_again().await {
+                Ok(()) if self.seal.has(&check) => (true, String::new()),
+                Ok(()) => (false, "the source of its seal key does not give the new one: add it there".to_owned()),
+                Err(why) => (false, why),
+            },
+            What::SealKeyInUse { check } => {
+                self.catch_up().await;
+                if self.seal.choose(&check) { (true, String::new()) } else { (false, "it does not have the new seal key".to_owned()) }
+            }
             What::Loaded { keks } => return Ok(Looked::Loaded(self.loaded_here(keks))),
         };
         Ok(Looked::Said(good, message))

@@ -11,7 +11,7 @@ use crate::certificates::Created;
 use crate::clients::issue;
 use crate::inner::Inner;
 use crate::model::{NodeRef, NodeState};
-use crate::records::{AuthorityRecord, AwsKmsRecord, KekRecord, NodeRecord, PresenceRecord, key};
+use crate::records::{AuthorityRecord, AwsKmsRecord, Base64, KekRecord, NodeRecord, PresenceRecord, key};
 use crate::{Manager, Result};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -70,6 +70,10 @@ pub(crate) enum What {
     Prove { config: Box<AwsKmsRecord>, kek: Box<KekRecord> },
     /// Whether the onboard key can be had.
     Onboard,
+    /// Whether the source of the seal key gives the one that has sealed this known text.
+    SealKey { check: Base64 },
+    /// Whether secrets are sealed with it.
+    SealKeyInUse { check: Base64 },
     /// Which of these versions of SVMs' KEKs can be had.
     Loaded { keks: Vec<(Uuid, u32)> },
 }
@@ -134,8 +138,9 @@ impl Said {
 impl What {
     fn limit(&self) -> Duration {
         match self {
-            Self::State { .. } | Self::Amazon { .. } | Self::Ekmip { .. } | Self::Onboard | Self::Loaded { .. } => LOOK,
-            Self::Restore { .. } | Self::Prove { .. } => WORK,
+            Self::State { .. } | Self::Amazon { .. } | Self::Ekmip { .. } | Self::Onboard | Self::Loaded { .. } | Self::SealKeyInUse { .. } => LOOK,
+            // The source may be a command.
+            Self::Restore { .. } | Self::Prove { .. } | Self::SealKey { .. } => WORK,
         }
     }
 }

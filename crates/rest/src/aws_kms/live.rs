@@ -74,8 +74,9 @@ pub async fn look(request: &Request, config: AwsKms, wanted: Wanted) -> Record {
     Record { config, live: Some(Box::new(live)) }
 }
 
+/// Boxed: four looks side by side are more than belongs on a stack.
 async fn looked<T>(wanted: bool, look: impl Future<Output = Result<T>>) -> Looked<T> {
-    if wanted { Looked::Found(look.await) } else { Looked::No }
+    if wanted { Looked::Found(Box::pin(look).await) } else { Looked::No }
 }
 
 /// Looks at the first of these, and says of the others that they were too many.

@@ -111,6 +111,7 @@ calls! {
     DELETE "/api/security/ekmip/client-cas/{}" ["uuid"] Delete(false), "Takes a CA of EKMIP clients away.";
     GET    "/api/security/ekmip/settings" [] One(&settings::SETTINGS), "The cluster's settings.";
     PATCH  "/api/security/ekmip/settings" [] Modify(&settings::SETTINGS, false), "Changes the cluster's settings.";
+    POST   "/api/security/ekmip/seal/rotate" [] Action, "Seals every secret of the store with the new seal key that every node has beside the old one.";
     GET    "/api/security/accounts" [] List(&accounts::ACCOUNT), "The accounts.";
     POST   "/api/security/accounts" [] Create(&accounts::ACCOUNT, false), "Makes an account.";
     GET    "/api/security/accounts/{}/{}" ["owner.uuid", "name"] One(&accounts::ACCOUNT), "An account.";
