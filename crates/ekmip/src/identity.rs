@@ -85,7 +85,7 @@ impl Client {
 
 impl Identities {
     fn new(table: ClientTable) -> Self {
-        let cluster = verifier([table.cluster_ca.clone()]);
+        let cluster = verifier(table.cluster_cas.clone());
         let svms: HashSet<Uuid> = table.cas.iter().map(|(svm, _)| *svm).collect();
         let own = svms.into_iter().filter_map(|svm| {
             let cas = table.cas.iter().filter(|(owner, _)| *owner == svm).map(|(_, ca)| ca.clone());

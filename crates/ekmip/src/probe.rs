@@ -62,7 +62,9 @@ fn request() -> Vec<u8> {
 fn config(client: &Created, ca_certificate: &str, fips: bool) -> Result<ClientConfig, String> {
     let unusable = |error: &dyn std::fmt::Display| format!("this node's own certificate cannot be used: {error}");
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(ca_certificate.as_bytes()).map_err(|error| unusable(&error))?).map_err(|error| unusable(&error))?;
+    for ca in CertificateDer::pem_slice_iter(ca_certificate.as_bytes()) {
+        roots.add(ca.map_err(|error| unusable(&error))?).map_err(|error| unusable(&error))?;
+    }
     let key = PrivateKeyDer::from_pem_slice(client.private_key_pem.expose_secret().as_bytes()).map_err(|error| unusable(&error))?;
     let mut config = ClientConfig::builder_with_provider(Arc::new(keystead_manager::fips::tls_provider(fips)))
         .with_safe_default_protocol_versions()

@@ -166,6 +166,7 @@ pub async fn node(config: Config, hooks: Hooks, stop: CancellationToken, ready: 
     let manager = Manager::start(options, async |gate: &Gate| first_password(given, config.admin_password_file.as_deref(), &folder, gate).await).await?;
     let text = |error: keystead_manager::Error| error.detail.unwrap_or(error.message);
     folder.write("ca.pem", 0o644, manager.ca_certificate().map_err(text)?.as_bytes())?;
+    tokio::spawn(keep_ca_file(manager.clone(), path.clone(), stop.clone()));
 
     let (dns_names, addresses) = own_names(&name, listen_address.ip(), config.cluster.address.as_deref());
     let tls = crate::tls::of_rest(&manager, dns_names, addresses, stop.clone())?;
@@ -248,6 +249,23 @@ async fn first_password(given: Option<SecretString>, file: Option<&Path>, folder
         }
     };
     gate.hash(password).await.map_err(|error| format!("the password of admin cannot be hashed: {error}"))
+}
+
+/// `ca.pem` says what is trusted also while the CA is being replaced.
+async fn keep_ca_file(manager: Manager, path: std::path::PathBuf, stop: CancellationToken) {
+    let mut changes = manager.changes();
+    let mut written = manager.ca_certificate().ok();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = changes.changed() => if changed.is_err() { return },
+        }
+        let Some(now) = manager.ca_certificate().ok().filter(|now| written.as_ref() != Some(now)) else { continue };
+        match crate::folder::write_whole(&path.join("ca.pem"), 0o644, now.as_bytes()) {
+            Ok(()) => written = Some(now),
+            Err(error) => tracing::error!(%error, "ca.pem cannot be written; it is tried again with the next change"),
+        }
+    }
 }
 
 /// A generated password is no longer true when it was changed.

@@ -71,6 +71,10 @@ const TABLE: &[(&str, &str, &str)] = &[
     ("GET", "/api/security/ekmip/settings", "-oxxo"),
     ("PATCH", "/api/security/ekmip/settings", "-xxxo"),
     ("POST", "/api/security/ekmip/seal/rotate", "-xxxo"),
+    ("GET", "/api/security/ekmip/ca", "-oxxo"),
+    ("POST", "/api/security/ekmip/ca/prepare", "-xxxo"),
+    ("POST", "/api/security/ekmip/ca/switch", "-xxxo"),
+    ("POST", "/api/security/ekmip/ca/finish", "-xxxo"),
     ("GET", "/api/security/ekmip/sessions", "-oooo"),
     ("POST", "/api/security/ekmip/sessions", "-oooo"),
     // A session is its account's own: also to admin, that of another account does not exist.

@@ -47,8 +47,8 @@ pub const PROBE_URI: &str = "urn:keystead:ekmip-probe:";
 /// Who may connect, as the store says now.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct ClientTable {
-    /// The cluster's CA, DER.
-    pub cluster_ca: Vec<u8>,
+    /// The cluster's CA, DER; while it is being replaced, the other one as well.
+    pub cluster_cas: Vec<Vec<u8>>,
     /// By the SHA-256 of the certificate.
     pub clients: HashMap<[u8; 32], ClientEntry>,
     /// CAs of SVMs, DER.
@@ -199,8 +199,8 @@ impl Manager {
         if installed.iter().filter(|other| other.record.svm == svm).count() >= MOST_CAS {
             return Err(Error::with(Code::LimitReached, format!("an SVM can have {MOST_CAS} client CAs")));
         }
-        let cluster = inner.view.only::<AuthorityRecord>()?.record.certificate;
-        let others = installed.into_iter().filter(|other| other.record.svm != svm).map(|other| other.record.certificate).chain([cluster]);
+        let cluster = inner.view.only::<AuthorityRecord>()?.record;
+        let others = installed.into_iter().filter(|other| other.record.svm != svm).map(|other| other.record.certificate).chain(cluster.trusted().cloned());
         for pem in others {
             let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(Error::unexpected)?;
             let (_, other) = X509Certificate::from_der(&der).map_err(Error::unexpected)?;
@@ -233,7 +233,9 @@ impl Manager {
     pub fn ekmip_client_table(&self) -> Result<ClientTable> {
         let inner = self.inner();
         let der = |pem: &str| CertificateDer::from_pem_slice(pem.as_bytes()).map(|der| der.to_vec()).map_err(Error::unexpected);
-        let mut table = ClientTable { cluster_ca: der(&inner.view.only::<AuthorityRecord>()?.record.certificate)?, ..ClientTable::default() };
+        let cluster = inner.view.only::<AuthorityRecord>()?.record;
+        let cluster_cas = cluster.trusted().map(|pem| der(pem)).collect::<Result<Vec<_>>>()?;
+        let mut table = ClientTable { cluster_cas, ..ClientTable::default() };
         for client in inner.view.all::<EkmipClientRecord>() {
             if let Some(fingerprint) = unhex(&client.record.fingerprint) {
                 table.clients.insert(fingerprint, ClientEntry { svm: client.record.svm, revoked: client.record.revoked.is_some() });

@@ -32,6 +32,7 @@ pub const ONBOARD_FEATURE_LEVEL: u32 = 2;
 const SEAL_CHECK: &[u8] = b"this store was sealed with this key";
 const SEAL_CHECK_PLACE: &str = "/cluster#seal_check";
 pub(crate) const AUTHORITY_PLACE: &str = "/certificate-authority#private_key";
+pub(crate) const NEXT_AUTHORITY_PLACE: &str = "/certificate-authority#next.private_key";
 /// More nodes than a cluster has.
 const MOST_NODES: usize = 100;
 
@@ -136,12 +137,12 @@ impl Manager {
         Ok(())
     }
 
-    /// The certificate of the cluster's CA, PEM.
+    /// The certificate of the cluster's CA, PEM; while it is being replaced, the other one as well.
     ///
     /// # Errors
     /// The record is damaged.
     pub fn ca_certificate(&self) -> Result<String> {
-        Ok(self.inner().view.only::<AuthorityRecord>()?.record.certificate)
+        Ok(self.inner().view.only::<AuthorityRecord>()?.record.bundle())
     }
 }
 
@@ -219,7 +220,7 @@ fn new_authority(settings: &Settings, seal: &Seal, now: Timestamp) -> Result<Aut
     let authority = CertificateAuthority::generate(&format!("{} Keystead CA", settings.cluster_name), now).map_err(Error::unexpected)?;
     let private_key = authority.private_key_pem();
     let private_key = seal.seal(AUTHORITY_PLACE, private_key.expose_secret().as_bytes());
-    Ok(AuthorityRecord { certificate: authority.certificate_pem().to_owned(), private_key })
+    Ok(AuthorityRecord { certificate: authority.certificate_pem().to_owned(), private_key, next: None, previous: None, generation: 0 })
 }
 
 pub(crate) fn authority(inner: &Inner) -> Result<CertificateAuthority> {

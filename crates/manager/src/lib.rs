@@ -10,6 +10,7 @@ mod approved;
 mod audit;
 mod aws;
 mod aws_kms;
+mod ca_rotation;
 mod certificate_authority;
 mod certificate_signing;
 pub mod certificates;
@@ -61,6 +62,7 @@ mod view;
 pub mod x509;
 
 pub use accounts::{ADMIN, Login, SYSTEM};
+pub use ca_rotation::{CaCertificate, CaStep, ClusterCa};
 pub use cluster::{AWS_KMS_FEATURE_LEVEL, FEATURE_LEVEL, Founding, ONBOARD_FEATURE_LEVEL, check as check_settings};
 pub use error::{Code, Error, Result};
 pub use jobs::bulk::BulkItem;

@@ -34,13 +34,14 @@ impl Manager {
     /// The cluster's CA cannot be read, and so nobody knows which it is.
     pub fn login_cas(&self) -> Result<LoginCas> {
         let inner = self.inner();
-        let own = inner.view.only::<AuthorityRecord>()?.record.certificate;
-        let own = public_key(&own).ok_or_else(|| crate::Error::unexpected("the cluster's CA cannot be read"))?;
+        let own = inner.view.only::<AuthorityRecord>()?.record;
+        let own: Option<Vec<_>> = own.trusted().map(|pem| public_key(pem)).collect();
+        let own = own.ok_or_else(|| crate::Error::unexpected("the cluster's CA cannot be read"))?;
         let now = inner.clock.utc();
         let mut cas = LoginCas::default();
         for stored in inner.view.all::<CertificateRecord>().into_iter().filter(|stored| stored.record.kind == CLIENT_CA) {
             let Ok((der, facts)) = Facts::of_pem(&stored.record.certificate) else { continue };
-            if facts.expiry <= now || public_key(&stored.record.certificate).is_none_or(|key| key == own) {
+            if facts.expiry <= now || public_key(&stored.record.certificate).is_none_or(|key| own.contains(&key)) {
                 continue;
             }
             cas.until = Some(cas.until.map_or(facts.expiry, |until| until.min(facts.expiry)));

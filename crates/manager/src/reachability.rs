@@ -18,7 +18,7 @@ const LIMIT: Duration = Duration::from_millis(3_500);
 /// Speaks KMIP to a server. The data plane brings it: this room knows no KMIP.
 #[async_trait]
 pub trait EkmipProbe: Send + Sync + 'static {
-    /// One exchange over TLS with the server at `address` (`host:port`), with a certificate that speaks for the SVM; the server's certificate must be one of the cluster's CA (PEM). `fips`: with the
+    /// One exchange over TLS with the server at `address` (`host:port`), with a certificate that speaks for the SVM; the server's certificate must be one of the cluster's CAs (PEM). `fips`: with the
     /// TLS of FIPS mode.
     ///
     /// # Errors
@@ -52,7 +52,7 @@ impl Inner {
     /// Whether this node reaches the EKMIP servers of all nodes; else which not, and why. One that is down is not waited for.
     pub(crate) async fn own_ekmip_reachability(&self, config: &Stored<AwsKmsRecord>) -> Result<(bool, String)> {
         let client = self.probe_certificate(config.record.svm)?;
-        let ca = self.view.only::<AuthorityRecord>()?.record.certificate;
+        let ca = self.view.only::<AuthorityRecord>()?.record.bundle();
         let fips = self.settings().fips;
         let nodes = self.view.all::<NodeRecord>();
         let exchanges = nodes.iter().map(|node| async {

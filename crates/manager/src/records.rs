@@ -175,6 +175,36 @@ pub struct AuthorityRecord {
     pub certificate: String,
     /// Its private key, PEM, sealed.
     pub private_key: Base64,
+    /// The CA that will take its place, and signs nothing yet.
+    #[serde(default)]
+    pub next: Option<NextAuthority>,
+    /// The certificate of the CA whose place it has taken, as long as that is trusted, PEM.
+    #[serde(default)]
+    pub previous: Option<String>,
+    /// How many CAs were switched from before this one.
+    #[serde(default)]
+    pub generation: u32,
+}
+
+/// A CA that has not signed yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NextAuthority {
+    /// The CA certificate, PEM.
+    pub certificate: String,
+    /// Its private key, PEM, sealed.
+    pub private_key: Base64,
+}
+
+impl AuthorityRecord {
+    /// All that is trusted as the cluster's own, PEM, the one that signs first.
+    pub fn trusted(&self) -> impl Iterator<Item = &String> {
+        std::iter::once(&self.certificate).chain(self.next.as_ref().map(|next| &next.certificate)).chain(&self.previous)
+    }
+
+    /// The same as one text.
+    pub fn bundle(&self) -> String {
+        self.trusted().map(String::as_str).collect()
+    }
 }
 
 /// The EKMIP server's certificate of a node, made from the cluster's template.
@@ -195,6 +225,9 @@ pub struct EkmipCertificateRecord {
     /// The names and addresses that it is for.
     #[serde(default)]
     pub names: Vec<String>,
+    /// Which of the cluster's CAs has signed it: its `generation`.
+    #[serde(default)]
+    pub authority: u32,
 }
 
 /// An EKMIP client's certificate, issued by the cluster's CA.

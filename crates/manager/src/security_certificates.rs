@@ -382,15 +382,31 @@ pub(crate) fn shown(inner: &Inner, record: CertificateRecord) -> Option<Certific
 
 /// What the cluster's CA is for.
 pub(crate) const CLUSTER_CA: &str = "the cluster's own CA";
+/// What the one that comes after it, or was before it, is for.
+const OTHER_CA: &str = "a CA of the cluster that is trusted, and does not sign";
 
 /// The cluster's CA, and the certificates that its EKMIP servers show.
 pub(crate) fn own(inner: &Inner) -> Vec<Certificate> {
     let shown = |name: String, kind: &str, certificate: String, what_for: &'static str| {
         let (der, facts) = Facts::of_pem(&certificate).ok()?;
         let uuid = uuid_of(&der);
-        Some(Certificate { uuid, svm: None, name, kind: kind.to_owned(), certificate, intermediates: Vec::new(), facts, has_key: true, own: Some(what_for) })
+        Some(Certificate {
+            uuid,
+            svm: None,
+            name,
+            kind: kind.to_owned(),
+            certificate,
+            intermediates: Vec::new(),
+            facts,
+            has_key: what_for != OTHER_CA,
+            own: Some(what_for),
+        })
     };
-    let ca = inner.view.only::<AuthorityRecord>().ok().and_then(|ca| shown("keystead_cluster_ca".to_owned(), "root_ca", ca.record.certificate, CLUSTER_CA));
+    let authority = inner.view.only::<AuthorityRecord>().ok().map(|ca| ca.record);
+    let ca = authority.iter().filter_map(|ca| shown("keystead_cluster_ca".to_owned(), "root_ca", ca.certificate.clone(), CLUSTER_CA));
+    let next = authority.iter().filter_map(|ca| shown("keystead_cluster_ca_next".to_owned(), "root_ca", ca.next.as_ref()?.certificate.clone(), OTHER_CA));
+    let previous = authority.iter().filter_map(|ca| shown("keystead_cluster_ca_previous".to_owned(), "root_ca", ca.previous.clone()?, OTHER_CA));
+    let ca: Vec<Certificate> = ca.chain(next.chain(previous)).collect();
     let nodes = inner.view.all::<EkmipCertificateRecord>().into_iter().filter_map(|stored| {
         let node = stored.key.strip_prefix(EkmipCertificateRecord::PREFIX)?;
         let name = inner.view.get::<NodeRecord>(node).ok().flatten().map_or_else(|| node.to_owned(), |node| node.record.name);

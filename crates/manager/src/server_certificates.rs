@@ -55,7 +55,7 @@ impl Manager {
         match inner.view.get::<EkmipCertificateRecord>(inner.node.uuid)? {
             None => self.server_identity(inner.ekmip_names.clone(), inner.ekmip_addresses.clone()),
             Some(stored) => Ok(ServerIdentity {
-                certificate_chain: format!("{}{}", stored.record.certificate, inner.view.only::<AuthorityRecord>()?.record.certificate),
+                certificate_chain: format!("{}{}", stored.record.certificate, signer(inner, stored.record.authority)?),
                 private_key: inner.seal.open_text(&ekmip_key_place(inner), &stored.record.private_key)?,
                 issued: stored.record.issued.unwrap_or(stored.record.expiry),
                 expiry: stored.record.expiry,
@@ -104,17 +104,26 @@ impl Manager {
         stop: CancellationToken,
     ) {
         let inner = self.inner();
-        let (mut issued, mut expiry) = (first.issued, first.expiry);
+        let (mut issued, mut expiry, mut generation) = (first.issued, first.expiry, signs(inner));
+        let mut changes = inner.view.changes();
         drop(first);
         let (mut alarm, mut pause) = (Alarm::default(), LOOK);
         loop {
+            let switched = async {
+                while signs(inner) == generation && changes.changed().await.is_ok() {}
+                if signs(inner) == generation {
+                    std::future::pending::<()>().await;
+                }
+            };
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = inner.clock.sleep_until(inner.clock.monotonic() + pause) => {}
+                () = switched, if pause == LOOK => {}
             }
             pause = LOOK;
             let age = inner.clock.utc().duration_since(issued);
-            if age < RENEW_EACH && age > -CLOCKS_DIFFER && inner.clock.utc() < renewal_at(Some(issued), expiry) {
+            let signs_now = signs(inner);
+            if signs_now == generation && age < RENEW_EACH && age > -CLOCKS_DIFFER && inner.clock.utc() < renewal_at(Some(issued), expiry) {
                 continue;
             }
             let new = self.server_identity(dns_names.clone(), addresses.clone());
@@ -123,7 +132,7 @@ impl Manager {
                     alarm.calm();
                     let reason = format!("the old one was valid until {expiry}, the new one is until {}", new.expiry);
                     inner.raise(&REST_CERTIFICATE_RENEWED, None, vec![("reason", reason), ("expiry", expiry.to_string())]);
-                    (issued, expiry) = (new.issued, new.expiry);
+                    (issued, expiry, generation) = (new.issued, new.expiry, signs_now);
                 }
                 Err(error) => {
                     tracing::warn!(%error, detail = error.detail.as_deref(), "the certificate of the REST API could not be renewed; it is tried again");
@@ -196,10 +205,13 @@ pub(crate) async fn renew_ekmip_certificates(inner: Arc<Inner>, stop: Cancellati
             pause = look(&inner, current, &mut alarm) => pause,
         };
         let until = inner.clock.monotonic() + pause;
-        // Woken by a certificate that an enabling has made, and by nothing else that changes.
+        // Woken by a certificate that an enabling has made, by another CA that signs, and by nothing else that changes.
         let made = async {
             while changes.changed().await.is_ok() {
-                if ekmip_revision(&inner) != revision {
+                let switched = |current: &Stored<EkmipCertificateRecord>| signs(&inner).is_some_and(|generation| generation != current.record.authority);
+                if ekmip_revision(&inner) != revision
+                    || inner.view.get::<EkmipCertificateRecord>(inner.node.uuid).ok().flatten().is_some_and(|current| switched(&current))
+                {
                     return;
                 }
             }
@@ -294,7 +306,7 @@ async fn store(inner: &Inner, new: NewEkmipCertificate) -> Result<bool> {
 
 async fn from_template(inner: &Inner, template: CertificateTemplate) -> Result<EkmipCertificateRecord> {
     let checked = checked(inner, &template)?;
-    let (now, authority) = (inner.clock.utc(), authority(inner)?);
+    let (now, authority, generation) = (inner.clock.utc(), authority(inner)?, inner.view.only::<AuthorityRecord>()?.record.generation);
     let created: Created = inner.forge.own(move || create(&checked, Some(&authority), now)).await?.map_err(refused)?;
     Ok(EkmipCertificateRecord {
         certificate: created.certificate_pem,
@@ -303,6 +315,7 @@ async fn from_template(inner: &Inner, template: CertificateTemplate) -> Result<E
         issued: Some(now),
         template: Some(template),
         names: ekmip_server_names(inner),
+        authority: generation,
     })
 }
 
@@ -342,11 +355,23 @@ fn refused(error: CertificateError) -> Error {
     }
 }
 
+/// Which of the cluster's CAs signs.
+fn signs(inner: &Inner) -> Option<u32> {
+    inner.view.only::<AuthorityRecord>().ok().map(|authority| authority.record.generation)
+}
+
+/// The certificate of the CA that has signed, where that is trusted still; else of the one that signs.
+fn signer(inner: &Inner, generation: u32) -> Result<String> {
+    let authority = inner.view.only::<AuthorityRecord>()?.record;
+    Ok(if generation == authority.generation { authority.certificate } else { authority.previous.unwrap_or(authority.certificate) })
+}
+
 /// Near its end, or not for the node's names of now, or made by a clock that was ahead: then its end says nothing.
 fn is_due(inner: &Inner, record: &EkmipCertificateRecord) -> bool {
     let now = inner.clock.utc();
     let ahead = record.issued.is_some_and(|issued| issued.duration_since(now) > CLOCKS_DIFFER);
-    ahead || record.names != ekmip_server_names(inner) || now >= renewal_of(record)
+    let switched = inner.view.only::<AuthorityRecord>().is_ok_and(|authority| authority.record.generation != record.authority);
+    ahead || switched || record.names != ekmip_server_names(inner) || now >= renewal_of(record)
 }
 
 fn renewal_of(record: &EkmipCertificateRecord) -> Timestamp {

@@ -13,6 +13,7 @@ mod bulk;
 mod certificates;
 mod client_certificates;
 mod cluster;
+mod cluster_ca;
 pub mod collection;
 mod connections;
 mod ekmip_clients;

@@ -84,7 +84,7 @@ pub fn is_between_nodes(hello: &ClientHello<'_>) -> bool {
 /// The CA's record is damaged.
 pub fn server_config(manager: &Manager, certificate: &Arc<dyn ResolvesServerCert>) -> Result<Arc<ServerConfig>, String> {
     let provider = Arc::new(keystead_manager::fips::tls_provider(manager.fips()));
-    let roots = Arc::new(roots(&manager.node_ca().map_err(|error| error.message)?)?);
+    let roots = Arc::new(roots(&manager.ca_certificate().map_err(|error| error.message)?)?);
     let verifier = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider)).build().map_err(|error| error.to_string())?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

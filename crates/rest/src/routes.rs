@@ -3,8 +3,8 @@
 use crate::login::Access;
 use crate::request::{Answer, Request};
 use crate::{
-    accounts, audit_messages, aws_kms, certificates, cluster, ekmip_clients, ems, jobs, key_managers, key_stores, password, roles, security, sessions,
-    settings, signing_requests, svms,
+    accounts, audit_messages, aws_kms, certificates, cluster, cluster_ca, ekmip_clients, ems, jobs, key_managers, key_stores, password, roles, security,
+    sessions, settings, signing_requests, svms,
 };
 use http::Method;
 use keystead_manager::{Code, Error, Result};
@@ -82,6 +82,10 @@ routes! {
     DELETE "/api/security/ekmip/client-cas/{}"                  ChangeSvm     ekmip_clients::delete_ca;
     GET    "/api/security/ekmip/settings"                       ReadCluster   settings::show;
     PATCH  "/api/security/ekmip/settings"                       ChangeCluster settings::modify;
+    GET    "/api/security/ekmip/ca"                             ReadCluster   cluster_ca::show;
+    POST   "/api/security/ekmip/ca/prepare"                     ChangeCluster cluster_ca::prepare;
+    POST   "/api/security/ekmip/ca/switch"                      ChangeCluster cluster_ca::switch;
+    POST   "/api/security/ekmip/ca/finish"                      ChangeCluster cluster_ca::finish;
     POST   "/api/security/ekmip/seal/rotate"                    ChangeCluster settings::rotate_seal;
     GET    "/api/security/accounts"                             Read          accounts::list;
     POST   "/api/security/accounts"                             ChangeCluster accounts::create;

@@ -5,7 +5,7 @@
 
 use super::context::JobContext;
 use super::{Afterwards, JobKind, Plan, everywhere};
-use crate::cluster::{AUTHORITY_PLACE, is_sealed_with, seal_check};
+use crate::cluster::{AUTHORITY_PLACE, NEXT_AUTHORITY_PLACE, is_sealed_with, seal_check};
 use crate::inner::{Inner, may_change};
 use crate::model::{Accepted, Principal};
 use crate::peers::What;
@@ -125,7 +125,10 @@ async fn pass(job: &JobContext, next: &Arc<SealKey>) -> Result<usize> {
     let mut done = 0;
     for stored in manager.view.all::<AuthorityRecord>() {
         let mut again = Again::new(manager, next);
-        let record = AuthorityRecord { private_key: again.seal(AUTHORITY_PLACE, &stored.record.private_key)?, ..stored.record.clone() };
+        let mut record = AuthorityRecord { private_key: again.seal(AUTHORITY_PLACE, &stored.record.private_key)?, ..stored.record.clone() };
+        if let Some(next) = &mut record.next {
+            next.private_key = again.seal(NEXT_AUTHORITY_PLACE, &next.private_key)?;
+        }
         done += again.store(job, &stored, &record).await?;
     }
     for stored in manager.view.all::<EkmipCertificateRecord>() {

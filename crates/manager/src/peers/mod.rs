@@ -40,7 +40,7 @@ pub trait Peers: Send + Sync + 'static {
 pub struct NodeIdentity {
     /// A certificate that says that it is this node.
     pub certificate: Created,
-    /// The CA that nodes are known by, PEM.
+    /// The CAs that nodes are known by, PEM.
     pub ca: String,
     /// Whether FIPS mode is on.
     pub fips: bool,
@@ -151,14 +151,6 @@ impl Manager {
         self.inner().answer(question).await
     }
 
-    /// The certificate (PEM) of the CA that the cluster's nodes are known by.
-    ///
-    /// # Errors
-    /// The CA's record is damaged.
-    pub fn node_ca(&self) -> Result<String> {
-        Ok(self.inner().view.only::<AuthorityRecord>()?.record.certificate)
-    }
-
     /// Whether a certificate's URI says that it is a node of this cluster.
     pub fn is_node(&self, uri: &str) -> bool {
         let node = uri.strip_prefix(NODE_URI).and_then(|uuid| uuid.parse::<Uuid>().ok());
@@ -214,7 +206,7 @@ impl Inner {
     fn node_identity(&self) -> Result<NodeIdentity> {
         Ok(NodeIdentity {
             certificate: issue(self, &self.node.name, format!("{NODE_URI}{}", self.node.uuid), None, "PT10M")?,
-            ca: self.view.only::<AuthorityRecord>()?.record.certificate,
+            ca: self.view.only::<AuthorityRecord>()?.record.bundle(),
             fips: self.settings().fips,
         })
     }

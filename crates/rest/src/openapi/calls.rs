@@ -2,8 +2,8 @@
 
 use crate::resource::Declared;
 use crate::{
-    accounts, audit_messages, aws_kms, certificates, cluster, ekmip_clients, ems, jobs, key_managers, key_stores, password, roles, security, sessions,
-    settings, signing_requests, svms,
+    accounts, audit_messages, aws_kms, certificates, cluster, cluster_ca, ekmip_clients, ems, jobs, key_managers, key_stores, password, roles, security,
+    sessions, settings, signing_requests, svms,
 };
 use http::Method;
 
@@ -111,6 +111,10 @@ calls! {
     DELETE "/api/security/ekmip/client-cas/{}" ["uuid"] Delete(false), "Takes a CA of EKMIP clients away.";
     GET    "/api/security/ekmip/settings" [] One(&settings::SETTINGS), "The cluster's settings.";
     PATCH  "/api/security/ekmip/settings" [] Modify(&settings::SETTINGS, false), "Changes the cluster's settings.";
+    GET    "/api/security/ekmip/ca" [] One(&cluster_ca::CLUSTER_CA), "The cluster's own CA.";
+    POST   "/api/security/ekmip/ca/prepare" [] Action, "Makes the CA that will replace the cluster's: it is trusted, and signs nothing yet.";
+    POST   "/api/security/ekmip/ca/switch" [] Action, "Lets it sign. The old one is trusted still.";
+    POST   "/api/security/ekmip/ca/finish" [] Action, "Forgets the old one: its certificates are refused from now on.";
     POST   "/api/security/ekmip/seal/rotate" [] Action, "Seals every secret of the store with the new seal key that every node has beside the old one.";
     GET    "/api/security/accounts" [] List(&accounts::ACCOUNT), "The accounts.";
     POST   "/api/security/accounts" [] Create(&accounts::ACCOUNT, false), "Makes an account.";
