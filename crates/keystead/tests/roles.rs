@@ -210,7 +210,7 @@ async fn a_call_through_an_svm_sees_that_svm_alone() {
             let what = format!("{method} {path}");
             if !path.contains("{}") {
                 // Lists, and what is the cluster's.
-                if *method == "GET" && *path != "/api/security/ekmip/settings" {
+                if *method == "GET" && !["/api/security/ekmip/settings", "/api/security/ekmip/ca"].contains(path) {
                     let path = path_to(path, &walk.own);
                     let (answer, as_tenant) = (by.call("GET", &path, None).await, tenant.call("GET", &path, None).await);
                     assert_eq!((answer.status, answer.body), (200, as_tenant.body), "{what}");
