@@ -62,7 +62,7 @@ pub fn run(arguments: &InviteArguments) -> Result<(), String> {
 /// Makes this node one of the cluster of an invitation, unless it is one already.
 ///
 /// # Errors
-/// One line for the operator. A folder in which the writing itself was ended is taken for a used one, and the next run asks for a new one.
+/// One line for the operator.
 pub async fn join(join: &Join, config: &Config, folder: &Folder) -> Result<(), String> {
     let joined = folder.file(store_source::JOINED);
     if joined.exists() {
@@ -72,10 +72,9 @@ pub async fn join(join: &Join, config: &Config, folder: &Folder) -> Result<(), S
     if config.store != StoreSection::default() {
         return Err("[store] and --join say two things: the invitation brings the store".to_owned());
     }
-    for used in ["store.db", "seal.key", "node-uuid"] {
-        if folder.file(used).exists() {
-            return Err(format!("the data folder has a {used} already: a node that has been started cannot join; start it with a new folder"));
-        }
+    let is_used = |used: &str| Err(format!("the data folder has a {used} already: a node that has been started cannot join; start it with a new folder"));
+    if let Some(used) = ["store.db", "node-uuid"].into_iter().find(|used| folder.file(used).exists()) {
+        return is_used(used);
     }
     let place = join.invitation.display();
     let mut text = String::new();
@@ -86,6 +85,11 @@ pub async fn join(join: &Join, config: &Config, folder: &Folder) -> Result<(), S
     let opening = invitation.clone();
     let secrets = tokio::task::spawn_blocking(move || opening.open(Timestamp::now(), &passphrase)).await.map_err(|error| error.to_string())?;
     let secrets = secrets.map_err(|why| format!("the invitation {place}: {why}"))?;
+    // A joining that was ended half-way has left this one; it goes on.
+    let own = std::fs::read(folder.file("seal.key")).map(Zeroizing::new);
+    if own.is_ok_and(|own| own.as_slice() != seal_source::text_of(&secrets.seal_key).as_bytes()) {
+        return is_used("seal.key");
+    }
     write_files(&secrets, config, folder)?;
     tracing::info!(cluster = %invitation.cluster, name = invitation.cluster_name, "this node joins the cluster; the invitation is not needed any more: delete it");
     Ok(())

@@ -75,33 +75,50 @@ async fn nodes_join_go_and_come_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_invitation_is_good_for_a_new_node_with_its_passphrase() {
     let cluster = Cluster::start(1, 1).await;
-    let (invitation, _) = cluster.invite();
+    let (invitation, passphrase) = cluster.invite();
     let text = std::fs::read_to_string(&invitation).unwrap();
     let seal = std::fs::read_to_string(cluster.folder(0).join("data/seal.key")).unwrap();
     assert!(!text.contains(seal.trim()) && !text.contains("PRIVATE KEY"), "what is secret is sealed");
     let root = tempfile::tempdir().unwrap();
     let wrong = root.path().join("wrong");
     std::fs::write(&wrong, "another passphrase, as long\n").unwrap();
-    let refused = |data: &std::path::Path, why: &str| {
-        let output = keystead(&["serve", "--listen", "127.0.0.1:0", "--ekmip-listen", "127.0.0.1:0", "--data-dir"])
+    let join = |data: &std::path::Path, passphrase: &std::path::Path| {
+        keystead(&["serve", "--listen", "127.0.0.1:0", "--ekmip-listen", "127.0.0.1:0", "--data-dir"])
             .arg(data)
             .arg("--join")
             .arg(&invitation)
             .arg("--passphrase-file")
-            .arg(&wrong)
-            .output()
-            .unwrap();
+            .arg(passphrase)
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let refused = |data: &std::path::Path, passphrase: &std::path::Path, why: &str| {
+        let output = join(data, passphrase).wait_with_output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success() && said.contains(why), "{said}");
     };
     let data = root.path().join("data");
-    refused(&data, "passphrase");
+    refused(&data, &wrong, "passphrase");
     assert!(!data.join("seal.key").exists() && !data.join("store.toml").exists(), "nothing is left of it");
     // One that has been a node already does not become another's.
     let used = cluster.folder(0).join("used");
     std::fs::create_dir_all(&used).unwrap();
-    std::fs::write(used.join("seal.key"), &seal).unwrap();
-    refused(&used, "seal.key");
+    std::fs::write(used.join("seal.key"), "5a".repeat(32) + "\n").unwrap();
+    refused(&used, &passphrase, "seal.key");
+    assert!(!used.join("store.toml").exists());
+    // A joining that was ended half-way goes on.
+    std::fs::create_dir_all(&data).unwrap();
+    std::fs::write(data.join("seal.key"), &seal).unwrap();
+    let mut joined = join(&data, &passphrase);
+    eventually("it must be a node of the cluster", async || {
+        assert!(joined.try_wait().unwrap().is_none(), "it must not end");
+        (cluster.node(0).get("/cluster/nodes?state=up").await["num_records"] == 2).then_some(())
+    })
+    .await;
+    joined.kill().unwrap();
+    joined.wait().unwrap();
     // An invitation is not written over a file.
     let again = keystead(&["cluster", "invite", "--data-dir"])
         .arg(cluster.folder(0).join("data"))

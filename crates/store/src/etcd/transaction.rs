@@ -19,6 +19,8 @@ use tokio::time::Instant;
 const FENCED: &str = "-";
 /// The pause before an outcome that nobody waits for is asked for again.
 const SETTLE_PAUSE: Duration = Duration::from_secs(1);
+/// How often a transaction makes its slot anew.
+const MOST_RENEWALS: u32 = 3;
 
 pub(super) async fn transact(members: &Arc<Members>, slots: &Arc<Slots>, names: &Names, txn: Txn) -> Result<Revision> {
     let plan = Plan::new(&txn, names);
@@ -121,7 +123,12 @@ async fn run(members: &Arc<Members>, slots: &Arc<Slots>, plan: Plan) -> Result<R
     let mut attempts = Attempts::new(members);
     // Whether an attempt was sent whose outcome nobody knows.
     let mut open = false;
+    // How often the slot was made anew. It is gone with its lease, or with what etcd has lost: not again and again.
+    let mut renewals = 0;
     let verdict = loop {
+        if renewals > MOST_RENEWALS {
+            break Err(Error::Unavailable("etcd keeps losing what this process leaves there under a lease".to_owned()));
+        }
         let request = plan.request(&slot, transaction);
         match attempts.next(&|client| send(client, request.clone())).await {
             Ok(answer) if answer.succeeded() => {
@@ -141,7 +148,10 @@ async fn run(members: &Arc<Members>, slots: &Arc<Slots>, plan: Plan) -> Result<R
                     }
                     _ if open => return Err(Error::Indeterminate("etcd has lost what would tell".to_owned())),
                     // Its lease has run out while nothing was written for long.
-                    _ => slots.renew(&mut slot).await?,
+                    _ => {
+                        renewals += 1;
+                        slots.renew(&mut slot).await?;
+                    }
                 }
             }
             Err(Failure::Definite(Error::LeaseGone)) => {
@@ -151,6 +161,7 @@ async fn run(members: &Arc<Members>, slots: &Arc<Slots>, plan: Plan) -> Result<R
                 if open {
                     return Err(Error::Indeterminate("etcd has lost what would tell".to_owned()));
                 }
+                renewals += 1;
                 slots.renew(&mut slot).await?;
             }
             Err(Failure::Definite(error)) => break Err(error),
