@@ -91,6 +91,7 @@ pub fn server_config(manager: &Manager, certificate: &Arc<dyn ResolvesServerCert
         .map_err(|error| error.to_string())?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::clone(certificate));
+    config.require_ems = manager.fips();
     config.alpn_protocols = vec![PROTOCOL.to_vec()];
     Ok(Arc::new(config))
 }
