@@ -13,6 +13,8 @@ mod certificate_owners;
 mod certificates;
 mod cluster;
 mod cluster_faults;
+mod cluster_jobs;
+mod cluster_networks;
 mod cluster_outages;
 mod collections;
 mod conditions;

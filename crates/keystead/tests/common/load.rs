@@ -23,7 +23,7 @@ const RECOVERS: Duration = Duration::from_secs(4);
 /// A pace that leaves the machine to those who are tested.
 const PACE: Duration = Duration::from_millis(12);
 
-/// Clients at work, until they are stopped: two of each node, one that reads alone, and one that makes and destroys as well.
+/// Clients at work, until they are stopped: two of each node, one that reads what the node is known to have, and one that makes, destroys, and reads what others have made.
 pub struct Load {
     pub history: Arc<History>,
     nodes: usize,
@@ -46,10 +46,12 @@ impl Load {
         let addresses = (0..nodes).map(|node| (cluster.node(node).ekmip, cluster.node(node).deref().clone())).collect::<Vec<_>>();
         let addresses = Arc::new(Mutex::new(addresses));
         let known = Known::default();
+        let seen: Vec<Known> = (0..nodes).map(|_| Known::default()).collect();
         let threads = (0..nodes).flat_map(|node| [(node, true), (node, false)]).map(|(node, writes)| {
+            let seen = Arc::clone(&seen[node]);
             let (history, stop, addresses, known, client) =
                 (Arc::clone(&history), Arc::clone(&stop), Arc::clone(&addresses), Arc::clone(&known), client.clone());
-            std::thread::spawn(move || Client { node, writes, history, known, client, made: 0, turn: 0 }.run(&stop, &addresses))
+            std::thread::spawn(move || Client { node, writes, history, known, seen, client, made: 0, turn: 0 }.run(&stop, &addresses))
         });
         let threads = threads.collect();
         let operator = tokio::spawn(make_svms(Arc::clone(&addresses), Arc::clone(&history), Arc::clone(&stop)));
@@ -141,6 +143,8 @@ struct Client {
     writes: bool,
     history: Arc<History>,
     known: Known,
+    /// What this node has made or handed out.
+    seen: Known,
     client: Credentials,
     made: usize,
     turn: usize,
@@ -157,9 +161,9 @@ impl Client {
                 continue;
             };
             self.turn += 1;
-            let answered = match self.turn % 4 {
-                0 | 2 if self.writes => self.make(kmip),
-                3 if self.writes => self.destroy(kmip),
+            let answered = match self.turn % 8 {
+                0 | 4 if self.writes => self.make(kmip),
+                7 if self.writes => self.destroy(kmip),
                 _ => self.read(kmip),
             };
             if !answered {
@@ -184,22 +188,28 @@ impl Client {
         if let Ok(answer) = &answer
             && answer.reason().is_none()
         {
-            self.known.lock().unwrap().push((name, answer.id()));
+            self.known.lock().unwrap().push((name.clone(), answer.id()));
+            self.seen.lock().unwrap().push((name, answer.id()));
         }
         answer.is_ok()
     }
 
     fn read(&self, kmip: &mut Kmip) -> bool {
-        // A new one, which another node may just have made, or any.
         let picked = {
-            let known = self.known.lock().unwrap();
-            let at = if self.turn.is_multiple_of(2) { known.len().saturating_sub(1) } else { (self.turn * 7919) % known.len().max(1) };
+            let known = if self.writes { self.known.lock().unwrap() } else { self.seen.lock().unwrap() };
+            // A new one, which another node may just have made, or any.
+            let is_new = self.writes && self.turn.is_multiple_of(2);
+            let at = if is_new { known.len().saturating_sub(1) } else { (self.turn * 7919) % known.len().max(1) };
             known.get(at).cloned()
         };
         let Some((name, id)) = picked else { return true };
         let sent = Instant::now();
         let answer = kmip.try_with_id(Operation::Get, &id);
-        self.record(Asked::Read(name), sent, told(&answer, |answer| answer.material()));
+        let told = told(&answer, |answer| answer.material());
+        if self.writes && matches!(told, Told::Done(_)) {
+            self.seen.lock().unwrap().push((name.clone(), id));
+        }
+        self.record(Asked::Read(name), sent, told);
         answer.is_ok()
     }
 
