@@ -19,7 +19,7 @@ const NODES: usize = 3;
 /// The longest time without a Get where nothing but etcd is away: clients are answered from what the node has.
 const GET_GOES_ON: Duration = Duration::from_secs(3);
 /// A link that all traffic of a node or a member hardly gets through.
-const SLOW: Rate = Rate { bits: 128_000, wait: 1_000 };
+const SLOW: Rate = Rate { bits: 256_000, wait: 1_000 };
 /// Of a member: etcd takes 64 MB at once for its log, and now and then the same once more.
 const DISK: u64 = 192 << 20;
 
@@ -55,12 +55,12 @@ fn nothing_is_lost_whatever_is_cut_off_or_slow() {
 fn nothing_is_lost_with_a_clock_that_is_off() {
     let run = with_network("cluster_networks::nothing_is_lost_with_a_clock_that_is_off", async |network| {
         let cluster = Cluster::start_in(&network, Machines { clocks: true, ..Machines::default() }).await;
-        let (_, client) = cluster.tenant("svm1").await;
+        let (config, client) = cluster.tenant("svm1").await;
         let mut load = Load::start(&cluster, &client).await;
         for _ in 0..rounds() {
             for node in each(2) {
                 for minutes in [10, -10] {
-                    a_clock_is_off(&cluster, &mut load, &client, node, minutes).await;
+                    a_clock_is_off(&cluster, &mut load, (&config, &client), node, minutes).await;
                 }
             }
         }
@@ -171,8 +171,8 @@ async fn a_link_is_slow(cluster: &Cluster, load: &mut Load, name: &str, number: 
     load.healed(&format!("the link of {name} slow"), since, 0..NODES).await;
 }
 
-/// Nothing goes by the time of day: the node stays there and takes and hands out keys; its jobs and certificates are good elsewhere and those of others are good there.
-async fn a_clock_is_off(cluster: &Cluster, load: &mut Load, client: &Credentials, node: usize, minutes: i64) {
+/// The node stays there, and takes and hands out keys; its jobs and certificates are good elsewhere, and those of others are good there. AWS refuses what it signs, and the node says why.
+async fn a_clock_is_off(cluster: &Cluster, load: &mut Load, (config, client): (&str, &Credentials), node: usize, minutes: i64) {
     let (since, other) = (Instant::now(), (node + 1) % NODES);
     let before = svm_made(cluster, other).await;
     cluster.clocks[node].set(minutes * 60).unwrap();
@@ -193,6 +193,11 @@ async fn a_clock_is_off(cluster: &Cluster, load: &mut Load, client: &Credentials
             assert_eq!((status, body["state"].as_str()), (200, Some("success")), "node{seen_by}: a job that has just ended is there: {body}");
         }
     }
+    let check = async |node: usize| cluster.node(node).get(&format!("{config}?fields=keystead.check")).await["keystead"]["check"].clone();
+    let refused = check(node).await;
+    let step = refused["steps"].as_array().unwrap().iter().find(|step| step["name"] == "clock_skew").unwrap();
+    assert!(refused["passed"] == false && step["state"] == "failed", "AWS refuses what this clock has signed: {refused}");
+    assert_eq!(check(other).await["passed"], true);
     // A certificate of either is good at the other at once.
     for (issuer, server) in [(node, other), (other, node)] {
         let new = Credentials::issue_by(cluster.node(issuer), "svm1").await;
