@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 const NODES: usize = 3;
 /// The longest time without a Get where nothing but etcd is away: clients are answered from what the node has.
 const GET_GOES_ON: Duration = Duration::from_secs(3);
-/// A link that all traffic of a node or a member hardly gets through.
-const SLOW: Rate = Rate { bits: 256_000, wait: 1_000 };
+/// A link that all traffic of a node or a member hardly gets through. What waits there must not wait for so long that the node takes etcd for away: an answer has 2 s.
+const SLOW: Rate = Rate { bits: 512_000, wait: 300 };
 /// Of a member: etcd takes 64 MB at once for its log, and now and then the same once more.
 const DISK: u64 = 192 << 20;
 
