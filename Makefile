@@ -13,7 +13,7 @@ help:
 	@echo "make check        these, and lints"
 	@echo "make unit         the Rust tests"
 	@echo "make e2e          the end-to-end tests with the real clients and emulators"
-	@echo "make soak         what takes long: many more crashes, races and malformed requests; 100,000 keys that move while clients read; faults of nodes and of etcd"
+	@echo "make soak         what takes long: many more crashes, races and malformed requests; 100,000 keys that move while clients read; faults of nodes, etcd, networks, clocks and disks"
 	@echo "make fuzz         fuzzing with libFuzzer: SECONDS=600 for each target, both at the same time"
 	@echo "make bench        performance, as ratios"
 
@@ -66,7 +66,8 @@ e2e: build
 soak: build
 	cargo build --locked -p keystead --release --examples
 	SOAK=1 cargo test --locked -p keystead --release --test node -- --nocapture crash:: crash_keys:: hostile:: hostile_kmip:: aws_calls:: migrate_load:: logins:: cluster::
-	SOAK=1 cargo test --locked -p keystead --release --test node -- --nocapture --ignored cluster_faults::
+	scripts/test-env --debian
+	SOAK=1 cargo test --locked -p keystead --release --test node -- --nocapture --test-threads=1 cluster_faults:: cluster_networks:: cluster_jobs::
 
 fuzz: SECONDS := 600
 fuzz:

@@ -14,6 +14,8 @@ mod certificate_owners;
 mod certificates;
 mod cluster;
 mod cluster_faults;
+mod cluster_jobs;
+mod cluster_networks;
 mod cluster_nodes;
 mod cluster_outages;
 mod cluster_versions;

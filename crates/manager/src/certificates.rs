@@ -13,8 +13,8 @@ pub use crate::certificate_authority::CertificateAuthority;
 
 /// The longest validity that can be asked for.
 const MAX_VALIDITY: SignedDuration = SignedDuration::from_hours(100 * 366 * 24);
-/// Certificates are valid from a little before they are made: clocks differ.
-const BACKDATE: SignedDuration = SignedDuration::from_mins(5);
+/// Certificates are valid from before they are made: the clocks of nodes and clients differ, and what one node has issued must be good at the others at once.
+const BACKDATE: SignedDuration = SignedDuration::from_hours(1);
 
 /// A certificate that is wanted, as it was asked for. Nothing of it is checked yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -479,6 +479,7 @@ mod tests {
             assert!(!verify(CertificateAuthority::generate("test CA", now).unwrap().certificate_pem(), "127.0.0.1"));
             let (_, parsed) = x509_parser::parse_x509_certificate(&leaf).unwrap();
             assert_eq!(parsed.validity().not_after.timestamp(), created.expiry.as_second());
+            assert!(parsed.validity().not_before.timestamp() <= now.as_second() - 600, "it is good where the clock is ten minutes behind");
             assert_eq!(parsed.raw_serial_as_string().replace(':', "").to_uppercase(), created.serial_number);
         }
     }

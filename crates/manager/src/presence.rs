@@ -11,6 +11,7 @@ use crate::model::NodeState;
 use crate::records::{NodeRecord, NodeStandingRecord, PresenceRecord, Record, Stored, key};
 use crate::{Error, Result};
 use keystead_store::{Compare, Error as StoreError, LeaseId, Revision, Txn};
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -123,6 +124,13 @@ pub(crate) fn absent(inner: &Inner) -> Option<String> {
         .map(|(name, (_, since))| format!("node {name} is down since {since:.0}"))
         .collect();
     (!down.is_empty()).then(|| down.join(", "))
+}
+
+/// The other nodes that are up.
+pub(crate) fn others(inner: &Inner) -> HashSet<Uuid> {
+    let nodes = inner.view.shared_all::<NodeRecord>();
+    let is_there = |uuid: &Uuid| *uuid != inner.node.uuid && inner.view.contains(&key::<PresenceRecord>(*uuid));
+    nodes.iter().map(|node| node.record.uuid).filter(is_there).collect()
 }
 
 async fn renew(inner: &Inner) {

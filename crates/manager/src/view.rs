@@ -14,11 +14,12 @@ use crate::{Error, Result};
 use jiff::Timestamp;
 use keystead_store::{Entry, Event, EventBatch, Range, Revision, Store};
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 /// How many records are read from the store at a time.
 const PAGE: usize = 1_000;
@@ -144,9 +145,9 @@ impl View {
         self.read().jobs.open().map(Arc::clone).collect()
     }
 
-    /// The keys of jobs that ended at a moment or before it, the oldest first, so many at the most.
-    pub fn jobs_ended_by(&self, moment: Timestamp, most: usize) -> Vec<String> {
-        self.read().jobs.ended_by(moment, most)
+    /// The keys of jobs that ended at a moment or before it, the oldest first, so many at the most, but for those of some nodes.
+    pub fn jobs_ended_by(&self, moment: Timestamp, most: usize, but: &HashSet<Uuid>) -> Vec<String> {
+        self.read().jobs.ended_by(moment, most, but)
     }
 
     /// The largest place in the order of acceptance that any job has had.

@@ -1,5 +1,6 @@
 //! A real etcd: the program `etcd` of the machine (Debian's package `etcd-server`), some members of it, with mutual TLS.
 
+use crate::disk::Disk;
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io;
@@ -15,6 +16,8 @@ use tokio::time::Instant;
 const START: Duration = Duration::from_secs(60);
 /// How often other ports are tried where somebody else took one first.
 const ATTEMPTS: usize = 5;
+/// What a member may have to say of itself, in bytes.
+const MAX_ANSWER: u64 = 1 << 20;
 
 /// Where a member is.
 #[derive(Debug, Clone)]
@@ -23,11 +26,13 @@ pub struct Place {
     pub address: IpAddr,
     /// The network namespace that it runs in.
     pub namespace: Option<String>,
+    /// The size of a disk of its own, in bytes. etcd takes 64 MB at once for its log. It can be had inside the namespaces of a test ([`crate::network::with_network`]).
+    pub disk: Option<u64>,
 }
 
 impl Default for Place {
     fn default() -> Self {
-        Self { address: Ipv4Addr::LOCALHOST.into(), namespace: None }
+        Self { address: Ipv4Addr::LOCALHOST.into(), namespace: None, disk: None }
     }
 }
 
@@ -50,8 +55,9 @@ impl std::fmt::Debug for ClientTls {
 
 /// A running etcd. Dropping it ends its members.
 pub struct Etcd {
-    folder: tempfile::TempDir,
+    // Before the folder that its disks are in.
     members: Vec<Member>,
+    folder: tempfile::TempDir,
     tls: ClientTls,
 }
 
@@ -62,6 +68,7 @@ struct Member {
     peer: u16,
     metrics: u16,
     child: Option<Child>,
+    disk: Option<Disk>,
 }
 
 impl Etcd {
@@ -110,6 +117,33 @@ impl Etcd {
         self.folder.path().join(format!("m{member}"))
     }
 
+    /// The disk of a member.
+    ///
+    /// # Errors
+    /// It has none of its own.
+    pub fn disk(&self, member: usize) -> io::Result<&Disk> {
+        self.members.get(member).and_then(|member| member.disk.as_ref()).ok_or_else(|| io::Error::other(format!("the member {member} has no disk of its own")))
+    }
+
+    /// Whether a member's process has ended by itself.
+    ///
+    /// # Errors
+    /// It was not started, or was killed.
+    pub fn has_ended(&mut self, member: usize) -> io::Result<bool> {
+        let child = self.member(member)?.child.as_mut().ok_or_else(|| io::Error::other("this member does not run"))?;
+        Ok(child.try_wait()?.is_some())
+    }
+
+    /// The member that leads, as one says of itself that can be reached.
+    pub async fn leader(&self) -> Option<usize> {
+        for (number, member) in self.members.iter().enumerate() {
+            if ask(member.address(member.metrics), "/metrics").await.is_some_and(|metrics| metrics.contains("\netcd_server_is_leader 1\n")) {
+                return Some(number);
+            }
+        }
+        None
+    }
+
     /// Ends a member as `kill -9` does.
     ///
     /// # Errors
@@ -121,7 +155,7 @@ impl Etcd {
         }
     }
 
-    /// Starts a member again that was killed. Its data is what the disk has.
+    /// Starts a member again that was killed, or has ended. Its data is what the disk has.
     ///
     /// # Errors
     /// It cannot be started.
@@ -181,7 +215,9 @@ impl Etcd {
         for (number, place) in places.iter().enumerate() {
             // In a namespace of its own a member has all ports for itself.
             let (client, peer, metrics) = if place.namespace.is_some() { (2379, 2380, 2381) } else { (free_port()?, free_port()?, free_port()?) };
-            members.push(Member { name: format!("m{number}"), place: place.clone(), client, peer, metrics, child: None });
+            let name = format!("m{number}");
+            let disk = place.disk.map(|bytes| Disk::mount(&folder.path().join(&name), bytes)).transpose()?;
+            members.push(Member { name, place: place.clone(), client, peer, metrics, child: None, disk });
         }
         Ok(Self { folder, members, tls })
     }
@@ -205,6 +241,8 @@ impl Etcd {
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client, "--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
             .args(["--initial-cluster", &cluster.join(","), "--initial-cluster-token", "keystead-test"])
             .args(["--listen-metrics-urls", &format!("http://{}", member.address(member.metrics))])
+            // As etcd is from 3.5 on, and as operators of 3.4 are told to run it: a member that was cut off does not unseat the leader when it is back.
+            .arg("--pre-vote")
             .args(["--client-cert-auth", "--peer-client-cert-auth", "--logger", "zap"]);
         for (flag, file) in [("trusted-ca-file", "ca.pem"), ("cert-file", "member.pem"), ("key-file", "member.key")] {
             command.arg(format!("--{flag}")).arg(folder.join(file)).arg(format!("--peer-{flag}")).arg(folder.join(file));
@@ -233,14 +271,18 @@ impl Member {
 
 /// etcd's own word on its health ("/health", with `--listen-metrics-urls`).
 async fn healthy(address: SocketAddr) -> bool {
+    ask(address, "/health").await.is_some_and(|answer| answer.contains(r#""health":"true""#))
+}
+
+async fn ask(address: SocketAddr, path: &str) -> Option<String> {
     let ask = async {
         let mut stream = tokio::net::TcpStream::connect(address).await?;
-        stream.write_all(b"GET /health HTTP/1.0\r\n\r\n").await?;
+        stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await?;
         let mut answer = String::new();
-        stream.take(4_096).read_to_string(&mut answer).await?;
-        io::Result::Ok(answer.contains(r#""health":"true""#))
+        stream.take(MAX_ANSWER).read_to_string(&mut answer).await?;
+        io::Result::Ok(answer)
     };
-    matches!(tokio::time::timeout(Duration::from_secs(2), ask).await, Ok(Ok(true)))
+    tokio::time::timeout(Duration::from_secs(2), ask).await.ok()?.ok()
 }
 
 fn free_port() -> io::Result<u16> {

@@ -17,6 +17,14 @@ pub enum Asked {
     Destroy(String),
 }
 
+impl Asked {
+    /// What it is about.
+    pub fn name(&self) -> &str {
+        let (Self::Make(name) | Self::Read(name) | Self::Destroy(name)) = self;
+        name
+    }
+}
+
 /// What was told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Told {
@@ -62,6 +70,14 @@ pub enum Violation {
     NodesDiffer(String),
 }
 
+impl Violation {
+    /// What it is about.
+    pub fn name(&self) -> &str {
+        let (Self::Lost(name) | Self::Changed(name) | Self::CameBack(name) | Self::NotFound(name) | Self::MadeTwice(name) | Self::NodesDiffer(name)) = self;
+        name
+    }
+}
+
 /// All calls of a run. Clients of all threads record here.
 #[derive(Debug, Default)]
 pub struct History {
@@ -97,8 +113,7 @@ impl History {
         let mut violations = BTreeSet::new();
         let mut by_name: BTreeMap<String, Vec<Call>> = BTreeMap::new();
         for call in self.calls() {
-            let (Asked::Make(name) | Asked::Read(name) | Asked::Destroy(name)) = &call.asked;
-            by_name.entry(name.clone()).or_default().push(call);
+            by_name.entry(call.asked.name().to_owned()).or_default().push(call);
         }
         for (name, calls) in &by_name {
             check_name(name, calls, end, (stale, disturbed), &mut violations);
@@ -106,11 +121,12 @@ impl History {
         violations
     }
 
-    /// The longest time, in which each call to a node that was answered lies between two others that were: how long nothing was answered there.
-    pub fn longest_gap(&self, node: usize, is_answer: impl Fn(&Call) -> bool) -> Duration {
-        let mut answered: Vec<Instant> = self.calls().into_iter().filter(|call| call.node == node && is_answer(call)).map(|call| call.ended).collect();
-        answered.sort_unstable();
-        answered.windows(2).map(|pair| if let [one, other] = pair { other.duration_since(*one) } else { Duration::ZERO }).max().unwrap_or_default()
+    /// The longest time since a moment in which no call to a node had an answer: until the first, and between two of them.
+    pub fn longest_gap(&self, node: usize, since: Instant, is_answer: impl Fn(&Call) -> bool) -> Duration {
+        let calls = self.calls().into_iter().filter(|call| call.node == node && call.ended > since && is_answer(call));
+        let mut moments: Vec<Instant> = std::iter::once(since).chain(calls.map(|call| call.ended)).collect();
+        moments.sort_unstable();
+        moments.windows(2).map(|pair| if let [one, other] = pair { other.duration_since(*one) } else { Duration::ZERO }).max().unwrap_or_default()
     }
 }
 
@@ -258,8 +274,11 @@ mod tests {
     }
 
     #[test]
-    fn gaps_are_between_answers() {
+    fn gaps_are_until_the_next_answer() {
         let story = made().call(0, read(), Told::Nothing, 11, 500).call(0, read(), done(b"x"), 500, 510).call(0, read(), done(b"x"), 510, 520);
-        assert_eq!(story.history.longest_gap(0, |call| call.told != Told::Nothing), Duration::from_millis(500));
+        let answered = |call: &Call| call.told != Told::Nothing;
+        assert_eq!(story.history.longest_gap(0, story.start, answered), Duration::from_millis(500));
+        let late = story.start + Duration::from_millis(200);
+        assert_eq!(story.history.longest_gap(0, late, answered), Duration::from_millis(310), "it counts from the moment on");
     }
 }

@@ -3,16 +3,19 @@
 //! [`KmsStandIn::start`] runs it inside a test; the program `kms-standin` runs it as a process of its own, steered over HTTP (see [`control`]).
 //! What the emulators cannot show is shown with this: throttling, hangs, lost and half answers, a clock that is off, a revocation at a given moment.
 //!
-//! Beside it [`etcd`], which runs a real one.
+//! Beside it [`etcd`], which runs a real one, [`network`], a network that fails on demand, [`disk`], a disk that is full on demand, and [`clock`], a clock that is wrong on demand.
 
 mod account;
 mod blob;
 mod calls;
+pub mod clock;
 pub mod control;
+pub mod disk;
 mod error;
 pub mod etcd;
 mod fault;
 pub mod history;
+pub mod network;
 mod operations;
 mod server;
 mod shared;

@@ -1,10 +1,12 @@
 //! A cluster: a real etcd, and nodes of the real program that have joined each other.
 
 use super::run::Run;
-use super::{enable_body, eventually, stand_in, toml_for};
+use super::{enable_body, eventually, stand_in, stand_in_with, toml_for};
 use crate::common::kmip::{Credentials, Kmip};
-use keystead_testkit::KmsStandIn;
-use keystead_testkit::etcd::{ClientTls, Etcd};
+use keystead_testkit::clock::FalseClock;
+use keystead_testkit::etcd::{ClientTls, Etcd, Place};
+use keystead_testkit::network::{Host, Network};
+use keystead_testkit::{KmsStandIn, Options, Tls};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,16 +19,53 @@ pub struct Cluster {
     pub nodes: Vec<Option<Run>>,
     pub kms: KmsStandIn,
     pub key: String,
+    /// Where the nodes are, in a network of the test's own; else none.
+    pub hosts: Vec<Host>,
+    /// Where the members of etcd are.
+    pub member_hosts: Vec<Host>,
+    /// The clocks of the nodes, where the test sets them.
+    pub clocks: Vec<FalseClock>,
     root: tempfile::TempDir,
 }
+
+/// What the machines of a test's own network have.
+#[derive(Default)]
+pub struct Machines {
+    /// The disk of each member of etcd, in bytes, where a test fills it.
+    pub disk: Option<u64>,
+    /// Whether the test sets the clocks of nodes.
+    pub clocks: bool,
+}
+
+/// Nodes and members of etcd in a network of the test's own: three of each.
+const MACHINES: u8 = 3;
 
 impl Cluster {
     /// A cluster of so many members of etcd and so many nodes. The first node makes it, the others join with an invitation.
     pub async fn start(members: usize, nodes: usize) -> Self {
         let etcd = Etcd::start(members).await.unwrap_or_else(|error| panic!("{error}"));
         let (kms, key) = stand_in().await;
-        let mut cluster = Self { etcd, nodes: Vec::new(), kms, key, root: tempfile::tempdir().unwrap() };
+        let root = tempfile::tempdir().unwrap();
+        let mut cluster = Self { etcd, nodes: Vec::new(), kms, key, hosts: Vec::new(), member_hosts: Vec::new(), clocks: Vec::new(), root };
         for _ in 0..nodes {
+            cluster.add().await;
+        }
+        cluster
+    }
+
+    /// Three members of etcd and three nodes, each on a host of its own. AWS is the test itself.
+    pub async fn start_in(network: &Network, machines: Machines) -> Self {
+        let make = |name: &str, first: u8| (0..MACHINES).map(|n| network.host(&format!("{name}{n}"), first + n).unwrap()).collect::<Vec<_>>();
+        let (hosts, member_hosts) = (make("node", 11), make("m", 21));
+        let place = |host: &Host| Place { address: host.inner_address(), namespace: Some(host.name().to_owned()), disk: machines.disk };
+        let etcd = Etcd::start_at(member_hosts.iter().map(place).collect()).await.unwrap_or_else(|error| panic!("{error}"));
+        let address = Network::INNER_ADDRESS;
+        let (kms, key) = stand_in_with(Options { listen: (address, 0).into(), tls: Tls::SelfSigned(vec![address.to_string()]), ..Options::default() }).await;
+        let root = tempfile::tempdir().unwrap();
+        let clock = |n: u8| FalseClock::new(root.path().join(format!("clock{n}"))).unwrap_or_else(|error| panic!("{error}"));
+        let clocks = if machines.clocks { (0..MACHINES).map(clock).collect() } else { Vec::new() };
+        let mut cluster = Self { etcd, nodes: Vec::new(), kms, key, hosts, member_hosts, clocks, root };
+        for _ in 0..MACHINES {
             cluster.add().await;
         }
         cluster
@@ -55,8 +94,12 @@ impl Cluster {
     pub async fn restart(&mut self, number: usize) {
         let folder = self.folder(number);
         let flags = std::fs::read_to_string(folder.join("flags")).unwrap();
-        let flags: Vec<&str> = flags.lines().collect();
-        self.nodes[number] = Some(Run::start_with(&folder, &["--node-name", &format!("node{number}")], &flags).await);
+        let name = format!("node{number}");
+        let flags: Vec<&str> = ["--node-name", &name].into_iter().chain(flags.lines()).collect();
+        self.nodes[number] = Some(match self.hosts.get(number) {
+            Some(host) => Run::start_at(host, self.clocks.get(number), &folder, &flags).await,
+            None => Run::start_with(&folder, &flags).await,
+        });
     }
 
     /// `kill -9`.

@@ -9,6 +9,7 @@ pub mod faulty;
 pub mod import;
 pub mod kmip;
 pub mod leaks;
+pub mod load;
 pub mod objects;
 pub mod onboard;
 pub mod program;
@@ -183,24 +184,30 @@ pub fn client(ca: &[u8]) -> reqwest::Client {
     reqwest::Client::builder().tls_backend_preconfigured(config).no_proxy().build().unwrap()
 }
 
-/// The configuration of a node that may speak to a stand-in on the loopback interface.
+/// The configuration of a node that may speak to a stand-in on the loopback interface, or where else it listens.
 pub fn toml_for(kms: &KmsStandIn, folder: &Path) -> String {
     let ca = folder.join("aws-ca.pem");
     std::fs::write(&ca, kms.ca_pem().unwrap()).unwrap();
-    format!("[aws_kms]\nallow_endpoints = [\"127.0.0.0/8\"]\nmin_poll_interval = \"5s\"\nextra_ca = {ca:?}\n")
+    let allowed = if kms.addr().ip().is_loopback() { "127.0.0.0/8".to_owned() } else { format!("{}/32", kms.addr().ip()) };
+    format!("[aws_kms]\nallow_endpoints = [\"{allowed}\"]\nmin_poll_interval = \"5s\"\nextra_ca = {ca:?}\n")
 }
 
 /// The body of an enable with a key of the stand-in.
 pub fn enable_body(svm: &str, kms: &KmsStandIn, key_id: &str) -> Value {
     json!({
         "svm": { "name": svm }, "region": "us-east-1", "key_id": key_id, "access_key_id": ACCESS_KEY_ID, "secret_access_key": SECRET,
-        "host": "127.0.0.1", "port": kms.addr().port(),
+        "host": kms.addr().ip(), "port": kms.addr().port(),
     })
 }
 
 /// A stand-in with the access key, and a key.
 pub async fn stand_in() -> (KmsStandIn, String) {
-    let kms = KmsStandIn::start(keystead_testkit::Options::default()).await.unwrap();
+    stand_in_with(keystead_testkit::Options::default()).await
+}
+
+/// The same with options.
+pub async fn stand_in_with(options: keystead_testkit::Options) -> (KmsStandIn, String) {
+    let kms = KmsStandIn::start(options).await.unwrap();
     kms.add_access_key(ACCESS_KEY_ID, SECRET);
     let key = kms.create_key(NewKey::default()).unwrap().key_id;
     (kms, key)

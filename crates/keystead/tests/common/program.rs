@@ -1,5 +1,6 @@
 //! The program as a child process.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -35,14 +36,16 @@ const PORTS: std::ops::Range<u16> = 12_000..32_000;
 /// `keystead serve` with a data folder and ports, not yet started; the surroundings hold nothing of Keystead's.
 pub fn serve(folder: &Path, port: u16, ekmip_port: u16) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_keystead"));
+    serve_by(&mut command, folder, ([127, 0, 0, 1], port).into(), ([127, 0, 0, 1], ekmip_port).into());
+    command
+}
+
+/// The same by a command that ends with the program, at any addresses.
+pub fn serve_by(command: &mut Command, folder: &Path, listen: SocketAddr, ekmip: SocketAddr) {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("KEYSTEAD_")) {
         command.env_remove(name);
     }
-    command
-        .args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--ekmip-listen", &format!("127.0.0.1:{ekmip_port}"), "--data-dir"])
-        .arg(folder.join("data"))
-        .stdin(Stdio::null());
-    command
+    command.args(["serve", "--listen", &listen.to_string(), "--ekmip-listen", &ekmip.to_string(), "--data-dir"]).arg(folder.join("data")).stdin(Stdio::null());
 }
 
 /// Runs a start that must fail; returns what it said.

@@ -1,11 +1,16 @@
 //! The program as a child process that may die at any moment, for the crash tests.
 
-use super::program::{free_port, serve};
+use super::program::{free_port, serve_by};
 use super::{PASSWORD, eventually};
+use keystead_testkit::clock::FalseClock;
+use keystead_testkit::network::Host;
 use serde_json::Value;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
+
+const KEYSTEAD: &str = env!("CARGO_BIN_EXE_keystead");
 
 /// The program with a listener at its steps; cargo builds it beside the tests.
 pub fn stepnode() -> PathBuf {
@@ -19,14 +24,13 @@ pub fn stepnode() -> PathBuf {
 #[derive(Clone)]
 pub struct Api {
     pub client: reqwest::Client,
-    pub port: u16,
+    pub address: SocketAddr,
 }
 
 impl Api {
     /// `None`: the node died before it answered.
     pub async fn call(&self, method: &str, path: &str, body: Option<Value>) -> Option<(u16, Value)> {
-        let mut request =
-            self.client.request(method.parse().unwrap(), format!("https://127.0.0.1:{}/api{path}", self.port)).basic_auth("admin", Some(PASSWORD));
+        let mut request = self.client.request(method.parse().unwrap(), format!("https://{}/api{path}", self.address)).basic_auth("admin", Some(PASSWORD));
         if let Some(body) = body {
             request = request.body(body.to_string());
         }
@@ -43,31 +47,33 @@ impl Api {
 /// A node in a folder: the plain program, or the one with steps.
 pub struct Run {
     pub child: std::process::Child,
-    pub ekmip: std::net::SocketAddr,
+    pub ekmip: SocketAddr,
     api: Api,
 }
 
 impl Run {
     pub async fn start(folder: &Path, program: Option<&Path>, environment: &[(&str, &str)]) -> Self {
-        let mut command = Command::new(program.map_or_else(|| PathBuf::from(serve(folder, 0, 0).get_program()), Path::to_owned));
+        let mut command = Command::new(program.unwrap_or(Path::new(KEYSTEAD)));
         command.envs(environment.iter().copied());
-        Self::start_command(folder, command, &[]).await
+        Self::start_command(folder, command, here(), &[]).await
     }
 
     /// The plain program, with more flags.
-    pub async fn start_with(folder: &Path, flags: &[&str], more: &[&str]) -> Self {
-        let command = Command::new(serve(folder, 0, 0).get_program());
-        Self::start_command(folder, command, &[flags, more].concat()).await
+    pub async fn start_with(folder: &Path, flags: &[&str]) -> Self {
+        Self::start_command(folder, Command::new(KEYSTEAD), here(), flags).await
     }
 
-    async fn start_command(folder: &Path, mut command: Command, flags: &[&str]) -> Self {
-        let (port, ekmip) = (free_port(), free_port());
-        command
-            .args(serve(folder, port, ekmip).get_args())
-            .args(flags)
-            .arg("--config")
-            .arg(folder.join("keystead.toml"))
-            .env("KEYSTEAD_ADMIN_PASSWORD", PASSWORD);
+    /// The same on a host of a test's network, where it listens at the ports that it has when nothing is said; with a clock that the test sets.
+    pub async fn start_at(host: &Host, clock: Option<&FalseClock>, folder: &Path, flags: &[&str]) -> Self {
+        let mut command = host.command();
+        command.arg("env").args(clock.map(FalseClock::environment).unwrap_or_default()).arg(KEYSTEAD);
+        let address = host.outer_address();
+        Self::start_command(folder, command, ((address, 8_443).into(), (address, 5_696).into()), flags).await
+    }
+
+    async fn start_command(folder: &Path, mut command: Command, (listen, ekmip): (SocketAddr, SocketAddr), flags: &[&str]) -> Self {
+        serve_by(&mut command, folder, listen, ekmip);
+        command.args(flags).arg("--config").arg(folder.join("keystead.toml")).env("KEYSTEAD_ADMIN_PASSWORD", PASSWORD);
         let log = std::fs::OpenOptions::new().create(true).append(true).open(folder.join("log")).unwrap();
         let mut child = command.stdin(std::process::Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         let client = eventually("the node must serve requests", async || {
@@ -75,11 +81,11 @@ impl Run {
                 panic!("{status}: {}", std::fs::read_to_string(folder.join("log")).unwrap());
             }
             let client = super::client(&std::fs::read(folder.join("data/ca.pem")).ok()?);
-            let answer = client.get(format!("https://127.0.0.1:{port}/healthz")).send().await.ok()?;
+            let answer = client.get(format!("https://{listen}/healthz")).send().await.ok()?;
             answer.status().is_success().then_some(client)
         })
         .await;
-        Self { child, ekmip: ([127, 0, 0, 1], ekmip).into(), api: Api { client, port } }
+        Self { child, ekmip, api: Api { client, address: listen } }
     }
 
     pub fn kill(&mut self) {
@@ -100,6 +106,11 @@ impl Drop for Run {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Ports of the loopback interface that are free.
+fn here() -> (SocketAddr, SocketAddr) {
+    (([127, 0, 0, 1], free_port()).into(), ([127, 0, 0, 1], free_port()).into())
 }
 
 pub fn copy(from: &Path, to: &Path) {

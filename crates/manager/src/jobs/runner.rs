@@ -425,9 +425,11 @@ async fn fail(context: &JobContext, kind: &JobKind, error: Error) {
 }
 
 /// Deletes the oldest of the finished jobs that are older than the retention, and what else is kept of them: so many as one transaction takes. Answers whether more are left.
+///
+/// A node that is up does that for its own jobs, by the clock that wrote when they ended: one whose clock is off must not take the jobs of others for old.
 async fn sweep(manager: &Inner) -> bool {
     let Ok(old) = manager.clock.utc().checked_sub(manager.settings().job_retention) else { return false };
-    let keys = manager.view.jobs_ended_by(old, SWEPT_TOGETHER + 1);
+    let keys = manager.view.jobs_ended_by(old, SWEPT_TOGETHER + 1, &crate::presence::others(manager));
     let mut txn = Txn::new();
     for job_key in keys.iter().take(SWEPT_TOGETHER) {
         let uuid = job_key.strip_prefix(JobRecord::PREFIX).unwrap_or_default();
