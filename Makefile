@@ -65,7 +65,7 @@ e2e: build
 
 soak: build
 	cargo build --locked -p keystead --release --examples
-	SOAK=1 cargo test --locked -p keystead --release --test node -- --nocapture crash:: crash_keys:: hostile:: hostile_kmip:: aws_calls:: migrate_load:: logins:: cluster::
+	SOAK=1 cargo test --locked -p keystead --release --test node -- --nocapture crash:: crash_keys:: hostile:: hostile_kmip:: aws_calls:: migrate_load:: logins:: cluster:: store_copy::
 	SOAK=1 cargo test --locked -p keystead --release --test node -- --nocapture --ignored cluster_faults::
 
 fuzz: SECONDS := 600

@@ -55,5 +55,6 @@ mod secrets;
 mod server_certificates;
 mod startup;
 mod stopping;
+mod store_copy;
 mod terraform;
 mod unserved;
