@@ -2,6 +2,7 @@
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use rustix::process::{Pid, Signal, kill_process};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -13,6 +14,8 @@ use tokio::time::Instant;
 
 /// How long members may take until they are a cluster.
 const START: Duration = Duration::from_secs(60);
+/// How many bytes of what a member says of itself are read.
+const MAX_ANSWER: u64 = 4 << 20;
 /// How often other ports are tried where somebody else took one first.
 const ATTEMPTS: usize = 5;
 
@@ -103,6 +106,17 @@ impl Etcd {
     /// How clients authenticate.
     pub fn tls(&self) -> &ClientTls {
         &self.tls
+    }
+
+    /// What a member measures of itself, by name, labels included ("/metrics"); times are in seconds, sizes in bytes.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn metrics(&self, member: usize) -> io::Result<BTreeMap<String, f64>> {
+        let member = self.members.get(member).ok_or_else(|| io::Error::other(format!("there is no member {member}")))?;
+        let answer = ask(member.address(member.metrics), "/metrics").await?;
+        let lines = answer.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.rsplit_once(' '));
+        Ok(lines.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect())
     }
 
     /// The folder that a member keeps its data in.
@@ -233,14 +247,18 @@ impl Member {
 
 /// etcd's own word on its health ("/health", with `--listen-metrics-urls`).
 async fn healthy(address: SocketAddr) -> bool {
-    let ask = async {
+    ask(address, "/health").await.is_ok_and(|answer| answer.contains(r#""health":"true""#))
+}
+
+async fn ask(address: SocketAddr, path: &str) -> io::Result<String> {
+    let asking = async {
         let mut stream = tokio::net::TcpStream::connect(address).await?;
-        stream.write_all(b"GET /health HTTP/1.0\r\n\r\n").await?;
+        stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await?;
         let mut answer = String::new();
-        stream.take(4_096).read_to_string(&mut answer).await?;
-        io::Result::Ok(answer.contains(r#""health":"true""#))
+        stream.take(MAX_ANSWER).read_to_string(&mut answer).await?;
+        Ok(answer)
     };
-    matches!(tokio::time::timeout(Duration::from_secs(2), ask).await, Ok(Ok(true)))
+    tokio::time::timeout(Duration::from_secs(2), asking).await?
 }
 
 fn free_port() -> io::Result<u16> {
