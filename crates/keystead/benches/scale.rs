@@ -91,10 +91,10 @@ async fn nodes(units: &mut Map<String, Value>, svms: usize, keys: usize) -> usiz
     units.insert(
         "svm".to_owned(),
         json!({
-            "records": kinds(&records(&store).await, &before, svms),
-            "sent_to_etcd_bytes": (made.received - idle.received) * made.seconds / svms as f64,
-            "sent_by_etcd_bytes": (made.sent - idle.sent) * made.seconds / svms as f64,
-            "enabled_each_second": svms as f64 / start.elapsed().as_secs_f64(),
+            "records": kinds(&records(&store).await, &before, configs.len()),
+            "sent_to_etcd_bytes": (made.received - idle.received) * made.seconds / more,
+            "sent_by_etcd_bytes": (made.sent - idle.sent) * made.seconds / more,
+            "enabled_each_second": more / start.elapsed().as_secs_f64(),
         }),
     );
     // Each of the other nodes has loaded the KEK once.
