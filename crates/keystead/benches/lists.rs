@@ -4,12 +4,14 @@
 
 #[path = "../tests/common/mod.rs"]
 mod common;
+mod measure;
 
 use common::{Node, PASSWORD, enable_body, stand_in, toml_for};
 use futures_util::StreamExt as _;
 use keystead::serve::Hooks;
 use keystead_rest::collection::filter::Filter;
 use keystead_rest::field::As;
+use measure::{adjustable, median};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -20,7 +22,7 @@ const BUDGET: f64 = 3.0;
 
 #[tokio::main]
 async fn main() {
-    let count = std::env::var("CONFIGURATIONS").ok().map_or(CONFIGURATIONS, |text| text.parse().unwrap());
+    let count = adjustable("CONFIGURATIONS", CONFIGURATIONS);
     let (kms, key) = stand_in().await;
     let folder = Arc::new(tempfile::tempdir().unwrap());
     let node = Node::start_in(folder.clone(), &toml_for(&kms, folder.path()), Hooks::default()).await.unwrap();
@@ -158,9 +160,4 @@ async fn serve_file(body: Vec<u8>) -> (reqwest::Client, String) {
         }
     });
     (common::client(signed.cert.pem().as_bytes()), format!("https://localhost:{}/", address.port()))
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

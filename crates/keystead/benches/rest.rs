@@ -4,9 +4,11 @@
 
 #[path = "../tests/common/mod.rs"]
 mod common;
+mod measure;
 
 use common::{Node, PASSWORD, enable_body, stand_in, toml_for};
 use keystead::serve::Hooks;
+use measure::median;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -56,9 +58,4 @@ async fn rate(node: &Node, url: &str, login: impl Fn(reqwest::RequestBuilder) ->
         count += 1;
     }
     f64::from(count) / start.elapsed().as_secs_f64()
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

@@ -78,7 +78,7 @@ async fn clients_move_from_the_old_ca_to_the_new_one() {
     for node in 0..2 {
         eventually("the EKMIP server must show the new one's", async || serves(&cluster, node, &believing(&known, &new_ca)).then_some(())).await;
         eventually("the REST API must show the new one's", async || {
-            let answer = common::client(new_ca.as_bytes()).get(format!("https://127.0.0.1:{}/healthz", cluster.node(node).port)).send().await.ok()?;
+            let answer = common::client(new_ca.as_bytes()).get(format!("https://{}/healthz", cluster.node(node).address)).send().await.ok()?;
             answer.status().is_success().then_some(())
         })
         .await;

@@ -187,7 +187,7 @@ async fn jobs_act_on_every_node_and_name_it() {
 async fn nobody_but_nodes_asks_what_nodes_ask() {
     let cluster = Cluster::start(1, 1).await;
     let (_, client) = cluster.tenant("svm1").await;
-    let address = (std::net::Ipv4Addr::LOCALHOST, cluster.node(0).port);
+    let address = cluster.node(0).address;
     let certificate = CertificateDer::from_pem_slice(client.certificate.as_bytes()).unwrap();
     let key = || PrivateKeyDer::from_pem_slice(client.private_key.as_bytes()).unwrap();
     let mut roots = rustls::RootCertStore::empty();

@@ -3,12 +3,11 @@
 
 use crate::common;
 
-use common::cluster::{Cluster, store_section};
+use common::cluster::{Cluster, store_of, store_section};
 use common::kmip::Kmip;
 use common::{Node, code, enable_body, eventually, toml_for};
 use keystead::serve::Hooks;
 use keystead_kmip::attribute::Attribute;
-use keystead_store::etcd::{EtcdOptions, EtcdStore, EtcdTls};
 use keystead_store::{Compare, Range, Store as _, Txn};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -100,9 +99,7 @@ async fn records_of_a_newer_version_do_no_harm() {
     let (config, client) = cluster.tenant("svm1").await;
     let id = Kmip::connect(&client.endpoint(cluster.node(0).ekmip)).created(vec![Attribute::name("kept")]);
     let before = cluster.node(0).get(&format!("{config}?fields=*")).await;
-    let tls = cluster.etcd.tls();
-    let tls = EtcdTls { ca: tls.ca.clone().into(), certificate: tls.certificate.clone().into(), key: zeroize::Zeroizing::new(tls.key.clone().into()) };
-    let store = EtcdStore::new(&EtcdOptions { endpoints: cluster.etcd.endpoints(), prefix: "/keystead".to_owned(), tls: Some(tls) }).unwrap();
+    let store = store_of(&cluster.etcd, "/keystead");
     let all = store.range(Range::prefix("/", 1_000)).await.unwrap().entries;
     let records = || all.iter().filter_map(|entry| Some((entry, serde_json::from_slice::<Value>(&entry.value).ok().filter(Value::is_object)?)));
     // Every record has a member more, and there are records of a kind that nobody knows.

@@ -387,14 +387,21 @@ async fn ekmip_reachability_is_a_real_exchange() {
         "{entry}"
     );
     assert_eq!(entry.as_array().unwrap().len(), 1);
-    // A node that nobody answers for.
-    let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let record = json!({ "uuid": uuid::Uuid::from_u128(7), "name": "dead", "version": "0.1.0", "feature_level": 1, "address": "10.0.0.7:1", "ekmip_address": dead.to_string(), "started": "2026-01-01T00:00:00Z" });
-    let key = format!("/nodes/{}", uuid::Uuid::from_u128(7));
-    scene.store.inner().transact(keystead_store::Txn::new().put(key, record.to_string())).await.unwrap();
-    let entry = eventually("the dead node must be noticed", async || Some(look().await).filter(|entry| entry[0]["reachable"] == false)).await;
-    assert_eq!(entry[0]["code"], "65537552");
-    assert!(entry[0]["message"].as_str().unwrap().contains("dead: ") && entry[0]["message"].as_str().unwrap().contains(&dead.to_string()), "{entry}");
+    // A node that seems to be there, and that nobody answers for.
+    let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let uuid = uuid::Uuid::from_u128(7);
+    let record = json!({ "uuid": uuid, "name": "dead", "version": "0.1.0", "feature_level": 1, "address": dead, "ekmip_address": dead, "started": "2026-01-01T00:00:00Z" });
+    let presence = json!({ "since": "2026-01-01T00:00:00Z" });
+    let txn = keystead_store::Txn::new().put(format!("/nodes/{uuid}"), record.to_string()).put(format!("/presences/{uuid}"), presence.to_string());
+    scene.store.inner().transact(txn).await.unwrap();
+    let entries = eventually("the dead node must be noticed", async || Some(look().await).filter(|entries| entries.as_array().unwrap().len() == 2)).await;
+    let entry = |uuid: &serde_json::Value| entries.as_array().unwrap().iter().find(|entry| entry["node"]["uuid"] == *uuid).unwrap();
+    for entry in [entry(&own), entry(&json!(uuid))] {
+        assert_eq!((&entry["reachable"], &entry["code"]), (&json!(false), &json!("65537552")), "{entries}");
+        assert!(entry["message"].as_str().unwrap().contains(&dead), "{entries}");
+    }
+    assert!(entry(&own)["message"].as_str().unwrap().contains("dead: "), "{entries}");
+    assert!(entry(&json!(uuid))["message"].as_str().unwrap().contains("node dead cannot be asked: "), "{entries}");
     assert_eq!(scene.node.get("/security/aws-kms?fields=*").await["records"][0].get("ekmip_reachability"), None, "only when it is named");
 }
 

@@ -61,5 +61,6 @@ mod secrets;
 mod server_certificates;
 mod startup;
 mod stopping;
+mod store_copy;
 mod terraform;
 mod unserved;

@@ -3,6 +3,7 @@
 use crate::disk::Disk;
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use rustix::process::{Pid, Signal, kill_process};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -14,10 +15,10 @@ use tokio::time::Instant;
 
 /// How long members may take until they are a cluster.
 const START: Duration = Duration::from_secs(60);
+/// How many bytes of what a member says of itself are read.
+const MAX_ANSWER: u64 = 4 << 20;
 /// How often other ports are tried where somebody else took one first.
 const ATTEMPTS: usize = 5;
-/// What a member may have to say of itself, in bytes.
-const MAX_ANSWER: u64 = 1 << 20;
 
 /// Where a member is.
 #[derive(Debug, Clone)]
@@ -112,6 +113,17 @@ impl Etcd {
         &self.tls
     }
 
+    /// What a member measures of itself, by name, labels included ("/metrics"); times are in seconds, sizes in bytes.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn metrics(&self, member: usize) -> io::Result<BTreeMap<String, f64>> {
+        let member = self.members.get(member).ok_or_else(|| io::Error::other(format!("there is no member {member}")))?;
+        let answer = ask(member.address(member.metrics), "/metrics").await?;
+        let lines = answer.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.rsplit_once(' '));
+        Ok(lines.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect())
+    }
+
     /// The folder that a member keeps its data in.
     pub fn data(&self, member: usize) -> PathBuf {
         self.folder.path().join(format!("m{member}"))
@@ -137,7 +149,7 @@ impl Etcd {
     /// The member that leads, as one says of itself that can be reached.
     pub async fn leader(&self) -> Option<usize> {
         for (number, member) in self.members.iter().enumerate() {
-            if ask(member.address(member.metrics), "/metrics").await.is_some_and(|metrics| metrics.contains("\netcd_server_is_leader 1\n")) {
+            if ask(member.address(member.metrics), "/metrics").await.is_ok_and(|metrics| metrics.contains("\netcd_server_is_leader 1\n")) {
                 return Some(number);
             }
         }
@@ -271,18 +283,18 @@ impl Member {
 
 /// etcd's own word on its health ("/health", with `--listen-metrics-urls`).
 async fn healthy(address: SocketAddr) -> bool {
-    ask(address, "/health").await.is_some_and(|answer| answer.contains(r#""health":"true""#))
+    ask(address, "/health").await.is_ok_and(|answer| answer.contains(r#""health":"true""#))
 }
 
-async fn ask(address: SocketAddr, path: &str) -> Option<String> {
-    let ask = async {
+async fn ask(address: SocketAddr, path: &str) -> io::Result<String> {
+    let asking = async {
         let mut stream = tokio::net::TcpStream::connect(address).await?;
         stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await?;
         let mut answer = String::new();
         stream.take(MAX_ANSWER).read_to_string(&mut answer).await?;
-        io::Result::Ok(answer)
+        Ok(answer)
     };
-    tokio::time::timeout(Duration::from_secs(2), ask).await.ok()?.ok()
+    tokio::time::timeout(Duration::from_secs(2), asking).await?
 }
 
 fn free_port() -> io::Result<u16> {

@@ -3,6 +3,7 @@
 use super::run::Run;
 use super::{enable_body, eventually, stand_in, stand_in_with, toml_for};
 use crate::common::kmip::{Credentials, Kmip};
+use keystead_store::etcd::{EtcdOptions, EtcdStore, EtcdTls};
 use keystead_testkit::clock::FalseClock;
 use keystead_testkit::etcd::{ClientTls, Etcd, Place};
 use keystead_testkit::network::{Host, Network};
@@ -109,9 +110,7 @@ impl Cluster {
 
     /// Ends a node as an operator does.
     pub fn stop(&mut self, number: usize) {
-        let mut run = self.nodes[number].take().unwrap();
-        assert!(Command::new("kill").args(["-TERM", &run.child.id().to_string()]).status().unwrap().success());
-        assert_eq!(run.child.wait().unwrap().code(), Some(0));
+        self.nodes[number].take().unwrap().stop();
     }
 
     /// Sends a signal to a node: `-STOP`, `-CONT`.
@@ -191,6 +190,13 @@ pub fn keystead(arguments: &[&str]) -> Command {
     }
     command.args(arguments).stdin(std::process::Stdio::null());
     command
+}
+
+/// The store of a cluster, as its nodes see it. `prefix`: theirs is `/keystead`.
+pub fn store_of(etcd: &Etcd, prefix: &str) -> EtcdStore {
+    let tls = etcd.tls().clone();
+    let tls = EtcdTls { ca: tls.ca.into(), certificate: tls.certificate.into(), key: tls.key.into_bytes().into() };
+    EtcdStore::new(&EtcdOptions { endpoints: etcd.endpoints(), prefix: prefix.to_owned(), tls: Some(tls) }).unwrap()
 }
 
 /// `[store]` of a node that makes a cluster.

@@ -3,7 +3,7 @@
 use super::Node as Keystead;
 use keystead_conformance::client::{Client, Endpoint, TestEndpoint as _};
 use keystead_kmip::attribute::{Attribute, DEFINITIONS, Identity, reference_to_node};
-use keystead_kmip::enumeration::{CryptographicAlgorithm, Enumeration, ObjectType, Operation, ResultReason, SecretDataType};
+use keystead_kmip::enumeration::{BatchErrorContinuationOption, CryptographicAlgorithm, Enumeration, ObjectType, Operation, ResultReason, SecretDataType};
 use keystead_kmip::ttlv::{Node, Value};
 use keystead_kmip::{Tag, Version};
 use serde_json::{Value as Json, json};
@@ -49,6 +49,9 @@ impl Credentials {
         Endpoint::from_pem_at(&address.to_string(), ca, certificate, key, &[version]).unwrap()
     }
 }
+
+/// How many keys are made or read by one message, where many are: what is made so goes into one transaction of the store.
+const TOGETHER: usize = 50;
 
 /// A connection.
 pub struct Kmip {
@@ -116,17 +119,34 @@ impl Kmip {
 
     /// Makes an AES-256 key with these attributes beside the usual ones.
     pub fn create(&mut self, attributes: Vec<Attribute<'static>>) -> Answer {
-        let mut all = vec![
-            Attribute::new(Tag::CryptographicAlgorithm, Value::Enumeration(CryptographicAlgorithm::AES.number())),
-            Attribute::new(Tag::CryptographicLength, Value::Integer(256)),
-            Attribute::new(Tag::CryptographicUsageMask, Value::Integer(12)),
-        ];
+        let mut all = usual();
         all.extend(attributes);
         self.call(Operation::Create, vec![Node::enumeration(Tag::ObjectType, ObjectType::SymmetricKey), self.given(&all)])
     }
 
     pub fn created(&mut self, attributes: Vec<Attribute<'static>>) -> String {
         self.create(attributes).id()
+    }
+
+    /// Makes many AES-256 keys, some in each transaction of the store (a batch that is undone as a whole).
+    pub fn created_together(&mut self, count: usize) -> Vec<String> {
+        let undo = Node::enumeration(Tag::BatchErrorContinuationOption, BatchErrorContinuationOption::Undo);
+        let mut ids = Vec::with_capacity(count);
+        while ids.len() < count {
+            let item = || (Operation::Create, vec![Node::enumeration(Tag::ObjectType, ObjectType::SymmetricKey), self.given(&usual())]);
+            let items = std::iter::repeat_with(item).take(TOGETHER.min(count - ids.len())).collect();
+            ids.extend(self.try_batch(items, std::slice::from_ref(&undo)).unwrap().iter().map(Answer::id));
+        }
+        ids
+    }
+
+    /// The materials of many keys.
+    pub fn materials(&mut self, ids: &[String]) -> Vec<Vec<u8>> {
+        let answers = ids.chunks(TOGETHER).flat_map(|some| {
+            let items = some.iter().map(|id| (Operation::Get, vec![uid(id)])).collect();
+            self.try_batch(items, &[]).unwrap()
+        });
+        answers.map(|answer| answer.material()).collect()
     }
 
     /// Registers secret data.
@@ -224,6 +244,15 @@ impl Answer {
             other => panic!("{other:?}"),
         }
     }
+}
+
+/// The attributes of an AES-256 key that encrypts and decrypts.
+fn usual() -> Vec<Attribute<'static>> {
+    vec![
+        Attribute::new(Tag::CryptographicAlgorithm, Value::Enumeration(CryptographicAlgorithm::AES.number())),
+        Attribute::new(Tag::CryptographicLength, Value::Integer(256)),
+        Attribute::new(Tag::CryptographicUsageMask, Value::Integer(12)),
+    ]
 }
 
 /// A client that trusts the server's CA and has no certificate.

@@ -88,6 +88,12 @@ impl Run {
         Self { child, ekmip, api: Api { client, address: listen } }
     }
 
+    /// Ends it as an operator does.
+    pub fn stop(mut self) {
+        assert!(Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap().success());
+        assert_eq!(self.child.wait().unwrap().code(), Some(0));
+    }
+
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

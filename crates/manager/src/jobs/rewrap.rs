@@ -20,6 +20,8 @@ const BATCH: usize = 100;
 const PAGE: usize = 1_000;
 /// How many bytes of keys go in one transaction at most; well under the store's limit.
 const BATCH_BYTES: usize = 512 * 1024;
+/// How often it is told how far it is: that is a transaction of its own, which would take as long as a batch.
+const TELL: Duration = Duration::from_secs(1);
 /// How long to wait when the store is away.
 const AWAY: Duration = Duration::from_millis(500);
 /// How long the KEKs may take to arrive after a start.
@@ -36,9 +38,41 @@ pub(super) async fn all(job: &JobContext, svm: Uuid, version: u32, proof: Option
     arrived(job, svm, version).await?;
     // As this node sees it now; keys that are destroyed meanwhile make it fewer.
     let all = manager.view.keys().svm(&*manager.store, svm).await?.not_under(version);
-    let mut done = 0;
-    while pass(job, svm, version, (all, proof), &mut done).await? > 0 {}
-    Ok(done)
+    let mut run = Run { all, proof, done: 0, told: None };
+    while pass(job, svm, version, &mut run).await? > 0 {
+        // To look whether that was all, larger pages do.
+        match count_not_under(manager, svm, version).await {
+            Ok(0) => {
+                still_allowed(job, svm, proof)?;
+                break;
+            }
+            Ok(_) => {}
+            Err(error) if error.code == Code::OutOfQuorum => tokio::time::sleep(AWAY).await,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(run.done)
+}
+
+/// How far it is.
+struct Run {
+    /// How many keys there were to wrap at the start.
+    all: usize,
+    /// When AWS was asked for what allows it.
+    proof: Option<Duration>,
+    /// How many were wrapped again.
+    done: usize,
+    /// When that was last told.
+    told: Option<tokio::time::Instant>,
+}
+
+impl Run {
+    async fn tell(&mut self, job: &JobContext, version: u32) {
+        if self.told.is_none_or(|told| told.elapsed() >= TELL) {
+            job.progress(format!("{} of {} keys are wrapped by version {version}", self.done, self.all.max(self.done))).await;
+            self.told = Some(tokio::time::Instant::now());
+        }
+    }
 }
 
 /// How many keys of the SVM are wrapped by another version than this one, read from the store itself.
@@ -75,19 +109,21 @@ pub(super) fn still_allowed(job: &JobContext, svm: Uuid, proof: Option<Duration>
 }
 
 /// Goes once through the keys of the SVM. Returns how many were wrapped again.
-async fn pass(job: &JobContext, svm: Uuid, version: u32, (all, proof): (usize, Option<Duration>), done: &mut usize) -> Result<usize> {
+async fn pass(job: &JobContext, svm: Uuid, version: u32, run: &mut Run) -> Result<usize> {
     let manager = &job.manager;
-    let before = *done;
+    let before = run.done;
     let mut range = Range::prefix(keys_prefix(svm), BATCH);
+    let mut read = manager.store.range(range.clone()).await;
     loop {
         // Anew for each page: while the job holds a KEK, a block does not wipe it.
         let kek = loaded(manager, svm, version)?;
-        still_allowed(job, svm, proof)?;
-        let page = match manager.store.range(range.clone()).await {
+        still_allowed(job, svm, run.proof)?;
+        let page = match read {
             Ok(page) => page,
             Err(StoreError::Unavailable(_)) => {
                 drop(kek);
                 tokio::time::sleep(AWAY).await;
+                read = manager.store.range(range.clone()).await;
                 continue;
             }
             Err(error) => return Err(error.into()),
@@ -102,15 +138,21 @@ async fn pass(job: &JobContext, svm: Uuid, version: u32, (all, proof): (usize, O
             }
         }
         let count = objects.len();
-        if rewrap(job, svm, &kek, objects).await? {
-            *done += count;
-            range.after = page.entries.last().map(|entry| entry.key.clone());
+        let next = Range { after: page.entries.last().map(|entry| entry.key.clone()), ..range.clone() };
+        // The next page is read while this one is written. What changes in it meanwhile is found by the comparison, as it is in this one.
+        let reading = async { if page.more { Some(manager.store.range(next.clone()).await) } else { None } };
+        let (rewrapped, following) = tokio::join!(rewrap(job, svm, &kek, objects), reading);
+        if rewrapped? {
+            run.done += count;
             if count > 0 {
-                job.progress(format!("{done} of {} keys are wrapped by version {version}", all.max(*done))).await;
+                run.tell(job, version).await;
             }
-            if !page.more {
-                return Ok(*done - before);
+            match following {
+                Some(following) => (range, read) = (next, following),
+                None => return Ok(run.done - before),
             }
+        } else {
+            read = manager.store.range(range.clone()).await;
         }
     }
 }
