@@ -31,8 +31,12 @@ async fn records(node: &Node, filter: &str) -> Vec<Value> {
 
 /// Has what was counted written, and waits for a record of it.
 async fn counted(scene: &Scene, filter: &str) -> Value {
-    scene.clock.advance(Duration::from_secs(61));
-    eventually(&format!("a record must come: {filter}"), async || records(&scene.node, filter).await.into_iter().next()).await
+    // What is counted a moment after the end of one interval belongs to the next.
+    eventually(&format!("a record must come: {filter}"), async || {
+        scene.clock.advance(Duration::from_secs(61));
+        records(&scene.node, filter).await.into_iter().next()
+    })
+    .await
 }
 
 fn field<'r>(record: &'r Value, name: &str) -> Option<&'r Value> {
