@@ -78,11 +78,11 @@ fuzz:
 bench:
 	scripts/test-env tests
 	scripts/test-env --etcd
-	cargo bench --locked -p keystead --bench rest --bench lists --bench kmip --bench cluster --bench large
+	cargo bench --locked -p keystead --bench budgets
 
 scale:
 	scripts/test-env --etcd
-	OUT=$(CURDIR)/docs/scale.json cargo bench --locked -p keystead --bench scale
+	OUT=$(CURDIR)/docs/scale.json cargo bench --locked -p keystead --bench budgets -- scale
 	scripts/scale
 
 clean:

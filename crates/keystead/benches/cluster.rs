@@ -8,13 +8,10 @@
 //! into their copies, as they take those of the rekey.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-#[path = "../tests/common/mod.rs"]
-mod common;
-mod measure;
-
-use common::cluster::{Cluster, store_of};
-use common::kmip::{Credentials, Kmip, message, template, uid};
-use common::run::Api;
+use crate::common::cluster::{Cluster, store_of};
+use crate::common::kmip::{Credentials, Kmip, message, template, uid};
+use crate::common::run::Api;
+use crate::measure::{adjustable, at_least, at_most, load, load_while, median, percentile};
 use keystead_conformance::client::{Client, Endpoint};
 use keystead_kmip::Tag;
 use keystead_kmip::attribute::Attribute;
@@ -22,7 +19,6 @@ use keystead_kmip::enumeration::{ObjectType, Operation};
 use keystead_kmip::ttlv::{Node, Value, encode};
 use keystead_store::etcd::EtcdStore;
 use keystead_store::{Compare, Range, Revision, Store as _, Txn};
-use measure::{adjustable, at_least, at_most, load, load_while, median, percentile};
 use serde_json::Value as Json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -41,7 +37,7 @@ const READERS: usize = 8;
 const NORMAL: Duration = Duration::from_secs(5);
 
 #[tokio::main]
-async fn main() {
+pub async fn main() {
     let cluster = Cluster::start(3, NODES).await;
     let store = Arc::new(store_of(&cluster.etcd, "/keystead"));
     let bench = Bench { cluster, store };

@@ -4,14 +4,11 @@
 //! Servers are processes of their own: Keystead's program, this program again as the echo (`echo` as first argument), and PyKMIP's server from `.venv`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-#[path = "../tests/common/mod.rs"]
-mod common;
-mod measure;
-
-use common::kmip::{Credentials, Kmip, message, template, uid};
-use common::program::free_port;
-use common::run::Run;
-use common::{enable_body, eventually, stand_in, toml_for};
+use crate::common::kmip::{Credentials, Kmip, message, template, uid};
+use crate::common::program::free_port;
+use crate::common::run::Run;
+use crate::common::{enable_body, eventually, stand_in, toml_for};
+use crate::measure::{at_least, load, median};
 use keystead_conformance::client::{Client, Endpoint, TestEndpoint as _};
 use keystead_kmip::Tag;
 use keystead_kmip::attribute::Attribute;
@@ -19,7 +16,6 @@ use keystead_kmip::enumeration::{ObjectType, Operation};
 use keystead_kmip::ttlv::{Node, Value, encode};
 use keystead_store::sqlite::SqliteStore;
 use keystead_store::{Store as _, Txn};
-use measure::{at_least, load, median};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::json;
@@ -39,14 +35,11 @@ const ROUND: Duration = Duration::from_millis(1_000);
 /// PyKMIP is slow and steady: shorter.
 const ROUND_OF_PYKMIP: Duration = Duration::from_millis(700);
 
-fn main() {
-    let arguments: Vec<String> = std::env::args().collect();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    if arguments.get(1).map(String::as_str) == Some("echo") {
-        runtime.block_on(echo(Path::new(&arguments[2]), arguments[3].parse().unwrap(), arguments[4].parse().unwrap(), arguments[5].parse().unwrap()));
-    } else {
-        runtime.block_on(bench());
-    }
+/// The echo, in a process of its own: its folder, port, and the sizes of a request and of an answer.
+#[tokio::main]
+pub async fn echo_main(arguments: &[String]) {
+    let [folder, port, request, answer] = arguments else { panic!("echo FOLDER PORT REQUEST ANSWER") };
+    echo(Path::new(folder), port.parse().unwrap(), request.parse().unwrap(), answer.parse().unwrap()).await;
 }
 
 /// A server with what to ask of it.
@@ -59,7 +52,8 @@ struct Target {
     round: Duration,
 }
 
-async fn bench() {
+#[tokio::main]
+pub async fn main() {
     let (kms, key) = stand_in().await;
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("keystead.toml"), toml_for(&kms, folder.path())).unwrap();

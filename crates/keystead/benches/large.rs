@@ -5,19 +5,15 @@
 //! * rekey-internal of all keys, against one rewrite of the same rows of the same file in the same batches, by the store alone.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-#[path = "../tests/common/mod.rs"]
-mod common;
-mod measure;
-
-use common::kmip::{Credentials, Kmip};
-use common::run::{Run, copy};
-use common::{enable_body, eventually, stand_in, toml_for};
+use crate::common::kmip::{Credentials, Kmip};
+use crate::common::run::{Run, copy};
+use crate::common::{enable_body, eventually, stand_in, toml_for};
+use crate::measure::{adjustable, at_most, memory, serves};
 use futures_util::StreamExt as _;
 use keystead_kmip::enumeration::Operation;
 use keystead_store::sqlite::SqliteStore;
 use keystead_store::{Compare, Entry, Range, Store as _, Txn};
 use keystead_testkit::KmsStandIn;
-use measure::{adjustable, at_most, memory, serves};
 use serde_json::json;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -31,7 +27,7 @@ const AT_A_TIME: usize = 32;
 const BATCH: usize = 100;
 
 #[tokio::main]
-async fn main() {
+pub async fn main() {
     let (svms, keys) = (adjustable("SVMS", 1_000), adjustable("KEYS", 1_000_000));
     let (kms, key) = stand_in().await;
     let folder = tempfile::tempdir().unwrap();

@@ -2,16 +2,12 @@
 //! and that reading a filter takes time in proportion to its length.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::cast_precision_loss)]
 
-#[path = "../tests/common/mod.rs"]
-mod common;
-mod measure;
-
-use common::{Node, PASSWORD, enable_body, stand_in, toml_for};
+use crate::common::{Node, PASSWORD, enable_body, stand_in, toml_for};
+use crate::measure::{adjustable, median};
 use futures_util::StreamExt as _;
 use keystead::serve::Hooks;
 use keystead_rest::collection::filter::Filter;
 use keystead_rest::field::As;
-use measure::{adjustable, median};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -21,7 +17,7 @@ const ROUNDS: usize = 9;
 const BUDGET: f64 = 3.0;
 
 #[tokio::main]
-async fn main() {
+pub async fn main() {
     let count = adjustable("CONFIGURATIONS", CONFIGURATIONS);
     let (kms, key) = stand_in().await;
     let folder = Arc::new(tempfile::tempdir().unwrap());
@@ -159,5 +155,5 @@ async fn serve_file(body: Vec<u8>) -> (reqwest::Client, String) {
             });
         }
     });
-    (common::client(signed.cert.pem().as_bytes()), format!("https://localhost:{}/", address.port()))
+    (crate::common::client(signed.cert.pem().as_bytes()), format!("https://localhost:{}/", address.port()))
 }

@@ -2,13 +2,9 @@
 //! against one with a session. Each pair is measured in turn, in one run, and only their ratio means something.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-#[path = "../tests/common/mod.rs"]
-mod common;
-mod measure;
-
-use common::{Node, PASSWORD, enable_body, stand_in, toml_for};
+use crate::common::{Node, PASSWORD, enable_body, stand_in, toml_for};
+use crate::measure::median;
 use keystead::serve::Hooks;
-use measure::median;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,7 +15,7 @@ const BUDGET: f64 = 0.5;
 const BASIC_BUDGET: f64 = 0.8;
 
 #[tokio::main]
-async fn main() {
+pub async fn main() {
     let (kms, key) = stand_in().await;
     let folder = Arc::new(tempfile::tempdir().unwrap());
     let node = Node::start_in(folder.clone(), &toml_for(&kms, folder.path()), Hooks::default()).await.unwrap();

@@ -5,13 +5,10 @@
 //! (`tests/e2e/test_scale.py`).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-#[path = "../tests/common/mod.rs"]
-mod common;
-mod measure;
-
-use common::cluster::{Cluster, store_of};
-use common::kmip::{Credentials, Kmip};
-use common::{enable_body, eventually};
+use crate::common::cluster::{Cluster, store_of};
+use crate::common::kmip::{Credentials, Kmip};
+use crate::common::{enable_body, eventually};
+use crate::measure::{adjustable, memory, serves};
 use futures_util::StreamExt as _;
 use keystead_conformance::client::Endpoint;
 use keystead_kmip::enumeration::Operation;
@@ -20,7 +17,6 @@ use keystead_store::mirror::MirroredStore;
 use keystead_store::sqlite::SqliteStore;
 use keystead_store::{Range, Store, Txn};
 use keystead_testkit::etcd::Etcd;
-use measure::{adjustable, memory, serves};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -41,7 +37,7 @@ const BATCH: usize = 100;
 const WATCHERS: usize = 4;
 
 #[tokio::main]
-async fn main() {
+pub async fn main() {
     let (svms, keys) = (adjustable("SVMS", 100), adjustable("KEYS", 50_000));
     let mut units = Map::new();
     let value = nodes(&mut units, svms, keys).await;

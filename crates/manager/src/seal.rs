@@ -136,14 +136,15 @@ impl Seal {
     /// The last of the keys that the source gives, where it gives more than one: what the seal key is to be replaced by, or has been already.
     ///
     /// # Errors
-    /// 65537906: the source fails, or gives no other.
+    /// 65537906 the source fails; 8 it gives no other.
     pub async fn next(&self) -> Result<Arc<SealKey>> {
         let failed = |why: String| Error::with(Code::StoreSecretFailed, why);
         let mut read = read(&*self.source).await.map_err(failed)?;
         let next = read.pop().filter(|_| !read.is_empty());
         self.read_again().await.map_err(failed)?;
         next.ok_or_else(|| {
-            failed(format!("{} gives no key beside the one in use; add the new one as a second line, on every node, then start again", self.source.describe()))
+            let why = format!("{} gives no key beside that; add the new one as a second line, on every node, then start again", self.source.describe());
+            Error::with(Code::InUse, why)
         })
     }
 

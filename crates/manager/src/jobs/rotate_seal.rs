@@ -27,7 +27,7 @@ impl Manager {
     /// Starts to seal every secret of the store with the key that the source of the seal key gives beside the one in use.
     ///
     /// # Errors
-    /// 6; 65537906 where the source gives no other; 65537566 where a node is down: it needs the new key, too.
+    /// 6; 8 where the source gives no other, 65537906 where it fails; 65537566 where a node is down: it needs the new key, too.
     pub async fn rotate_seal(&self, who: &Principal) -> Result<Accepted> {
         let inner = self.inner();
         may_change(who, None)?;
