@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 # The fuzz targets are a workspace of their own; one folder for both, so that libraries are built once.
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
-.PHONY: help quickstart cluster test build rules check unit fuzz-short e2e soak fuzz bench scale clean
+.PHONY: help quickstart cluster test build rules check unit fuzz-short e2e soak fuzz bench scale deb clean
 
 help:
 	@echo "make quickstart   build Keystead, start it with an AWS KMS emulator, enable AWS KMS for an SVM, stay up until Ctrl-C"
@@ -16,6 +16,7 @@ help:
 	@echo "make soak         what takes long: many more crashes, races and malformed requests; 100,000 keys that move while clients read; faults of nodes, etcd, networks, clocks and disks"
 	@echo "make fuzz         fuzzing with libFuzzer: SECONDS=600 for each target, both at the same time"
 	@echo "make bench        performance, as ratios"
+	@echo "make deb          a Debian package of the program, with its unit for systemd, manual pages and completions: target/debian"
 	@echo "make scale        what one of each thing costs, measured anew into docs/scale.json, and what a large cluster comes to"
 
 quickstart:
@@ -66,7 +67,8 @@ e2e: build
 
 soak: build
 	cargo build --locked -p keystead --release --examples
-	SOAK=1 cargo test --locked -p keystead --release --test node -- --nocapture crash:: crash_keys:: hostile:: hostile_kmip:: aws_calls:: migrate_load:: logins:: cluster:: store_copy::
+	SOAK=1 cargo test --locked -p keystead --release --test node -- --nocapture crash:: crash_keys:: hostile:: hostile_kmip:: aws_calls:: migrate_load:: logins:: cluster:: store_copy:: backup::
+	SOAK=1 cargo test --locked -p keystead --release --test node -- --nocapture --ignored cluster_nodes::
 	scripts/test-env --debian
 	SOAK=1 cargo test --locked -p keystead --release --test node -- --nocapture --test-threads=1 cluster_faults:: cluster_networks:: cluster_jobs::
 
@@ -84,6 +86,9 @@ scale:
 	scripts/test-env --etcd
 	OUT=$(CURDIR)/docs/scale.json cargo bench --locked -p keystead --bench budgets -- scale
 	scripts/scale
+
+deb:
+	@scripts/deb
 
 clean:
 	cargo clean

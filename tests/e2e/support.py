@@ -362,6 +362,11 @@ class Detour:
         self.server.server_close()
 
 
+def program():
+    """The program that is tested."""
+    return pathlib.Path(os.environ.get("KEYSTEAD_BIN") or TOP / os.environ.get("CARGO_TARGET_DIR", "target") / "debug/keystead").resolve()
+
+
 class Node:
     """A Keystead node: the program, over the wire."""
 
@@ -382,9 +387,8 @@ class Node:
     def start(self):
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("KEYSTEAD_", "AWS_"))}
         environment.update(self.variables, KEYSTEAD_ADMIN_PASSWORD=PASSWORD)
-        program = os.environ.get("KEYSTEAD_BIN") or TOP / os.environ.get("CARGO_TARGET_DIR", "target") / "debug/keystead"
         self.process = Process("keystead", [
-            program, "serve", "--data-dir", self.folder / "data", "--listen", "127.0.0.1:%d" % self.port, "--ekmip-listen", "127.0.0.1:%d" % self.ekmip_port, "--config", self.config,
+            program(), "serve", "--data-dir", self.folder / "data", "--listen", "127.0.0.1:%d" % self.port, "--ekmip-listen", "127.0.0.1:%d" % self.ekmip_port, "--config", self.config,
         ], self.folder, environment)
         wait_until("keystead", lambda: self.ca.exists() and self.session().get("https://127.0.0.1:%d/healthz" % self.port, timeout=5).ok, self.process.child, self.process.log)
 

@@ -54,9 +54,8 @@ class Import:
     def __init__(self, node, certificate, source, folder, *more):
         report = folder / "report.json"
         report.unlink(missing_ok=True)
-        program = os.environ.get("KEYSTEAD_BIN") or support.TOP / os.environ.get("CARGO_TARGET_DIR", "target") / "debug/keystead"
         command = [
-            program, "ekmip", "import", "--source", source.address, "--source-ca", source.pki.ca, "--source-cert", source.client_cert, "--source-key", source.client_key,
+            support.program(), "ekmip", "import", "--source", source.address, "--source-ca", source.pki.ca, "--source-cert", source.client_cert, "--source-key", source.client_key,
             "--destination", "127.0.0.1:%d" % node.ekmip_port, "--destination-ca", certificate.ca, "--destination-cert", certificate.cert, "--destination-key", certificate.key,
             "--report", report, *more]
         ended = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL)

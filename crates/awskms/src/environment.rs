@@ -36,7 +36,7 @@ pub struct Environment {
 }
 
 struct Shared {
-    roots: RootCertStore,
+    roots: Arc<RootCertStore>,
     egress: RwLock<Arc<Egress>>,
     limiter: Limiter,
     resolver: Arc<dyn Resolver>,
@@ -131,7 +131,7 @@ impl Environment {
         Arc::clone(keepers.entry(source.clone()).or_insert_with(made))
     }
 
-    pub(crate) fn roots(&self) -> &RootCertStore {
+    pub(crate) fn roots(&self) -> &Arc<RootCertStore> {
         &self.shared.roots
     }
 }

@@ -65,7 +65,7 @@ impl Connector {
         let proxy_name = match &config.proxy {
             Some(proxy) if proxy.kind == ProxyKind::Https => {
                 let name = ServerName::try_from(proxy.host.clone()).map_err(|_| format!("{:?} is not a host name", proxy.host))?;
-                Some((name, environment.roots().clone()))
+                Some((name, Arc::clone(environment.roots())))
             }
             _ => None,
         };

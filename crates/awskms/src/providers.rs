@@ -33,12 +33,12 @@ const CONNECT: Duration = Duration::from_secs(2);
 const REQUEST: Duration = Duration::from_secs(5);
 
 /// The providers of this node, with its roots of trust.
-pub(crate) fn of_node(roots: &RootCertStore, fips: Arc<AtomicBool>) -> Arc<dyn Load> {
-    Arc::new(Providers { roots: roots.clone(), fips })
+pub(crate) fn of_node(roots: &Arc<RootCertStore>, fips: Arc<AtomicBool>) -> Arc<dyn Load> {
+    Arc::new(Providers { roots: Arc::clone(roots), fips })
 }
 
 struct Providers {
-    roots: RootCertStore,
+    roots: Arc<RootCertStore>,
     fips: Arc<AtomicBool>,
 }
 
@@ -127,8 +127,8 @@ struct NodeHttp {
 }
 
 impl NodeHttp {
-    fn new(roots: &RootCertStore, fips: bool) -> Result<Self, String> {
-        let tls = tls::client_config(TlsPolicy::STRICT, roots.clone(), None, fips)?;
+    fn new(roots: &Arc<RootCertStore>, fips: bool) -> Result<Self, String> {
+        let tls = tls::client_config(TlsPolicy::STRICT, Arc::clone(roots), None, fips)?;
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
             .http1_only()

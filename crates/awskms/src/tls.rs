@@ -1,12 +1,15 @@
 //! How much of AWS's certificate is believed.
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::{CertificateError, CipherSuite, ClientConfig, DigitallySignedStruct, NamedGroup, ProtocolVersion, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use std::sync::Arc;
+
+/// How many TLS sessions a client keeps to resume: eight tickets for each of two hosts.
+const SESSIONS: usize = 16;
 
 /// Which checks of AWS's certificate are on. A proxy's certificate is always checked in full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,13 +68,13 @@ const FIPS_SUITES: [CipherSuite; 6] = [
     CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
 ];
 
-/// The roots of trust of the machine, and further ones in PEM.
+/// The roots of trust of the machine, and further ones in PEM. Those of a machine are some hundred kilobytes, which all clients share that need no others.
 ///
 /// # Errors
 /// A text for the operator: the PEM holds no certificate, or one that cannot be read.
-pub(crate) fn roots(machine: &RootCertStore, further: Option<&str>) -> Result<RootCertStore, String> {
-    let mut roots = machine.clone();
-    let Some(pem) = further else { return Ok(roots) };
+pub(crate) fn roots(machine: &Arc<RootCertStore>, further: Option<&str>) -> Result<Arc<RootCertStore>, String> {
+    let Some(pem) = further else { return Ok(Arc::clone(machine)) };
+    let mut roots = RootCertStore::clone(machine);
     let mut count = 0;
     for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
         let certificate = certificate.map_err(|error| format!("the PEM of the CA certificates cannot be read: {error}"))?;
@@ -81,18 +84,18 @@ pub(crate) fn roots(machine: &RootCertStore, further: Option<&str>) -> Result<Ro
     if count == 0 {
         return Err("the PEM of the CA certificates holds no certificate".to_owned());
     }
-    Ok(roots)
+    Ok(Arc::new(roots))
 }
 
 /// The machine's own roots. What cannot be read is logged; without any root every handshake fails with a clear reason.
-pub(crate) fn machine_roots() -> RootCertStore {
+pub(crate) fn machine_roots() -> Arc<RootCertStore> {
     let loaded = rustls_native_certs::load_native_certs();
     for error in &loaded.errors {
         tracing::warn!(%error, "a root certificate of this machine cannot be read");
     }
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(loaded.certs);
-    roots
+    Arc::new(roots)
 }
 
 /// The TLS configuration of a client: `roots` vouch for AWS under `policy`, `proxy_roots` for the proxy of this name, if any.
@@ -101,8 +104,8 @@ pub(crate) fn machine_roots() -> RootCertStore {
 /// A text for the operator: no root at all.
 pub(crate) fn client_config(
     policy: TlsPolicy,
-    roots: RootCertStore,
-    proxy: Option<(ServerName<'static>, RootCertStore)>,
+    roots: Arc<RootCertStore>,
+    proxy: Option<(ServerName<'static>, Arc<RootCertStore>)>,
     fips: bool,
 ) -> Result<ClientConfig, String> {
     config_of(verifier_of(policy, roots, proxy)?, fips)
@@ -114,8 +117,8 @@ pub(crate) fn client_config(
 /// As [`client_config`].
 pub(crate) fn verifier_of(
     policy: TlsPolicy,
-    roots: RootCertStore,
-    proxy: Option<(ServerName<'static>, RootCertStore)>,
+    roots: Arc<RootCertStore>,
+    proxy: Option<(ServerName<'static>, Arc<RootCertStore>)>,
 ) -> Result<Arc<dyn ServerCertVerifier>, String> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let target = verifier(roots, &provider)?;
@@ -135,11 +138,13 @@ pub(crate) fn config_of(verifier: Arc<dyn ServerCertVerifier>, fips: bool) -> Re
         .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
     config.require_ems = fips;
+    // A client speaks to one host, and to a proxy; for more, room is held for each of a thousand clients.
+    config.resumption = Resumption::in_memory_sessions(SESSIONS);
     Ok(config)
 }
 
-fn verifier(roots: RootCertStore, provider: &Arc<CryptoProvider>) -> Result<Arc<WebPkiServerVerifier>, String> {
-    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+fn verifier(roots: Arc<RootCertStore>, provider: &Arc<CryptoProvider>) -> Result<Arc<WebPkiServerVerifier>, String> {
+    WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider))
         .build()
         .map_err(|_| "this machine has no root certificates; install ca-certificates, or set [aws_kms] extra_ca".to_owned())
 }

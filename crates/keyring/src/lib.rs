@@ -14,6 +14,7 @@
 
 mod aead;
 pub mod cipher;
+mod heap;
 mod kek;
 mod locked;
 pub mod material;
@@ -21,6 +22,7 @@ mod ring;
 mod seal;
 
 pub use aead::{AeadError, OVERHEAD};
+pub use heap::give_back_large_allocations;
 pub use kek::{CheckValue, Kek, WrappedKey};
 pub use locked::{KEY_BYTES, LockedKey};
 pub use ring::Keyring;

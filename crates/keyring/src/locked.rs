@@ -73,7 +73,7 @@ impl std::fmt::Debug for LockedKey {
     }
 }
 
-/// The one place of the project with unsafe code: two system calls on memory that the caller owns.
+/// Unsafe code, as in `heap.rs` and nowhere else in the project: system calls on memory that the caller owns.
 #[allow(unsafe_code)]
 mod pages {
     /// Locks the pages that hold `memory` and keeps them out of core dumps. Returns whether the lock was granted.

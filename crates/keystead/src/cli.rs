@@ -29,6 +29,11 @@ pub enum Command {
     /// The store of a cluster.
     #[command(subcommand)]
     Store(StoreCommand),
+    /// Take a backup of the whole cluster, while it runs: all records and the seal key, in one sealed file.
+    #[command(args_conflicts_with_subcommands = true)]
+    Backup(Box<BackupArguments>),
+    /// Restore a backup into an empty data folder, or an empty etcd.
+    Restore(Box<RestoreArguments>),
     /// Work with EKMIP servers as a client.
     #[command(subcommand)]
     Ekmip(EkmipCommand),
@@ -40,6 +45,113 @@ pub enum StoreCommand {
     /// Copy everything from the SQLite file of the data folder into the etcd of the configuration, or back. All nodes must be stopped, and the destination empty. A copy that was ended goes on when it
     /// is started again.
     Copy(CopyArguments),
+}
+
+/// The flags of `backup`.
+///
+/// The backup is of one moment, and is consistent whatever goes on meanwhile. The seal key travels inside it, and nowhere else: who has the file and its passphrase, or its identity, has the secrets of the cluster, though not the
+/// keys that AWS KMS wraps.
+#[derive(Debug, Args)]
+pub struct BackupArguments {
+    /// Something else than taking a backup.
+    #[command(subcommand)]
+    pub command: Option<BackupCommand>,
+    /// The data folder of a node, which may run meanwhile.
+    #[arg(long, value_name = "DIR", env = "KEYSTEAD_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Its configuration file.
+    #[arg(long, value_name = "FILE", env = "KEYSTEAD_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// The file to write; it must not be there yet.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Whom it is sealed for.
+    #[command(flatten)]
+    pub lock: LockArguments,
+}
+
+/// What can be done with backups.
+#[derive(Debug, Subcommand)]
+pub enum BackupCommand {
+    /// The drill: prove that the file is whole, that AWS KMS unwraps every KEK in it, and that every key unwraps under its KEK. Nothing is changed. Exit code 0: everything can be recovered; 1: the file cannot be opened; 3: not everything can be recovered.
+    Verify(VerifyBackupArguments),
+    /// Make an identity, which opens backups, and print the recipient that belongs to it, which `--recipient` takes.
+    Keygen(KeygenArguments),
+}
+
+/// Whom a backup is sealed for: a passphrase, which is asked for at the terminal where nothing is said.
+#[derive(Debug, Args)]
+pub struct LockArguments {
+    /// A file whose first line is the passphrase, of 16 bytes or more.
+    #[arg(long, value_name = "FILE", conflicts_with = "recipient")]
+    pub passphrase_file: Option<PathBuf>,
+    /// A recipient, as `keystead backup keygen` prints it. The machine that takes backups needs no secret then.
+    #[arg(long, value_name = "RECIPIENT")]
+    pub recipient: Option<String>,
+}
+
+/// What opens a backup: a passphrase, which is asked for at the terminal where nothing is said.
+#[derive(Debug, Args)]
+pub struct UnlockArguments {
+    /// A file whose first line is the passphrase.
+    #[arg(long, value_name = "FILE", conflicts_with = "identity_file")]
+    pub passphrase_file: Option<PathBuf>,
+    /// A file with the identity of the recipient.
+    #[arg(long, value_name = "FILE")]
+    pub identity_file: Option<PathBuf>,
+}
+
+/// The flags of `backup verify`.
+#[derive(Debug, Args)]
+pub struct VerifyBackupArguments {
+    /// The backup.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// What opens it.
+    #[command(flatten)]
+    pub unlock: UnlockArguments,
+    /// A configuration file, for `extra_ca` of `[aws_kms]`: CAs that vouch for AWS endpoints and proxies.
+    #[arg(long, value_name = "FILE", env = "KEYSTEAD_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Ask nothing of AWS KMS. Keys under its KEKs count as not recoverable.
+    #[arg(long)]
+    pub without_aws: bool,
+}
+
+/// The flags of `backup keygen`.
+#[derive(Debug, Args)]
+pub struct KeygenArguments {
+    /// The file to write the identity into; it must not be there yet.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+}
+
+/// The flags of `restore`.
+///
+/// The whole cluster is as it was at the moment of the backup: what was destroyed, revoked or changed since then comes back, and what was made since is lost. `--audit` says what that is.
+#[derive(Debug, Args)]
+pub struct RestoreArguments {
+    /// The backup.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// A new data folder.
+    #[arg(long, value_name = "DIR", env = "KEYSTEAD_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// The configuration file of the node, whose [store] says where the records go, and whose [seal] where the seal key goes.
+    #[arg(long, value_name = "FILE", env = "KEYSTEAD_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// What opens it.
+    #[command(flatten)]
+    pub unlock: UnlockArguments,
+    /// An audit log of after the backup: the folder `audit` of a node, or a collector's file of JSON. Once for each node. What the restore brings back to life, and what it loses, is listed by it.
+    #[arg(long, value_name = "PATH")]
+    pub audit: Vec<PathBuf>,
+    /// Also write the seal key into this file, for a [seal] that is a credential or a command.
+    #[arg(long, value_name = "FILE")]
+    pub seal_key_out: Option<PathBuf>,
+    /// Write nothing, and say what would come back.
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// Where `store copy` leads.

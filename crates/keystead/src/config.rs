@@ -155,6 +155,10 @@ pub struct Rest {
     /// For what a call does, beside what `return_timeout` asks to wait; 180 s by default.
     #[serde(deserialize_with = "duration")]
     pub request_timeout: Option<Duration>,
+    /// A PEM file of a certificate of the operator's own, with those between it and its root; by default one of the cluster's CA. It is read again when it changes.
+    pub certificate: Option<PathBuf>,
+    /// A PEM file of its private key.
+    pub key: Option<PathBuf>,
 }
 
 /// `[store]`.
@@ -239,7 +243,7 @@ pub struct Syslog {
 pub struct Log {
     /// `error`, `warn`, `info` (the default) or `debug`.
     pub level: Option<String>,
-    /// `text` (the default) or `json`.
+    /// `text`, `json` or `journal`; by default `journal` where standard error leads to systemd's journal, else `text`.
     pub format: Option<String>,
 }
 

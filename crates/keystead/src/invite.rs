@@ -3,17 +3,19 @@
 use crate::cli::{InviteArguments, ServeArguments};
 use crate::config::{Config, StoreSection};
 use crate::folder::{Folder, write_new};
-use crate::{process, seal_source, store_source};
+use crate::{process, seal_source, store_source, typed};
 use jiff::Timestamp;
 use keystead_manager::invitation::{self, Invitation, MOST_BYTES, Secrets};
 use keystead_store::etcd::EtcdStore;
-use secrecy::{ExposeSecret as _, SecretString};
 use std::io::Read as _;
-use std::path::{Path, PathBuf};
-use zeroize::{Zeroize as _, Zeroizing};
+use std::path::PathBuf;
+use zeroize::Zeroizing;
 
 /// The files of a joined node, in the data folder. The last one is written last: it is what makes the node one of the cluster.
 const FILES: [&str; 3] = ["etcd-ca.pem", "etcd-client.pem", "etcd-client.key"];
+
+/// What is asked for, and the flag of its file.
+const PASSPHRASE: (&str, &str) = ("the passphrase of the invitation", "--passphrase-file");
 
 /// `--join` and `--passphrase-file`.
 #[derive(Debug, Clone)]
@@ -39,7 +41,7 @@ pub fn run(arguments: &InviteArguments) -> Result<(), String> {
     }
     let options = store_source::etcd_options(&section)?;
     let seal = seal_source::open(&config.seal, &data_dir, true)?;
-    let passphrase = passphrase(arguments.passphrase_file.as_deref(), true)?;
+    let passphrase = typed::secret(arguments.passphrase_file.as_deref(), PASSPHRASE, true)?;
     let store = || EtcdStore::new(&options).map_err(|error| format!("[store] {error}"));
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let secrets = |seal_key| Secrets {
@@ -81,7 +83,7 @@ pub async fn join(join: &Join, config: &Config, folder: &Folder) -> Result<(), S
     let file = std::fs::File::open(&join.invitation).map_err(|error| format!("the invitation {place} cannot be read: {error}"))?;
     file.take(MOST_BYTES as u64 + 1).read_to_string(&mut text).map_err(|error| format!("the invitation {place} cannot be read: {error}"))?;
     let invitation = Invitation::read(&text).map_err(|why| format!("the invitation {place}: {why}"))?;
-    let passphrase = passphrase(join.passphrase_file.as_deref(), false)?;
+    let passphrase = typed::secret(join.passphrase_file.as_deref(), PASSPHRASE, false)?;
     let opening = invitation.clone();
     let secrets = tokio::task::spawn_blocking(move || opening.open(Timestamp::now(), &passphrase)).await.map_err(|error| error.to_string())?;
     let secrets = secrets.map_err(|why| format!("the invitation {place}: {why}"))?;
@@ -117,24 +119,4 @@ fn write_files(secrets: &Secrets, config: &Config, folder: &Folder) -> Result<()
     };
     let text = toml::to_string(&section).map_err(|error| error.to_string())?;
     folder.write(store_source::JOINED, 0o644, text.as_bytes())
-}
-
-/// The first line of a file, or what is typed at the terminal; `twice`, so that a new one is as it was meant.
-fn passphrase(file: Option<&Path>, twice: bool) -> Result<SecretString, String> {
-    if let Some(path) = file {
-        let mut text = std::fs::read_to_string(path).map_err(|error| format!("--passphrase-file {}: {error}", path.display()))?;
-        let first = SecretString::from(text.lines().next().unwrap_or_default());
-        text.zeroize();
-        return Ok(first);
-    }
-    let ask = |prompt: &str| {
-        let typed =
-            rpassword::prompt_password(prompt).map_err(|error| format!("the passphrase cannot be asked for at a terminal ({error}); use --passphrase-file"))?;
-        Ok::<_, String>(SecretString::from(Zeroizing::new(typed).as_str()))
-    };
-    let first = ask("Passphrase of the invitation: ")?;
-    if twice && ask("The same again: ")?.expose_secret() != first.expose_secret() {
-        return Err("the two passphrases are not the same".to_owned());
-    }
-    Ok(first)
 }

@@ -1,6 +1,7 @@
 //! The program as a library, so that a test can run the same node with a listener at its steps. No logic lives here: only how the rooms are put together.
 
 pub mod audit;
+pub mod backup;
 pub mod cli;
 pub mod config;
 pub mod copy;
@@ -9,7 +10,9 @@ pub mod import;
 pub mod invite;
 mod logging;
 mod process;
+pub mod restore;
 mod seal_source;
 pub mod serve;
 mod store_source;
 mod tls;
+mod typed;

@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use clap::error::ErrorKind;
-use keystead::cli::{AuditCommand, Cli, ClusterCommand, Command, EkmipCommand, StoreCommand};
+use keystead::cli::{AuditCommand, BackupCommand, Cli, ClusterCommand, Command, EkmipCommand, StoreCommand};
 use std::process::ExitCode;
 
 /// Everything that is freed is wiped first, whoever allocated it: the SDK, the TLS library, a JSON parser.
@@ -28,6 +28,12 @@ fn main() -> ExitCode {
         Command::Serve(arguments) => keystead::serve::run(arguments, keystead::serve::Hooks::default()).map(|()| ExitCode::SUCCESS),
         Command::Cluster(ClusterCommand::Invite(arguments)) => keystead::invite::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Store(StoreCommand::Copy(arguments)) => keystead::copy::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Backup(arguments) => match &arguments.command {
+            None => keystead::backup::run(&arguments).map(|()| ExitCode::SUCCESS),
+            Some(BackupCommand::Verify(arguments)) => keystead::backup::verify(arguments),
+            Some(BackupCommand::Keygen(arguments)) => keystead::backup::keygen(arguments).map(|()| ExitCode::SUCCESS),
+        },
+        Command::Restore(arguments) => keystead::restore::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Ekmip(EkmipCommand::Import(arguments)) => keystead::import::run(&arguments),
         Command::Audit(AuditCommand::Verify(arguments)) => return keystead::audit::verify(&arguments.data_dir),
     };
@@ -50,6 +56,9 @@ fn asked_for() -> &'static str {
         [Some("cluster"), ..] => "keystead cluster",
         [Some("store"), Some("copy")] => "keystead store copy",
         [Some("store"), ..] => "keystead store",
+        [Some("backup"), Some("verify")] => "keystead backup verify",
+        [Some("backup"), ..] => "keystead backup",
+        [Some("restore"), ..] => "keystead restore",
         _ => "keystead serve",
     }
 }

@@ -12,12 +12,14 @@ use keystead_manager::random::{Random, SystemRandom};
 use keystead_manager::steps::{NoSteps, Steps};
 use keystead_manager::{FEATURE_LEVEL, Manager, NodeOptions, Options};
 use keystead_store::Store;
+use sd_notify::NotifyState;
 use secrecy::{ExposeSecret as _, SecretString};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Where the REST API listens when nothing is said.
@@ -72,6 +74,7 @@ impl Default for Hooks {
 /// One line for the operator.
 pub fn run(arguments: Box<ServeArguments>, hooks: Hooks) -> Result<(), String> {
     process::no_core_dumps()?;
+    keystead_keyring::give_back_large_allocations();
     let config = Config::load(&arguments, process::variables()?.into_iter())?;
     logging::start(&config.log)?;
     let (files, wanted) = (process::open_files(), u64::try_from(config.ekmip_limits()?.max_connections).unwrap_or(u64::MAX).saturating_add(FILES_BESIDE));
@@ -169,10 +172,12 @@ pub async fn node(config: Config, hooks: Hooks, stop: CancellationToken, ready: 
     tokio::spawn(keep_ca_file(manager.clone(), path.clone(), stop.clone()));
 
     let (dns_names, addresses) = own_names(&name, listen_address.ip(), config.cluster.address.as_deref());
-    let tls = crate::tls::of_rest(&manager, dns_names, addresses, stop.clone())?;
+    let own = crate::tls::OwnFiles::of(&config.rest)?;
+    let tls = crate::tls::of_rest(&manager, dns_names, addresses, own, hangups()?, stop.clone())?;
     tokio::spawn(remove_first_password(manager.clone(), path.clone(), stop.clone()));
     tracing::info!(%listen_address, %ekmip_address, node = name, store = opened.store.describe(), "the REST API and the EKMIP server are served");
     ready(listen_address, ekmip_address);
+    tell_systemd(NotifyState::Ready);
     // The collector gets the end of the log as well: the records of the jobs' ends, and that it was closed.
     let stop_forwarding = CancellationToken::new();
     let _stop_forwarding = stop_forwarding.clone().drop_guard();
@@ -184,6 +189,7 @@ pub async fn node(config: Config, hooks: Hooks, stop: CancellationToken, ready: 
     };
     let (_, data_plane) = tokio::join!(rest, data_plane);
     tracing::info!("stopping");
+    tell_systemd(NotifyState::Stopping);
     manager.stop().await;
     stop_forwarding.cancel();
     if let Some(forwarding) = forwarding {
@@ -202,7 +208,11 @@ fn reachable(address: SocketAddr) -> Option<String> {
     (!address.ip().is_unspecified()).then(|| address.to_string())
 }
 
-fn read_ca(path: &Path) -> Result<String, String> {
+/// The CAs of `extra_ca`, PEM.
+///
+/// # Errors
+/// One line.
+pub(crate) fn read_ca(path: &Path) -> Result<String, String> {
     std::fs::read_to_string(path).map_err(|error| format!("[aws_kms] extra_ca {} cannot be read: {error}", path.display()))
 }
 
@@ -282,6 +292,26 @@ async fn remove_first_password(manager: Manager, folder: std::path::PathBuf, sto
             }
             _ => {}
         }
+    }
+}
+
+/// Changes with each SIGHUP: what the configuration names is to be read again.
+fn hangups() -> Result<watch::Receiver<()>, String> {
+    let mut hangup = signal(SignalKind::hangup()).map_err(|error| format!("signals cannot be caught: {error}"))?;
+    let (sender, receiver) = watch::channel(());
+    tokio::spawn(async move {
+        tokio::select! {
+            () = sender.closed() => {}
+            () = async { while hangup.recv().await.is_some() { sender.send_replace(()); } } => {}
+        }
+    });
+    Ok(receiver)
+}
+
+/// Tells systemd, where it has started this process and waits for that.
+fn tell_systemd(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "systemd cannot be told how far this node is");
     }
 }
 

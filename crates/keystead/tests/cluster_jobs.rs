@@ -12,15 +12,15 @@ use common::load::Load;
 use keystead_store::etcd::{EtcdOptions, EtcdStore, EtcdTls};
 use keystead_store::{Event, EventBatch, Range, Store as _, Txn};
 use keystead_testkit::network::with_network;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-/// So many that a rekey takes long enough to be met at work: each batch has 100. The program that is made to be fast is.
+/// So many that a job takes long enough to be met at work: each batch has 100. The program that is made to be fast is.
 const KEYS: usize = if cfg!(debug_assertions) { 2_000 } else { 10_000 };
 /// Clients that make them.
 const MAKERS: usize = 4;
-/// How often a rekey may end before it is met at work.
+/// How often a job may end before it is met at work.
 const TRIES: usize = 10;
 
 #[test]
@@ -30,17 +30,46 @@ fn a_job_of_a_paused_node_is_ended_once_by_another() {
         let (config, client) = cluster.tenant("svm1").await;
         make_keys(&cluster, &client).await;
         let mut load = Load::start(&cluster, &client).await;
-        for _ in 0..if std::env::var_os("SOAK").is_some() { 5 } else { 1 } {
-            the_holder_is_paused(&cluster, &mut load, &config).await;
+        the_holder_is_paused(&cluster, &mut load, &rekey(&config)).await;
+        if std::env::var_os("SOAK").is_some() {
+            let (there, back) = moves(&cluster, &config).await;
+            for work in [&there, &back, &rekey(&config), &there, &back] {
+                the_holder_is_paused(&cluster, &mut load, work).await;
+            }
         }
         load.check(&cluster, &client).await;
     });
     run.unwrap_or_else(|error| panic!("{error}"));
 }
 
-async fn the_holder_is_paused(cluster: &Cluster, load: &mut Load, config: &str) {
+/// A call that starts a job which wraps every key again.
+struct Work {
+    path: String,
+    body: Option<Value>,
+    /// The call that brings everything back where it was, for a job that ended too soon.
+    undo: Option<Box<Work>>,
+}
+
+fn rekey(config: &str) -> Work {
+    Work { path: format!("{config}/rekey-internal?return_timeout=0"), body: None, undo: None }
+}
+
+/// The keys go to the onboard key manager, and back.
+async fn moves(cluster: &Cluster, config: &str) -> (Work, Work) {
+    let body = json!({ "onboard": { "passphrase": "a passphrase of more than 32 bytes, for the cluster" } });
+    let (status, body) = cluster.node(0).call("POST", "/security/key-managers?return_timeout=60&return_records=true", Some(body)).await.unwrap();
+    assert_eq!(status, 201, "{body}");
+    let (onboard, config) = (body["records"][0]["uuid"].as_str().unwrap().to_owned(), config.rsplit('/').next().unwrap().to_owned());
+    let work =
+        |from: &str, to: &str| Work { path: format!("/security/key-managers/{from}/migrate?return_timeout=0"), body: Some(json!({ "uuid": to })), undo: None };
+    let with_undo = |from: &str, to: &str| Work { undo: Some(Box::new(work(to, from))), ..work(from, to) };
+    (with_undo(&config, &onboard), with_undo(&onboard, &config))
+}
+
+async fn the_holder_is_paused(cluster: &Cluster, load: &mut Load, work: &Work) {
     let store = store(cluster);
-    let Paused { job, node: holder, uuid, since } = paused_at_work(cluster, &store, config).await;
+    let Paused { job, node: holder, uuid, since } = paused_at_work(cluster, &store, work).await;
+    println!("{}:", work.path);
     let other = (holder + 1) % cluster.nodes.len();
     eventually("another node must take the job over", async || (record_of(&store, &job).await["node"] != uuid).then_some(())).await;
     println!("the job was taken over {:.1} s after node{holder} was paused", since.elapsed().as_secs_f64());
@@ -79,7 +108,7 @@ async fn the_holder_is_paused(cluster: &Cluster, load: &mut Load, config: &str) 
             };
             assert!(!is_over || !key.contains(&job), "the job has ended, and {key} was changed afterwards");
             let of_rekey = ["/keks/", "/key-stores/", "/config-claims/"].iter().any(|kind| key.starts_with(kind));
-            assert!(!is_over || !of_rekey, "the rekey has ended, and {key} was changed afterwards");
+            assert!(!is_over || !of_rekey, "the job has ended, and {key} was changed afterwards");
             let Event::Put(entry) = event else { continue };
             if entry.key == format!("/jobs/{job}") {
                 let record: Value = serde_json::from_slice(&entry.value).unwrap();
@@ -118,13 +147,11 @@ struct Paused {
     since: Instant,
 }
 
-/// Starts a rekey and pauses the node that works on it, somewhere in the middle.
-async fn paused_at_work(cluster: &Cluster, store: &EtcdStore, config: &str) -> Paused {
+/// Starts a job and pauses the node that works on it, somewhere in the middle.
+async fn paused_at_work(cluster: &Cluster, store: &EtcdStore, work: &Work) -> Paused {
     for _ in 0..TRIES {
-        let (status, body) = cluster.node(0).call("POST", &format!("{config}/rekey-internal?return_timeout=0"), None).await.unwrap();
-        assert_eq!(status, 202, "{body}");
-        let job = body["job"]["uuid"].as_str().unwrap().to_owned();
-        let shown = eventually("the rekey must be at work", async || {
+        let job = started(cluster, work).await;
+        let shown = eventually("the job must be at work", async || {
             let shown = cluster.node(0).get(&format!("/cluster/jobs/{job}")).await;
             let at_work = shown["message"].as_str().is_some_and(|message| message.contains(" keys are wrapped by version"));
             (at_work || shown["state"] == "success").then_some(shown)
@@ -138,8 +165,23 @@ async fn paused_at_work(cluster: &Cluster, store: &EtcdStore, config: &str) -> P
             return Paused { job, node, uuid: record["node"].clone(), since: Instant::now() };
         }
         cluster.signal(node, "-CONT");
+        if let Some(undo) = &work.undo {
+            let undone = started(cluster, undo).await;
+            eventually("all must be as it was", async || (cluster.node(0).get(&format!("/cluster/jobs/{undone}")).await["state"] == "success").then_some(()))
+                .await;
+        }
     }
-    panic!("{TRIES} rekeys of {KEYS} keys have all ended before they were met at work");
+    panic!("{TRIES} jobs with {KEYS} keys have all ended before they were met at work");
+}
+
+/// Starts a job; answers its identifier. Until the one before has let its configuration go, it may be refused.
+async fn started(cluster: &Cluster, work: &Work) -> String {
+    eventually("the job must be taken", async || {
+        let (status, body) = cluster.node(0).call("POST", &work.path, work.body.clone()).await?;
+        assert!(matches!(status, 202 | 400 | 409), "{body}");
+        Some(body["job"]["uuid"].as_str()?.to_owned())
+    })
+    .await
 }
 
 /// A job's record.

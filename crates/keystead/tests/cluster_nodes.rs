@@ -5,13 +5,16 @@ use crate::common;
 
 use common::cluster::Cluster;
 use common::kmip::Kmip;
-use common::{ACCESS_KEY_ID, SECRET, eventually};
+use common::{ACCESS_KEY_ID, ManualClock, SECRET, eventually};
+use keystead::serve::Hooks;
 use keystead_kmip::attribute::Attribute;
-use keystead_testkit::{KmsStandIn, NewKey, Options};
+use keystead_manager::clock::Clock;
+use keystead_testkit::{Fault, FaultRule, KeyState, KmsStandIn, NewKey, Options};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 const LIVE: &str = "fields=state,amazon_reachability,ekmip_reachability";
@@ -180,6 +183,126 @@ async fn jobs_act_on_every_node_and_name_it() {
     fine(&cluster).await;
     let kept = Kmip::connect(&client.endpoint(cluster.node(2).ekmip)).get(&id);
     assert_eq!(kept.reason(), None, "{}", kept.message());
+}
+
+/// Nothing else would have node0 ask AWS within the hour. It decides by its own two polls, not by what it was told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_one_node_blocks_the_others_ask_at_once() {
+    let cluster = Cluster::start(1, 1).await;
+    let (config, client) = cluster.tenant("svm1").await;
+    let body = json!({ "keystead": { "access_error_grace": "0s" } });
+    assert_eq!(cluster.node(0).call("PATCH", &format!("{config}?return_timeout=60"), Some(body)).await.unwrap().0, 200);
+    let (folder, clock) = (Arc::new(tempfile::tempdir().unwrap()), ManualClock::new());
+    let other = cluster.beside(&folder, "", Hooks { clock: Arc::clone(&clock) as Arc<dyn Clock>, ..Hooks::default() }).await;
+    let mut here = Kmip::connect(&client.endpoint(cluster.node(0).ekmip));
+    let id = here.created(vec![]);
+    let there = client.endpoint(other.ekmip);
+    let at_other = async |serves: bool| {
+        eventually("the other node must serve the key, or not", async || {
+            clock.advance(Duration::from_secs(1));
+            (Kmip::try_connect(&there)?.get(&id).reason().is_none() == serves).then_some(())
+        })
+        .await;
+    };
+    at_other(true).await;
+    cluster.kms.set_key_state(&cluster.key, KeyState::Disabled).unwrap();
+    assert_eq!(here.get(&id).reason(), None, "nobody has noticed");
+    clock.advance(Duration::from_secs(67 * 60));
+    at_other(false).await;
+    let blocked = Instant::now();
+    eventually("node0 must come to it by itself", async || here.get(&id).reason().is_some().then_some(())).await;
+    println!("node0 has blocked {:.1} s after the other", blocked.elapsed().as_secs_f64());
+    assert!(here.get(&id).message().contains("blocked"), "{}", here.get(&id).message());
+    other.stop().await;
+}
+
+/// As many nodes as the live objects are made for: each is asked, and asks all others, and one that is gone is not waited for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "32 nodes take their time: make soak runs it"]
+async fn thirty_two_nodes_tell_of_each_other() {
+    let cluster = Cluster::start(1, 1).await;
+    let (config, _) = cluster.tenant("svm1").await;
+    let mut others = Vec::new();
+    for number in 1..32 {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        others.push(cluster.beside_as(&format!("node{number}"), &folder, "", Hooks::default()).await);
+    }
+    let look = async || {
+        let start = Instant::now();
+        let body = cluster.node(0).get(&format!("{config}?{LIVE}")).await;
+        (start.elapsed(), body)
+    };
+    let (_, body) = eventually("all nodes must be good", async || {
+        let looked = look().await;
+        let entries = looked.1["ekmip_reachability"].as_array()?;
+        let good = entries.len() == 32 && entries.iter().all(|entry| entry["reachable"] == true) && looked.1["state"]["code"] == "0";
+        (good && looked.1["amazon_reachability"]["reachable"] == true).then_some(looked)
+    })
+    .await;
+    assert_eq!(body["ekmip_reachability"].as_array().unwrap().len(), 32);
+    let mut took: Vec<_> = Vec::new();
+    for _ in 0..5 {
+        let (elapsed, body) = look().await;
+        assert_eq!(body["state"]["code"], "0", "{body}");
+        took.push(elapsed.as_secs_f64());
+    }
+    println!("32 nodes, all live fields: {took:.2?} s");
+    for gone in others.drain(..3).collect::<Vec<_>>() {
+        gone.stop().await;
+    }
+    for number in 1..4 {
+        cluster.shows(0, number, "down").await;
+    }
+    let (elapsed, body) = look().await;
+    println!("three of them down: {:.2} s", elapsed.as_secs_f64());
+    assert_eq!(body["ekmip_reachability"].as_array().unwrap().len(), 32, "{body}");
+    for number in 1..4 {
+        assert!(text(&entry(&body, &format!("node{number}"))["message"]).contains("is down since"), "{body}");
+        assert!(text(&body["state"]["message"]).contains(&format!("node{number} - it is down since")), "{body}");
+    }
+    for node in others {
+        node.stop().await;
+    }
+}
+
+/// Jobs are paused, let go on and cancelled from a node that does not have them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_node_controls_a_job() {
+    let cluster = Cluster::start(1, 2).await;
+    let (config, _) = cluster.tenant("svm1").await;
+    let start = async |path: &str, method: &str, body: Option<Value>| {
+        let (status, answer) = cluster.node(0).call(method, &format!("{config}{path}"), body).await.unwrap();
+        assert_eq!(status, 202, "{answer}");
+        format!("/cluster/jobs/{}", text(&answer["job"]["uuid"]))
+    };
+    let control = async |job: &str, action: &str| cluster.node(1).call("PATCH", &format!("{job}?action={action}"), None).await.unwrap();
+    let shown = async |job: &str, state: &str| {
+        for node in 0..2 {
+            eventually(&format!("node{node} must show that {job} is {state}"), async || (cluster.node(node).get(job).await["state"] == state).then_some(()))
+                .await;
+        }
+    };
+    cluster.kms.add_fault(FaultRule::always(Fault::Hang));
+    // One job of a configuration at a time: the second waits for the first, which waits for AWS.
+    let first = start("/rekey-internal", "POST", None).await;
+    cluster.kms.wait_held(1, Duration::from_secs(20)).await;
+    let second = start("", "PATCH", Some(json!({ "polling_period": 30 }))).await;
+    shown(&first, "running").await;
+    assert_eq!(control(&second, "pause").await.0, 200);
+    shown(&second, "paused").await;
+    assert_eq!(control(&first, "cancel").await.0, 200);
+    shown(&first, "failure").await;
+    cluster.kms.clear_faults();
+    cluster.kms.release();
+    // It keeps its turn, and who comes after it waits.
+    let third = start("", "PATCH", Some(json!({ "timeout": 11 }))).await;
+    assert_eq!(control(&third, "cancel").await.0, 200);
+    shown(&third, "failure").await;
+    shown(&second, "paused").await;
+    assert_eq!(cluster.node(1).get(&format!("{config}?fields=polling_period")).await["polling_period"], 60);
+    assert_eq!(control(&second, "resume").await.0, 200);
+    shown(&second, "success").await;
+    assert_eq!(cluster.node(0).get(&format!("{config}?fields=polling_period")).await["polling_period"], 30);
 }
 
 /// Whoever has a certificate of the cluster's CA is no node by that, and nobody gets there without one.

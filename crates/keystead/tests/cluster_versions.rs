@@ -3,24 +3,14 @@
 
 use crate::common;
 
-use common::cluster::{Cluster, store_of, store_section};
+use common::cluster::{Cluster, store_of};
 use common::kmip::Kmip;
-use common::{Node, code, enable_body, eventually, toml_for};
+use common::{code, enable_body, eventually};
 use keystead::serve::Hooks;
 use keystead_kmip::attribute::Attribute;
 use keystead_store::{Compare, Range, Store as _, Txn};
 use serde_json::{Value, json};
 use std::sync::Arc;
-
-/// A node beside those of a cluster, in this process: it has their seal key, and their access to etcd.
-async fn beside(cluster: &Cluster, folder: &Arc<tempfile::TempDir>, toml: &str, hooks: Hooks) -> Node {
-    let data = folder.path().join("data");
-    std::fs::create_dir_all(&data).unwrap();
-    std::fs::copy(cluster.folder(0).join("data/seal.key"), data.join("seal.key")).unwrap();
-    let store = store_section(&cluster.etcd.endpoints(), cluster.etcd.tls(), folder.path());
-    let toml = format!("node_name = \"other\"\n{toml}{}{store}", toml_for(&cluster.kms, folder.path()));
-    Node::start_in(Arc::clone(folder), &toml, hooks).await.unwrap()
-}
 
 async fn shown(cluster: &Cluster, state: &str) {
     eventually(&format!("the other node must be {state}"), async || {
@@ -50,7 +40,7 @@ async fn a_cluster_can_do_what_its_oldest_node_can() {
     let onboard = json!({ "onboard": { "passphrase": "a passphrase of more than 32 bytes, for the cluster" } });
     let make_onboard = async || cluster.node(0).call("POST", "/security/key-managers?return_timeout=30", Some(onboard.clone())).await.unwrap();
 
-    let oldest = beside(&cluster, &folder, "", Hooks { feature_level: 0, ..Hooks::default() }).await;
+    let oldest = cluster.beside(&folder, "", Hooks { feature_level: 0, ..Hooks::default() }).await;
     shown(&cluster, "up").await;
     let refused = enable(&cluster, "svm1").await;
     assert_eq!((refused.0, code(&refused).as_str()), (400, "65537901"), "{refused:?}");
@@ -60,7 +50,7 @@ async fn a_cluster_can_do_what_its_oldest_node_can() {
     shown(&cluster, "down").await;
     assert_eq!(code(&enable(&cluster, "svm1").await), "65537901");
 
-    let older = beside(&cluster, &folder, "", Hooks { feature_level: 1, ..Hooks::default() }).await;
+    let older = cluster.beside(&folder, "", Hooks { feature_level: 1, ..Hooks::default() }).await;
     eventually("AWS KMS can be enabled", async || (enable(&cluster, "svm1").await.0 == 201).then_some(())).await;
     let refused = make_onboard().await;
     assert_eq!(code(&refused), "65536968", "{refused:?}");
@@ -70,7 +60,7 @@ async fn a_cluster_can_do_what_its_oldest_node_can() {
     assert_eq!(older.get("/security/aws-kms").await["num_records"], 2);
     older.stop().await;
 
-    let upgraded = beside(&cluster, &folder, "", Hooks::default()).await;
+    let upgraded = cluster.beside(&folder, "", Hooks::default()).await;
     eventually("the onboard key manager can be made", async || (make_onboard().await.0 == 201).then_some(())).await;
     upgraded.stop().await;
 }
@@ -80,14 +70,14 @@ async fn a_node_without_an_address_is_in_the_way() {
     let cluster = Cluster::start(1, 1).await;
     let folder = Arc::new(tempfile::tempdir().unwrap());
     assert_eq!(cluster.node(0).call("POST", "/svm/svms?return_timeout=30", Some(json!({ "name": "svm1" }))).await.unwrap().0, 201);
-    let other = beside(&cluster, &folder, "listen = \"0.0.0.0:0\"\n", Hooks::default()).await;
+    let other = cluster.beside(&folder, "listen = \"0.0.0.0:0\"\n", Hooks::default()).await;
     shown(&cluster, "up").await;
     let refused = enable(&cluster, "svm1").await;
     assert_eq!((refused.0, code(&refused).as_str()), (500, "65537518"), "{refused:?}");
     assert!(message(&refused).contains("node other") && message(&refused).contains("set [cluster] address"), "{refused:?}");
     other.stop().await;
     // Elsewhere, and with an address.
-    let other = beside(&cluster, &folder, "", Hooks::default()).await;
+    let other = cluster.beside(&folder, "", Hooks::default()).await;
     eventually("AWS KMS can be enabled", async || (enable(&cluster, "svm1").await.0 == 201).then_some(())).await;
     other.stop().await;
 }

@@ -4,6 +4,7 @@
 use crate::common;
 
 use common::blind::shown_certificate;
+use common::program::{fails, free_port, serve};
 use common::scene::scene;
 use common::{ManualClock, Node, code, enable_body, eventually};
 use keystead::serve::Hooks;
@@ -152,4 +153,48 @@ async fn a_crowd_that_wants_keys_made_leaves_the_node_to_others() {
     let (made, refused) = (made.load(Ordering::SeqCst), refused.load(Ordering::SeqCst));
     assert!(made > 0 && refused > 0 && made + refused == 200, "{made} {refused}");
     scene.node.stop().await;
+}
+
+/// Writes a certificate of an own CA for `localhost`, and its key; answers the certificate.
+fn own_certificate(folder: &std::path::Path) -> Vec<u8> {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    // The key first, as tools that renew certificates may do it.
+    std::fs::write(folder.join("own.key"), made.signing_key.serialize_pem()).unwrap();
+    std::fs::set_permissions(folder.join("own.key"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    std::fs::write(folder.join("own.pem"), made.cert.pem()).unwrap();
+    made.cert.der().to_vec()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_operators_own_certificate_is_shown_and_read_again_when_it_changes() {
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = temporary.path();
+    let first = own_certificate(folder);
+    let toml = format!("[rest]\ncertificate = {:?}\nkey = {:?}\n", folder.join("own.pem"), folder.join("own.key"));
+    let command = |toml: &str, port: u16| {
+        std::fs::write(folder.join("keystead.toml"), toml).unwrap();
+        let mut command = serve(folder, port, free_port());
+        command.arg("--config").arg(folder.join("keystead.toml"));
+        command
+    };
+    let port = free_port();
+    let (address, log) = (([127, 0, 0, 1], port).into(), folder.join("log"));
+    let mut child = command(&toml, port).stderr(std::fs::File::create(&log).unwrap()).spawn().unwrap();
+    eventually("the node must listen", async || tokio::net::TcpStream::connect(address).await.ok()).await;
+    assert!(shown_certificate(address).await == first);
+    let second = own_certificate(folder);
+    let hangup = || assert!(std::process::Command::new("kill").args(["-HUP", &child.id().to_string()]).status().unwrap().success());
+    hangup();
+    eventually("the new one must be shown", async || (shown_certificate(address).await == second).then_some(())).await;
+    // Half of a change is none.
+    std::fs::write(folder.join("own.pem"), "nonsense").unwrap();
+    hangup();
+    eventually("it must be told", async || std::fs::read_to_string(&log).unwrap().contains("the certificate of the REST API stays as it was").then_some(()))
+        .await;
+    assert!(shown_certificate(address).await == second);
+    assert!(std::process::Command::new("kill").arg(child.id().to_string()).status().unwrap().success() && child.wait().unwrap().success());
+
+    let refused = |toml: &str| String::from_utf8_lossy(&fails(command(toml, free_port())).stderr).into_owned();
+    assert!(refused(&toml).contains("[rest] certificate"));
+    assert!(refused("[rest]\ncertificate = \"/own.pem\"\n").contains("belong together"));
 }

@@ -3,6 +3,7 @@
 use crate::inner::Inner;
 use crate::model::SvmRef;
 use crate::records::{AwsKmsRecord, KekRecord, NodeRecord, Stored, StoredProxy, StoredSettings, proxy_password_place, secret_place};
+use crate::seal::Seal;
 use crate::{Code, Error, Result};
 use keystead_awskms::{Class, Client, ClientConfig, Credentials, Egress, EncryptionContext, Endpoint, Environment, Hop, Proxy, ProxyKind, TlsPolicy};
 use keystead_keyring::Kek;
@@ -130,14 +131,7 @@ impl Inner {
         config: &AwsKmsRecord,
         make: impl FnOnce(&Environment, ClientConfig) -> std::result::Result<T, keystead_awskms::Error>,
     ) -> Result<T> {
-        let secret = config.secret_access_key.as_ref().map(|sealed| self.seal.open_text(&secret_place(config.uuid), sealed)).transpose()?;
-        let credentials = crate::credentials::of_client(&config.settings, secret)?;
-        let proxy_password = config.proxy_password.as_ref().map(|sealed| self.seal.open_text(&proxy_password_place(config.uuid), sealed)).transpose()?;
-        let made = make(&self.aws.environment, client_config(&config.settings, credentials, proxy_password));
-        made.map_err(|error| {
-            let target = if config.settings.ca_certificates.is_some() { "keystead.ca_certificates" } else { "host" };
-            Error::with(Code::InvalidValue, error).target(target)
-        })
+        made(&self.aws.environment, &self.seal, config, make)
     }
 
     /// What an error of AWS means to the user: which SVM, which node, which hop, AWS's own name for it, and what to look at.
@@ -150,6 +144,22 @@ impl Inner {
         };
         Error::with(code, format!("{doing} for the SVM {} on node {}: {error}", svm.name, self.node.name))
     }
+}
+
+/// Makes what speaks to AWS for a configuration, with its secrets, which `seal` opens.
+pub(crate) fn made<T>(
+    environment: &Environment,
+    seal: &Seal,
+    config: &AwsKmsRecord,
+    make: impl FnOnce(&Environment, ClientConfig) -> std::result::Result<T, keystead_awskms::Error>,
+) -> Result<T> {
+    let secret = config.secret_access_key.as_ref().map(|sealed| seal.open_text(&secret_place(config.uuid), sealed)).transpose()?;
+    let credentials = crate::credentials::of_client(&config.settings, secret)?;
+    let proxy_password = config.proxy_password.as_ref().map(|sealed| seal.open_text(&proxy_password_place(config.uuid), sealed)).transpose()?;
+    make(environment, client_config(&config.settings, credentials, proxy_password)).map_err(|error| {
+        let target = if config.settings.ca_certificates.is_some() { "keystead.ca_certificates" } else { "host" };
+        Error::with(Code::InvalidValue, error).target(target)
+    })
 }
 
 /// The client's view of stored settings.

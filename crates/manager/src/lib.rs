@@ -10,6 +10,7 @@ mod approved;
 mod audit;
 mod aws;
 mod aws_kms;
+pub mod backup;
 mod ca_rotation;
 mod certificate_authority;
 mod certificate_signing;

@@ -16,6 +16,7 @@ use crate::records::{
     AwsKmsRecord, Base64, KekRecord, KeyStoreRecord, KeyStoreState, NodeRecord, OnboardKekRecord, OnboardRecord, Record, Recovery, Stored, SvmRecord, kek_key,
     keks_prefix, key, keys_prefix, onboard_kek_key, onboard_keys_prefix, onboard_place,
 };
+use crate::seal::Seal;
 use crate::{Code, Error, Manager, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -192,8 +193,7 @@ impl Inner {
         if let Some(onboard_key) = self.keyring.get(record.uuid, record.version) {
             return Ok(onboard_key);
         }
-        let opened = self.seal.open_bytes(&onboard_place(record.uuid), &record.sealed).ok().and_then(|mut bytes| right_key(&record, &mut bytes));
-        opened.map(|onboard_key| self.keyring.insert(onboard_key)).ok_or_else(|| {
+        opened_by(&self.seal, &record).map(|onboard_key| self.keyring.insert(onboard_key)).ok_or_else(|| {
             let hint = "bring it back with the cluster passphrase (onboard.synchronize of /security/key-managers)";
             Error::with(
                 Code::Blocked,
@@ -249,8 +249,7 @@ impl Inner {
         let record_key = onboard_kek_key(svm, version);
         let record = self.view.get::<OnboardKekRecord>(record_key.strip_prefix(OnboardKekRecord::PREFIX)?).ok().flatten()?.record;
         let onboard_key = self.onboard_key().ok().filter(|onboard_key| onboard_key.version() == record.onboard_version)?;
-        let opened = onboard_key.unwrap_key(&kek_place(svm, version), &record.wrapped.0).ok();
-        let kek = opened.and_then(|mut bytes| Kek::take(svm, version, &mut bytes)).filter(|kek| is_right(kek, &record.check_value));
+        let kek = unwrapped(&onboard_key, &record);
         if kek.is_none() {
             tracing::error!(%svm, version, "the KEK that the onboard key manager keeps does not open; keys under it are not served");
         }
@@ -429,6 +428,18 @@ impl Inner {
 /// The name that a KEK is wrapped for by the onboard key.
 fn kek_place(svm: Uuid, version: u32) -> String {
     format!("the KEK of the SVM {svm}, version {version}")
+}
+
+/// The onboard key, opened by the seal key.
+pub(crate) fn opened_by(seal: &Seal, record: &OnboardRecord) -> Option<Kek> {
+    let mut bytes = seal.open_bytes(&onboard_place(record.uuid), &record.sealed).ok()?;
+    right_key(record, &mut bytes)
+}
+
+/// The KEK of a record, opened by the onboard key.
+pub(crate) fn unwrapped(onboard_key: &Kek, record: &OnboardKekRecord) -> Option<Kek> {
+    let mut bytes = onboard_key.unwrap_key(&kek_place(record.svm, record.version), &record.wrapped.0).ok()?;
+    Kek::take(record.svm, record.version, &mut bytes).filter(|kek| is_right(kek, &record.check_value))
 }
 
 fn right_key(record: &OnboardRecord, bytes: &mut [u8]) -> Option<Kek> {

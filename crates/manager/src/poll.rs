@@ -6,6 +6,7 @@ use crate::aws::AwsDetail;
 use crate::evidence::{Failure, Unwrapped};
 use crate::held::{Begun, Held};
 use crate::inner::Inner;
+use crate::peers::What;
 use crate::records::{AwsKmsRecord, Base64, KekRecord, Record, Stored, StoredSettings, keks_prefix, key};
 use crate::revocation::{Action, Event, Machine, Outcome, Settings, State};
 use crate::standing::Standing;
@@ -38,6 +39,8 @@ pub(crate) struct Polls {
     settling: Mutex<HashSet<Uuid>>,
     /// The last change of a wrapped KEK that was looked at.
     keks: Mutex<Revision>,
+    /// SVMs that this node has blocked, and has not told the others of yet.
+    blocked: Mutex<Vec<Uuid>>,
     wake: Notify,
 }
 
@@ -268,6 +271,11 @@ impl Inner {
     fn look(self: &Arc<Self>, tasks: &mut JoinSet<()>, changes: &mut watch::Receiver<Revision>, configs: &mut Configs) -> Duration {
         let now = self.clock.monotonic();
         let cluster = self.settings();
+        for svm in std::mem::take(&mut *lock(&self.polls.blocked)) {
+            let manager = Arc::clone(self);
+            // Who does not answer comes to it by its own polls.
+            tasks.spawn(async move { drop(manager.ask_others(What::Blocked { svm }).await) });
+        }
         let mut machines = self.polls.lock();
         // In this order: what has settled before it is read here shows in the view that is read next.
         let settling = lock(&self.polls.settling).clone();
@@ -448,6 +456,14 @@ impl Inner {
         }
     }
 
+    /// Another node has blocked an SVM.
+    pub(crate) fn hear_of_block(&self, svm: Uuid) {
+        let now = self.clock.monotonic();
+        if self.polls.lock().get_mut(&svm).is_some_and(|watched| watched.machine.on_block_elsewhere(now)) {
+            self.polls.wake.notify_one();
+        }
+    }
+
     /// Whether a version of the SVM's KEK is stored that is not in memory.
     fn lacks_a_kek(&self, svm: Uuid) -> bool {
         self.view.under::<KekRecord>(&keks_prefix(svm)).iter().any(|kek| self.keyring.get(svm, kek.record.version).is_none())
@@ -539,7 +555,13 @@ impl Inner {
                 Action::Zeroize => {
                     self.keyring.forget(svm);
                 }
-                Action::Emit(event) => self.emit(svm, *event, watched),
+                Action::Emit(event) => {
+                    if matches!(event, Event::Blocked(_)) {
+                        lock(&self.polls.blocked).push(svm);
+                        self.polls.wake.notify_one();
+                    }
+                    self.emit(svm, *event, watched);
+                }
             }
         }
     }

@@ -219,7 +219,17 @@ impl Machine {
         }
     }
 
-    /// Another node has blocked this SVM: poll now. A hint, not an order.
+    /// Another node has blocked this SVM: poll now. A hint, not an order, and nothing where this node knows of a denial already: that is confirmed at its own time, and a question before would put it off.
+    /// Answers whether there is something to do.
+    pub fn on_block_elsewhere(&mut self, now: Duration) -> bool {
+        let is_news = matches!(self.state, State::Available | State::Degraded) && self.denied.is_none();
+        if is_news {
+            self.on_hint(now);
+        }
+        is_news
+    }
+
+    /// There is a reason to poll at this moment, unless that was to be before.
     pub fn on_hint(&mut self, now: Duration) {
         self.next_poll = self.next_poll.min(now);
     }
@@ -521,6 +531,21 @@ mod tests {
         let mut machine = available(settings());
         machine.on_hint(MINUTE);
         assert_eq!(machine.next_poll_at(), MINUTE);
+    }
+
+    #[test]
+    fn a_block_elsewhere_is_looked_into_unless_a_denial_is_known() {
+        let mut machine = available(settings());
+        assert!(machine.on_block_elsewhere(MINUTE));
+        assert_eq!((machine.next_poll_at(), machine.state()), (MINUTE, State::Available));
+        machine.on_poll(MINUTE, MINUTE, Outcome::Denied, MIDDLE);
+        let confirmed_at = machine.next_poll_at();
+        machine.on_poll(MINUTE, MINUTE, Outcome::Unreachable, MIDDLE);
+        let next = machine.next_poll_at();
+        assert!(!machine.on_block_elsewhere(MINUTE) && machine.next_poll_at() == next);
+        machine.on_poll(confirmed_at, confirmed_at, Outcome::Denied, MIDDLE);
+        assert_eq!(machine.state(), State::Revoking);
+        assert!(!machine.on_block_elsewhere(confirmed_at));
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub mod contract;
 pub mod copy;
 pub mod etcd;
 pub mod mirror;
+pub mod snapshot;
 pub mod sqlite;
 
 pub use error::{Error, Result};

@@ -63,7 +63,7 @@ impl Probe {
         let host = config.endpoint.host_name().map_err(|error| settings(error.to_string()))?;
         let target = Place::new(host, config.endpoint.port).map_err(settings)?;
         let proxy = config.proxy.as_ref().map(|proxy| ProxyWay::new(proxy).map_err(settings)).transpose()?;
-        let strict = proxy.as_ref().filter(|proxy| proxy.https).map(|proxy| (proxy.place.name.clone(), environment.roots().clone()));
+        let strict = proxy.as_ref().filter(|proxy| proxy.https).map(|proxy| (proxy.place.name.clone(), Arc::clone(environment.roots())));
         let roots = tls::roots(environment.roots(), config.ca_certificates.as_deref()).map_err(settings)?;
         let verifier = tls::verifier_of(config.tls, roots, strict).map_err(settings)?;
         Ok(Self { environment: environment.clone(), target, proxy, verifier, timeout: config.timeout })

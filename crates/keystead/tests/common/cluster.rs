@@ -1,8 +1,9 @@
 //! A cluster: a real etcd, and nodes of the real program that have joined each other.
 
 use super::run::Run;
-use super::{enable_body, eventually, stand_in, stand_in_with, toml_for};
+use super::{Node, enable_body, eventually, stand_in, stand_in_with, toml_for};
 use crate::common::kmip::{Credentials, Kmip};
+use keystead::serve::Hooks;
 use keystead_store::etcd::{EtcdOptions, EtcdStore, EtcdTls};
 use keystead_testkit::clock::FalseClock;
 use keystead_testkit::etcd::{ClientTls, Etcd, Place};
@@ -11,6 +12,7 @@ use keystead_testkit::{KmsStandIn, Options, Tls};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 const PASSPHRASE: &str = "a passphrase for a day";
 
@@ -26,6 +28,8 @@ pub struct Cluster {
     pub member_hosts: Vec<Host>,
     /// The clocks of the nodes, where the test sets them.
     pub clocks: Vec<FalseClock>,
+    /// What nodes are started with, where that is another build.
+    pub program: Option<PathBuf>,
     root: tempfile::TempDir,
 }
 
@@ -44,10 +48,15 @@ const MACHINES: u8 = 3;
 impl Cluster {
     /// A cluster of so many members of etcd and so many nodes. The first node makes it, the others join with an invitation.
     pub async fn start(members: usize, nodes: usize) -> Self {
+        Self::start_of(None, members, nodes).await
+    }
+
+    /// The same of another build.
+    pub async fn start_of(program: Option<PathBuf>, members: usize, nodes: usize) -> Self {
         let etcd = Etcd::start(members).await.unwrap_or_else(|error| panic!("{error}"));
         let (kms, key) = stand_in().await;
         let root = tempfile::tempdir().unwrap();
-        let mut cluster = Self { etcd, nodes: Vec::new(), kms, key, hosts: Vec::new(), member_hosts: Vec::new(), clocks: Vec::new(), root };
+        let mut cluster = Self { etcd, nodes: Vec::new(), kms, key, hosts: Vec::new(), member_hosts: Vec::new(), clocks: Vec::new(), program, root };
         for _ in 0..nodes {
             cluster.add().await;
         }
@@ -65,7 +74,7 @@ impl Cluster {
         let root = tempfile::tempdir().unwrap();
         let clock = |n: u8| FalseClock::new(root.path().join(format!("clock{n}"))).unwrap_or_else(|error| panic!("{error}"));
         let clocks = if machines.clocks { (0..MACHINES).map(clock).collect() } else { Vec::new() };
-        let mut cluster = Self { etcd, nodes: Vec::new(), kms, key, hosts, member_hosts, clocks, root };
+        let mut cluster = Self { etcd, nodes: Vec::new(), kms, key, hosts, member_hosts, clocks, program: None, root };
         for _ in 0..MACHINES {
             cluster.add().await;
         }
@@ -99,7 +108,7 @@ impl Cluster {
         let flags: Vec<&str> = ["--node-name", &name].into_iter().chain(flags.lines()).collect();
         self.nodes[number] = Some(match self.hosts.get(number) {
             Some(host) => Run::start_at(host, self.clocks.get(number), &folder, &flags).await,
-            None => Run::start_with(&folder, &flags).await,
+            None => Run::start_of(self.program.as_deref(), &folder, &flags).await,
         });
     }
 
@@ -168,6 +177,21 @@ impl Cluster {
             .await;
         }
         (config, client)
+    }
+
+    /// One more node, in the test's own process, so that the test owns its time or its version: it has the others' seal key, and their access to etcd.
+    pub async fn beside(&self, folder: &Arc<tempfile::TempDir>, toml: &str, hooks: Hooks) -> Node {
+        self.beside_as("other", folder, toml, hooks).await
+    }
+
+    /// The same under a name.
+    pub async fn beside_as(&self, name: &str, folder: &Arc<tempfile::TempDir>, toml: &str, hooks: Hooks) -> Node {
+        let data = folder.path().join("data");
+        std::fs::create_dir_all(&data).unwrap();
+        std::fs::copy(self.folder(0).join("data/seal.key"), data.join("seal.key")).unwrap();
+        let store = store_section(&self.etcd.endpoints(), self.etcd.tls(), folder.path());
+        let toml = format!("node_name = \"{name}\"\n{toml}{}{store}", toml_for(&self.kms, folder.path()));
+        Node::start_in(Arc::clone(folder), &toml, hooks).await.unwrap()
     }
 
     /// Waits until a node shows that another has a state.

@@ -60,7 +60,12 @@ impl Run {
 
     /// The plain program, with more flags.
     pub async fn start_with(folder: &Path, flags: &[&str]) -> Self {
-        Self::start_command(folder, Command::new(KEYSTEAD), here(), flags).await
+        Self::start_of(None, folder, flags).await
+    }
+
+    /// The same of another build.
+    pub async fn start_of(program: Option<&Path>, folder: &Path, flags: &[&str]) -> Self {
+        Self::start_command(folder, Command::new(program.unwrap_or(Path::new(KEYSTEAD))), here(), flags).await
     }
 
     /// The same on a host of a test's network, where it listens at the ports that it has when nothing is said; with a clock that the test sets.

@@ -9,7 +9,7 @@ use crate::keys::record::{KeyObject, parse};
 use crate::records::keys_prefix;
 use crate::{Code, Error, Result};
 use keystead_keyring::Kek;
-use keystead_store::{Compare, Error as StoreError, Range, Revision, Txn};
+use keystead_store::{Compare, Error as StoreError, Page, Range, Revision, Txn};
 use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
@@ -38,10 +38,19 @@ pub(super) async fn all(job: &JobContext, svm: Uuid, version: u32, proof: Option
     arrived(job, svm, version).await?;
     // As this node sees it now; keys that are destroyed meanwhile make it fewer.
     let all = manager.view.keys().svm(&*manager.store, svm).await?.not_under(version);
-    let mut run = Run { all, proof, done: 0, told: None };
+    // No key is made under an older version any more: whatever shows this moment shows all keys that are.
+    let since = loop {
+        match manager.store.transact(Txn::new()).await {
+            Ok(revision) => break revision,
+            Err(StoreError::Unavailable(_) | StoreError::Indeterminate(_)) => tokio::time::sleep(AWAY).await,
+            Err(error) => return Err(error.into()),
+        }
+    };
+    let mut run = Run { all, proof, done: 0, told: None, last: since };
     while pass(job, svm, version, &mut run).await? > 0 {
         // To look whether that was all, larger pages do.
-        match count_not_under(manager, svm, version).await {
+        manager.view.reached(run.last).await;
+        match count_in_pages(manager, svm, version, run.last).await {
             Ok(0) => {
                 still_allowed(job, svm, proof)?;
                 break;
@@ -64,6 +73,8 @@ struct Run {
     done: usize,
     /// When that was last told.
     told: Option<tokio::time::Instant>,
+    /// The revision of the last batch; before the first, one at which new keys were under the new version already.
+    last: Revision,
 }
 
 impl Run {
@@ -80,10 +91,15 @@ impl Run {
 /// # Errors
 /// A record is damaged; the store cannot be read.
 pub(super) async fn count_not_under(manager: &Inner, svm: Uuid, version: u32) -> Result<usize> {
+    count_in_pages(manager, svm, version, Revision(u64::MAX)).await
+}
+
+/// The same at this revision or later.
+async fn count_in_pages(manager: &Inner, svm: Uuid, version: u32, since: Revision) -> Result<usize> {
     let mut count = 0;
     let mut range = Range::prefix(keys_prefix(svm), PAGE);
     loop {
-        let page = manager.store.range(range.clone()).await.map_err(Error::from)?;
+        let page = read_since(manager, range.clone(), since).await.map_err(Error::from)?;
         range.after = page.entries.last().map(|entry| entry.key.clone());
         for entry in page.entries {
             if let Some((_, id, destroyed)) = parse(&entry.key) {
@@ -94,6 +110,14 @@ pub(super) async fn count_not_under(manager: &Inner, svm: Uuid, version: u32) ->
         if !page.more {
             return Ok(count);
         }
+    }
+}
+
+/// A page as it is at this revision or later: from a copy on this machine where that has come so far.
+async fn read_since(manager: &Inner, range: Range, since: Revision) -> keystead_store::Result<Page> {
+    match manager.store.range_recent(range.clone()).await {
+        Ok(page) if page.revision >= since => Ok(page),
+        _ => manager.store.range(range).await,
     }
 }
 
@@ -113,7 +137,9 @@ async fn pass(job: &JobContext, svm: Uuid, version: u32, run: &mut Run) -> Resul
     let manager = &job.manager;
     let before = run.done;
     let mut range = Range::prefix(keys_prefix(svm), BATCH);
-    let mut read = manager.store.range(range.clone()).await;
+    let since = run.last;
+    manager.view.reached(since).await;
+    let mut read = read_since(manager, range.clone(), since).await;
     loop {
         // Anew for each page: while the job holds a KEK, a block does not wipe it.
         let kek = loaded(manager, svm, version)?;
@@ -140,8 +166,8 @@ async fn pass(job: &JobContext, svm: Uuid, version: u32, run: &mut Run) -> Resul
         let count = objects.len();
         let next = Range { after: page.entries.last().map(|entry| entry.key.clone()), ..range.clone() };
         // The next page is read while this one is written. What changes in it meanwhile is found by the comparison, as it is in this one.
-        let reading = async { if page.more { Some(manager.store.range(next.clone()).await) } else { None } };
-        let (rewrapped, following) = tokio::join!(rewrap(job, svm, &kek, objects), reading);
+        let reading = async { if page.more { Some(read_since(manager, next.clone(), since).await) } else { None } };
+        let (rewrapped, following) = tokio::join!(rewrap(job, svm, &kek, objects, &mut run.last), reading);
         if rewrapped? {
             run.done += count;
             if count > 0 {
@@ -166,7 +192,7 @@ struct Rewrapped {
 }
 
 /// Wraps a page of keys again. `false`: one of them was changed meanwhile; read them again.
-async fn rewrap(job: &JobContext, svm: Uuid, kek: &Arc<Kek>, objects: Vec<(String, KeyObject)>) -> Result<bool> {
+async fn rewrap(job: &JobContext, svm: Uuid, kek: &Arc<Kek>, objects: Vec<(String, KeyObject)>, last: &mut Revision) -> Result<bool> {
     let manager = &job.manager;
     let mut batches: Vec<Vec<Rewrapped>> = vec![Vec::new()];
     let mut bytes = 0;
@@ -193,6 +219,7 @@ async fn rewrap(job: &JobContext, svm: Uuid, kek: &Arc<Kek>, objects: Vec<(Strin
         match manager.store.transact(job.fenced(txn)).await {
             Ok(revision) => {
                 job.step("batch", "after");
+                *last = revision;
                 for new in batch {
                     manager.view.keys().put(svm, new.id, false, revision, new.value.into());
                 }

@@ -53,6 +53,10 @@ impl Inner {
                 if self.seal.choose(&check) { (true, String::new()) } else { (false, "it does not have the new seal key".to_owned()) }
             }
             What::Loaded { keks } => return Ok(Looked::Loaded(self.loaded_here(keks))),
+            What::Blocked { svm } => {
+                self.hear_of_block(svm);
+                (true, String::new())
+            }
         };
         Ok(Looked::Said(good, message))
     }

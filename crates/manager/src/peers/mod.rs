@@ -76,6 +76,8 @@ pub(crate) enum What {
     SealKeyInUse { check: Base64 },
     /// Which of these versions of SVMs' KEKs can be had.
     Loaded { keks: Vec<(Uuid, u32)> },
+    /// The node that asks has blocked an SVM: ask AWS KMS now. A hint, which blocks nothing by itself.
+    Blocked { svm: Uuid },
 }
 
 /// What a node says.
@@ -138,7 +140,13 @@ impl Said {
 impl What {
     fn limit(&self) -> Duration {
         match self {
-            Self::State { .. } | Self::Amazon { .. } | Self::Ekmip { .. } | Self::Onboard | Self::Loaded { .. } | Self::SealKeyInUse { .. } => LOOK,
+            Self::State { .. }
+            | Self::Amazon { .. }
+            | Self::Ekmip { .. }
+            | Self::Onboard
+            | Self::Loaded { .. }
+            | Self::SealKeyInUse { .. }
+            | Self::Blocked { .. } => LOOK,
             // The source may be a command.
             Self::Restore { .. } | Self::Prove { .. } | Self::SealKey { .. } => WORK,
         }

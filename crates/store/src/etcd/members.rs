@@ -255,6 +255,8 @@ pub(super) fn classify(endpoint: &str, error: &etcd_client::Error) -> Failure {
         Code::NotFound => Definite(Error::LeaseGone),
         Code::ResourceExhausted if status.message().contains("too many requests") => NotSent(text),
         Code::ResourceExhausted | Code::PermissionDenied | Code::Unauthenticated => Definite(Error::Refused(text)),
+        // "mvcc: required revision has been compacted" (etcd 3.4, api/v3rpc/rpctypes); it does not say which is the oldest.
+        Code::OutOfRange if status.message().contains("compacted") => Definite(Error::Compacted { oldest: 0 }),
         Code::InvalidArgument | Code::OutOfRange => Definite(Error::TooLarge(text)),
         _ if never_connected(status) => NotSent(text),
         _ => Unanswered(text),

@@ -18,6 +18,7 @@
 mod members;
 mod range;
 mod slots;
+mod snapshot;
 mod transaction;
 mod watch;
 
@@ -28,6 +29,7 @@ use async_trait::async_trait;
 use etcd_client::KeyValue;
 use members::Members;
 use slots::Slots;
+pub use snapshot::EtcdSnapshot;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -99,7 +101,7 @@ impl Store for EtcdStore {
     }
 
     async fn range(&self, range: Range) -> Result<Page> {
-        range::range(&self.members, &self.names, &range).await
+        range::range(&self.members, &self.names, &range, None).await
     }
 
     async fn transact(&self, txn: Txn) -> Result<Revision> {

@@ -1,9 +1,9 @@
 //! Reading records.
 
 use super::members::{MAX_ANSWER_BYTES, Members};
-use super::{Names, end_of, revision};
+use super::{Names, end_of, number, revision};
 use crate::error::{Error, Result};
-use crate::types::{Entry, Page, Range};
+use crate::types::{Entry, Page, Range, Revision};
 use etcd_client::{Client, GetOptions};
 
 /// The most entries that are asked for at once; of the largest records, few enough for one answer.
@@ -19,7 +19,8 @@ pub(super) async fn get(members: &Members, names: &Names, key: &str) -> Result<O
     answer.kvs().first().map(|kv| names.entry(kv)).transpose()
 }
 
-pub(super) async fn range(members: &Members, names: &Names, range: &Range) -> Result<Page> {
+/// `at`: as it was at that revision, and else now.
+pub(super) async fn range(members: &Members, names: &Names, range: &Range, at: Option<Revision>) -> Result<Page> {
     if range.limit == 0 {
         return Err(Error::TooLarge("a range needs a limit of at least 1".to_owned()));
     }
@@ -33,7 +34,8 @@ pub(super) async fn range(members: &Members, names: &Names, range: &Range) -> Re
     };
     let mut limit = range.limit.min(MOST);
     loop {
-        let options = GetOptions::new().with_range(end.clone()).with_limit(i64::try_from(limit).unwrap_or(i64::MAX));
+        let options =
+            GetOptions::new().with_range(end.clone()).with_limit(i64::try_from(limit).unwrap_or(i64::MAX)).with_revision(at.map_or(0, |at| number(at.0)));
         let ask = |client: Client| {
             let (start, options) = (start.clone(), options.clone());
             async move { client.kv_client().max_decoding_message_size(MAX_ANSWER_BYTES).get(start, Some(options)).await }

@@ -14,6 +14,7 @@
 mod lock;
 mod reader;
 mod schema;
+mod snapshot;
 mod watches;
 mod writer;
 
@@ -26,6 +27,7 @@ use reader::Readers;
 pub(crate) use reader::entries;
 use rusqlite::Connection;
 pub(crate) use schema::private_file;
+pub use snapshot::SqliteSnapshot;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;

@@ -73,11 +73,10 @@ pub(super) fn range(connection: &mut Connection, range: &Range) -> rusqlite::Res
 
 /// The entries of a range, and whether more follow. Any table `record` with these columns will do.
 pub(crate) fn entries(connection: &Connection, range: &Range) -> rusqlite::Result<(Vec<Entry>, bool)> {
-    // Keys are compared byte by byte (BINARY collation of UTF-8), which is the order of Rust's strings.
-    let mut statement =
-        connection.prepare_cached("SELECT key, value, created, revision, lease FROM record WHERE key >= ?1 AND key > ?2 ORDER BY key LIMIT ?3")?;
+    let (query, from) = query(range);
+    let mut statement = connection.prepare_cached(query)?;
     let limit = i64::try_from(range.limit.saturating_add(1)).unwrap_or(i64::MAX);
-    let mut rows = statement.query((&range.prefix, range.after.as_deref().unwrap_or_default(), limit))?;
+    let mut rows = statement.query((from, limit))?;
     let mut entries = Vec::new();
     while let Some(row) = rows.next()? {
         let found = entry(row)?;
@@ -92,6 +91,18 @@ pub(crate) fn entries(connection: &Connection, range: &Range) -> rusqlite::Resul
     Ok((entries, false))
 }
 
+/// The query of a range, and the key that it starts at. With two lower bounds, SQLite would look for the first of them, and step over all that is in between: each page would cost as much as all before it.
+///
+/// Keys are compared byte by byte (BINARY collation of UTF-8), which is the order of Rust's strings.
+fn query(range: &Range) -> (&'static str, &str) {
+    match range.after.as_deref() {
+        Some(after) if after >= range.prefix.as_str() => {
+            ("SELECT key, value, created, revision, lease FROM record WHERE key > ?1 ORDER BY key LIMIT ?2", after)
+        }
+        _ => ("SELECT key, value, created, revision, lease FROM record WHERE key >= ?1 ORDER BY key LIMIT ?2", &range.prefix),
+    }
+}
+
 pub(super) fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
     Ok(Entry {
         key: row.get(0)?,
@@ -100,4 +111,30 @@ pub(super) fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
         revision: Revision(row.get(3)?),
         lease: row.get::<_, Option<u64>>(4)?.map(LeaseId),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rusqlite::StatementStatus;
+
+    #[test]
+    fn the_last_page_costs_no_more_than_the_first() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch("CREATE TABLE record (key TEXT PRIMARY KEY, value BLOB, created, revision, lease) WITHOUT ROWID").unwrap();
+        for number in 0..5_000 {
+            connection.execute("INSERT INTO record VALUES (?1, x'', 1, 1, NULL)", [format!("/keys/{number:04}")]).unwrap();
+        }
+        let steps = |after: Option<&str>| {
+            let range = Range { after: after.map(str::to_owned), ..Range::prefix("/keys/", 10) };
+            let (query, from) = query(&range);
+            let mut statement = connection.prepare(query).unwrap();
+            let found = statement.query_map((from, 10), |row| row.get::<_, String>(0)).unwrap().count();
+            (found, statement.get_status(StatementStatus::VmStep))
+        };
+        let (first, last) = (steps(None), steps(Some("/keys/4989")));
+        assert_eq!((first.0, last.0), (10, 10));
+        assert!(last.1 <= first.1 * 2, "{first:?} {last:?}");
+        assert_eq!(steps(Some("/a")).0, 10, "before the prefix");
+    }
 }

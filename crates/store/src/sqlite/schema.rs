@@ -35,11 +35,13 @@ pub(super) fn open(path: &Path) -> Result<Connection> {
     // An older mode, or that of a backup that was put back.
     std::fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(refused)?;
     let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(|error| classify(path, &error))?;
-    prepare(&connection).map_err(|error| match error {
-        Problem::Sqlite(error) => classify(path, &error),
-        Problem::Other(why) => Error::Damaged(format!("{}: {why}", path.display())),
-    })?;
+    prepare(&connection).map_err(|problem| problem.of(path))?;
     Ok(connection)
+}
+
+/// Refuses a file that is no store, or one of a layout that this program does not know.
+pub(super) fn check(path: &Path, connection: &Connection) -> Result<()> {
+    know(connection).map_err(|problem| problem.of(path))
 }
 
 /// Makes the file under another name and puts it in place when it is complete. So a file that is there but empty is a file that was lost, not one that a crash kept from being made.
@@ -108,6 +110,15 @@ enum Problem {
     Other(String),
 }
 
+impl Problem {
+    fn of(self, path: &Path) -> Error {
+        match self {
+            Self::Sqlite(error) => classify(path, &error),
+            Self::Other(why) => Error::Damaged(format!("{}: {why}", path.display())),
+        }
+    }
+}
+
 impl From<rusqlite::Error> for Problem {
     fn from(error: rusqlite::Error) -> Self {
         Self::Sqlite(error)
@@ -115,14 +126,7 @@ impl From<rusqlite::Error> for Problem {
 }
 
 fn prepare(connection: &Connection) -> std::result::Result<(), Problem> {
-    let application: i32 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
-    let layout: i32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    match (application, layout) {
-        (APPLICATION_ID, LAYOUT) => {}
-        (APPLICATION_ID, newer) => return Err(Problem::Other(format!("the layout is version {newer}, and this program knows version {LAYOUT}"))),
-        (0, 0) => return Err(Problem::Other("this is no store of Keystead; if it has lost its content, put the last backup back".to_owned())),
-        _ => return Err(Problem::Other("this is a SQLite file, but not a store of Keystead".to_owned())),
-    }
+    know(connection)?;
     let check: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if check != "ok" {
         return Err(Problem::Other(check.lines().next_back().unwrap_or_default().to_owned()));
@@ -134,4 +138,16 @@ fn prepare(connection: &Connection) -> std::result::Result<(), Problem> {
     }
     connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF; PRAGMA trusted_schema = OFF;")?;
     Ok(())
+}
+
+/// That it is a store, and of a layout that this program knows.
+fn know(connection: &Connection) -> std::result::Result<(), Problem> {
+    let application: i32 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
+    let layout: i32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    match (application, layout) {
+        (APPLICATION_ID, LAYOUT) => Ok(()),
+        (APPLICATION_ID, newer) => Err(Problem::Other(format!("the layout is version {newer}, and this program knows version {LAYOUT}"))),
+        (0, 0) => Err(Problem::Other("this is no store of Keystead; if it has lost its content, put the last backup back".to_owned())),
+        _ => Err(Problem::Other("this is a SQLite file, but not a store of Keystead".to_owned())),
+    }
 }
