@@ -107,7 +107,7 @@ async fn the_holder_is_paused(cluster: &Cluster, load: &mut Load, work: &Work) {
                 Event::Delete { key } => key,
             };
             assert!(!is_over || !key.contains(&job), "the job has ended, and {key} was changed afterwards");
-            let of_rekey = ["/keks/", "/key-stores/", "/config-claims/"].iter().any(|kind| key.starts_with(kind));
+            let of_rekey = ["/keks/", "/onboard-keys/", "/key-stores/", "/config-claims/"].iter().any(|kind| key.starts_with(kind));
             assert!(!is_over || !of_rekey, "the job has ended, and {key} was changed afterwards");
             let Event::Put(entry) = event else { continue };
             if entry.key == format!("/jobs/{job}") {
@@ -132,7 +132,8 @@ async fn the_holder_is_paused(cluster: &Cluster, load: &mut Load, work: &Work) {
     let versions = |entries: Vec<keystead_store::Entry>| -> BTreeSet<u32> {
         entries.iter().map(|entry| u32::from_be_bytes(entry.value[1..5].try_into().unwrap())).collect()
     };
-    let keks = all(&store, "/keks/").await;
+    // AWS wraps it, or the onboard key manager.
+    let keks = [all(&store, "/keks/").await, all(&store, "/onboard-keys/").await].concat();
     assert_eq!(keks.len(), 1, "{:?}", keks.iter().map(|entry| &entry.key).collect::<Vec<_>>());
     let version: u32 = keks[0].key.rsplit('/').next().unwrap().parse().unwrap();
     assert_eq!(versions(all(&store, "/keys/").await), [version].into());
