@@ -4,7 +4,7 @@ use crate::aws_settings::{Credentials, Polling, Settings};
 use crate::aws_show;
 use crate::body::Body;
 use crate::connection::{Common, Context, exactly, segment};
-use crate::failure::{EXIT_CODES, Failure};
+use crate::failure::Failure;
 use crate::secret::one_standard_input;
 use crate::vserver;
 use crate::wait::{Waiting, to_the_end};
@@ -19,7 +19,6 @@ const AWS_REFUSES: &[&str] = &["65537538", "65537900", "65537915", "65537919", "
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-#[command(after_help = EXIT_CODES)]
 pub enum Command {
     /// Root the keys of an SVM in a customer key of AWS KMS.
     Enable(EnableArguments),

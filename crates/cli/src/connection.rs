@@ -1,6 +1,6 @@
 //! The connection to a node: where it is, whether it is the right one, who asks, and the calls.
 
-use crate::failure::Failure;
+use crate::failure::{EXIT_CODES, Failure};
 use crate::profile::{self, Profile};
 use crate::secret::Asked;
 use crate::session::{self, Session};
@@ -37,7 +37,7 @@ pub enum Output {
 
 /// The options that all commands have.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Connection")]
+#[command(next_help_heading = "Connection", after_help = EXIT_CODES)]
 pub struct Common {
     /// A node's REST API: host:port.
     #[arg(long, value_name = "ADDR", env = "KEYSTEAD_ENDPOINT")]

@@ -127,7 +127,7 @@ pub struct VerifyArguments {
 pub enum EkmipCommand {
     /// What asks a node over its REST API.
     #[command(flatten)]
-    Operator(keystead_cli::ekmip::Command),
+    Operator(Box<keystead_cli::ekmip::Command>),
     /// Take keys in from another KMIP server into an SVM.
     Import(Box<ImportArguments>),
 }

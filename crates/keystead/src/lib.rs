@@ -8,7 +8,7 @@ mod folder;
 pub mod import;
 pub mod invite;
 mod logging;
-mod process;
+pub mod process;
 mod seal_source;
 pub mod serve;
 mod store_source;

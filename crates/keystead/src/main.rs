@@ -29,7 +29,7 @@ fn main() -> ExitCode {
         Command::Cluster(ClusterCommand::Operator(command)) => return keystead_cli::run_cluster(command),
         Command::Store(StoreCommand::Copy(arguments)) => keystead::copy::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Ekmip(EkmipCommand::Import(arguments)) => keystead::import::run(&arguments),
-        Command::Ekmip(EkmipCommand::Operator(command)) => return keystead_cli::run_ekmip(command),
+        Command::Ekmip(EkmipCommand::Operator(command)) => return keystead_cli::run_ekmip(*command),
         Command::Audit(AuditCommand::Verify(arguments)) => return keystead::audit::verify(&arguments.data_dir),
         Command::Operator(command) => return keystead_cli::run(command),
         Command::Completions(arguments) => {
