@@ -2,13 +2,19 @@
 
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand};
+use keystead_cli::documents::{CompletionsArguments, ManArguments};
 use keystead_kmip::Version;
 use keystead_kmip::enumeration::ObjectType;
 use std::path::PathBuf;
 
 /// Keystead: an open key manager for storage.
 #[derive(Debug, Parser)]
-#[command(name = "keystead", version, about)]
+#[command(
+    name = "keystead",
+    version,
+    about,
+    after_help = "serve, audit, store, cluster invite and ekmip import work at a node or with keys; all other commands ask a node over its REST API (docs/manual/command-line.md)."
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -34,9 +40,16 @@ pub enum Command {
     Backup(Box<BackupArguments>),
     /// Restore a backup into an empty data folder, or an empty etcd.
     Restore(Box<RestoreArguments>),
-    /// Work with EKMIP servers as a client.
+    /// The keys that storage gets over KMIP: who may have them, and taking them in from another server.
     #[command(subcommand)]
     Ekmip(EkmipCommand),
+    /// What asks a node over its REST API.
+    #[command(flatten)]
+    Operator(keystead_cli::Command),
+    /// Print completions for a shell.
+    Completions(CompletionsArguments),
+    /// Write a man page for each command.
+    Man(ManArguments),
 }
 
 /// What can be done with a store.
@@ -180,6 +193,9 @@ pub struct CopyArguments {
 /// What can be done with a cluster.
 #[derive(Debug, Subcommand)]
 pub enum ClusterCommand {
+    /// What asks a node over its REST API.
+    #[command(flatten)]
+    Operator(keystead_cli::cluster::Command),
     /// Write what a new node needs to join: `keystead serve --join` takes it. It is good for a day.
     Invite(InviteArguments),
 }
@@ -221,6 +237,9 @@ pub struct VerifyArguments {
 /// What can be done with EKMIP servers.
 #[derive(Debug, Subcommand)]
 pub enum EkmipCommand {
+    /// What asks a node over its REST API.
+    #[command(flatten)]
+    Operator(Box<keystead_cli::ekmip::Command>),
     /// Take keys in from another KMIP server into an SVM.
     Import(Box<ImportArguments>),
 }

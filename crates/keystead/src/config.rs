@@ -265,7 +265,9 @@ impl Config {
         for (variable, value) in variables {
             if variable == ADMIN_PASSWORD {
                 admin_password = Some(SecretString::from(value));
-            } else if let Some(key) = variable.strip_prefix(PREFIX).filter(|_| !NOT_KEYS.contains(&variable.as_str())) {
+            } else if let Some(key) =
+                variable.strip_prefix(PREFIX).filter(|_| !NOT_KEYS.contains(&variable.as_str()) && !keystead_cli::VARIABLES.contains(&variable.as_str()))
+            {
                 // As what it reads as in TOML, else as text: `2024` may be a name. Each variable by itself, so that an error names it.
                 let mut tried = Vec::new();
                 for value in readings(&value) {
@@ -487,6 +489,7 @@ mod tests {
             ("KEYSTEAD_JOBS_RETENTION", "10s"),
             ("KEYSTEAD_AWS_KMS_ALLOW_ENDPOINTS", "[\"a\", \"b\"]"),
             ("KEYSTEAD_ADMIN_PASSWORD", "not a key"),
+            ("KEYSTEAD_ENDPOINT", "of the operator's commands"),
             ("HOME", "/"),
         ];
         let config = load(file, &variables).unwrap();

@@ -9,7 +9,7 @@ mod folder;
 pub mod import;
 pub mod invite;
 mod logging;
-mod process;
+pub mod process;
 pub mod restore;
 mod seal_source;
 pub mod serve;

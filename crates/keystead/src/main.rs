@@ -1,7 +1,7 @@
 //! The Keystead program.
 
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser as _};
 use keystead::cli::{AuditCommand, BackupCommand, Cli, ClusterCommand, Command, EkmipCommand, StoreCommand};
 use std::process::ExitCode;
 
@@ -15,18 +15,18 @@ fn main() -> ExitCode {
         // Help and version are answers. A mistake is one line, as all that stops a start.
         Err(error) if !error.use_stderr() => error.exit(),
         Err(error) => {
-            let text = error.to_string();
-            let first = match error.kind() {
-                ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => "a command is missing",
-                _ => text.lines().next().unwrap_or_default(),
-            };
-            eprintln!("keystead: {}; see {} --help", first.strip_prefix("error: ").unwrap_or(first), asked_for());
+            eprintln!("keystead: {}; see {} --help", mistake(&error), asked_for());
             return ExitCode::from(2);
         }
     };
+    // The operator's commands hold passwords too.
+    if let Err(why) = keystead::process::no_core_files() {
+        return failed(&why);
+    }
     let result = match command {
         Command::Serve(arguments) => keystead::serve::run(arguments, keystead::serve::Hooks::default()).map(|()| ExitCode::SUCCESS),
         Command::Cluster(ClusterCommand::Invite(arguments)) => keystead::invite::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Cluster(ClusterCommand::Operator(command)) => return keystead_cli::run_cluster(command),
         Command::Store(StoreCommand::Copy(arguments)) => keystead::copy::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Backup(arguments) => match &arguments.command {
             None => keystead::backup::run(&arguments).map(|()| ExitCode::SUCCESS),
@@ -35,30 +35,49 @@ fn main() -> ExitCode {
         },
         Command::Restore(arguments) => keystead::restore::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Ekmip(EkmipCommand::Import(arguments)) => keystead::import::run(&arguments),
+        Command::Ekmip(EkmipCommand::Operator(command)) => return keystead_cli::run_ekmip(*command),
         Command::Audit(AuditCommand::Verify(arguments)) => return keystead::audit::verify(&arguments.data_dir),
+        Command::Operator(command) => return keystead_cli::run(command),
+        Command::Completions(arguments) => {
+            keystead_cli::documents::completions(Cli::command(), arguments.shell);
+            return ExitCode::SUCCESS;
+        }
+        Command::Man(arguments) => match keystead_cli::documents::man(Cli::command(), &arguments.folder) {
+            Ok(()) => return ExitCode::SUCCESS,
+            Err(failure) => return failure.tell(),
+        },
     };
     match result {
         Ok(code) => code,
-        Err(why) => {
-            eprintln!("keystead: {why}");
-            ExitCode::FAILURE
-        }
+        Err(why) => failed(&why),
     }
 }
 
-/// The command that the words on the command line are nearest to.
-fn asked_for() -> &'static str {
-    let words: Vec<_> = std::env::args_os().skip(1).take(2).collect();
-    match words.iter().map(|word| word.to_str()).collect::<Vec<_>>().as_slice() {
-        [Some("ekmip"), Some("import")] => "keystead ekmip import",
-        [Some("ekmip"), ..] => "keystead ekmip",
-        [Some("cluster"), Some("invite")] => "keystead cluster invite",
-        [Some("cluster"), ..] => "keystead cluster",
-        [Some("store"), Some("copy")] => "keystead store copy",
-        [Some("store"), ..] => "keystead store",
-        [Some("backup"), Some("verify")] => "keystead backup verify",
-        [Some("backup"), ..] => "keystead backup",
-        [Some("restore"), ..] => "keystead restore",
-        _ => "keystead serve",
+fn failed(why: &str) -> ExitCode {
+    eprintln!("keystead: {why}");
+    ExitCode::FAILURE
+}
+
+/// What is wrong with the command line, in one line: clap's first paragraph, and its guess at what was meant.
+fn mistake(error: &clap::Error) -> String {
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return "a command is missing".to_owned();
     }
+    let text = error.to_string();
+    let first: Vec<&str> = text.lines().take_while(|line| !line.trim().is_empty()).map(str::trim).collect();
+    let guess = text.lines().find_map(|line| line.trim().strip_prefix("tip: ")).map(|guess| format!(" ({guess})")).unwrap_or_default();
+    let first = first.join(" ");
+    format!("{}{guess}", first.strip_prefix("error: ").unwrap_or(&first))
+}
+
+/// The command that the words on the command line name, as far as there is one.
+fn asked_for() -> String {
+    let program = Cli::command();
+    let (mut at, mut name) = (&program, "keystead".to_owned());
+    for word in std::env::args_os().skip(1) {
+        let Some(next) = at.find_subcommand(&word) else { break };
+        at = next;
+        name = format!("{name} {}", next.get_name());
+    }
+    name
 }

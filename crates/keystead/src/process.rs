@@ -7,11 +7,19 @@ use tokio::signal::unix::{SignalKind, signal};
 /// # Errors
 /// The system refuses.
 pub fn no_core_dumps() -> Result<(), String> {
-    rustix::process::setrlimit(rustix::process::Resource::Core, rustix::process::Rlimit { current: Some(0), maximum: Some(0) })
-        .map_err(|error| format!("core dumps cannot be switched off: {error}"))?;
+    no_core_files()?;
     // Also keeps other processes of the same user from reading our memory (prctl(2), PR_SET_DUMPABLE).
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
         .map_err(|error| format!("the process cannot be made undumpable: {error}"))
+}
+
+/// Turns core dumps off, and leaves the process one that its user can look into: what is not dumpable cannot read what a shell gives it under `/dev/fd` either.
+///
+/// # Errors
+/// The system refuses.
+pub fn no_core_files() -> Result<(), String> {
+    rustix::process::setrlimit(rustix::process::Resource::Core, rustix::process::Rlimit { current: Some(0), maximum: Some(0) })
+        .map_err(|error| format!("core dumps cannot be switched off: {error}"))
 }
 
 /// Lets the process have as many files and connections open as the system allows it: by default that is 1,024, fewer than one server of storage may have clients. Answers how many.

@@ -13,6 +13,7 @@ mod bulk;
 mod ca_rotation;
 mod certificate_owners;
 mod certificates;
+mod cli;
 mod cluster;
 mod cluster_faults;
 mod cluster_jobs;

@@ -1,0 +1,112 @@
+//! Waiting for a job. The job runs at the node whoever watches: who stops watching, or loses the node, only no longer sees it.
+
+use crate::connection::{Answer, Context, segment};
+use crate::failure::{Exit, Failure};
+use crate::progress::Progress;
+use crate::table::cell;
+use clap::Args;
+use serde_json::Value;
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Instant, sleep};
+
+/// When a job is looked at again: soon, as most end soon, then twice as long each time.
+const FIRST_LOOK: Duration = Duration::from_millis(50);
+/// The longest of these times.
+const LOOK: Duration = Duration::from_millis(500);
+/// How long a node that is watched may be away.
+const AWAY: Duration = Duration::from_secs(30);
+
+/// The option of commands that start a job.
+#[derive(Debug, Clone, Args)]
+pub struct Waiting {
+    /// Do not wait for the job: say which one it is, and end.
+    #[arg(long, visible_alias = "background")]
+    pub no_wait: bool,
+}
+
+/// Waits for the job of an answer that has one, and says how it ended. `done`: what is done then.
+///
+/// # Errors
+/// The job has failed; Ctrl-C; the node is away for too long.
+pub async fn to_the_end(context: &Context, answer: Answer, waiting: &Waiting, done: &str) -> Result<(), Failure> {
+    let Some(uuid) = answer.body.pointer("/job/uuid").and_then(Value::as_str).map(str::to_owned) else {
+        context.say(&answer.body, || format!("{done}.\n"));
+        return Ok(());
+    };
+    if waiting.no_wait {
+        context.say(&answer.body, || format!("job {uuid} is started; to watch it: keystead job watch {uuid}\n"));
+        return Ok(());
+    }
+    let job = watch(context, &uuid).await?;
+    context.say(&job, || match cell(&job, "message").as_str() {
+        "-" | "success" => format!("{done}.\n"),
+        message => format!("{done}: {message}.\n"),
+    });
+    Ok(())
+}
+
+/// Watches a job until it has ended well; answers it.
+///
+/// # Errors
+/// It has failed; Ctrl-C; the node is away for too long; there is no such job.
+pub async fn watch(context: &Context, uuid: &str) -> Result<Value, Failure> {
+    let again = format!("keystead job watch {uuid}");
+    let mut interrupts = signal(SignalKind::interrupt()).map_err(|error| Failure::failed(format!("Ctrl-C cannot be caught: {error}")))?;
+    let mut progress = Progress::begin();
+    let ended = look(context, uuid, &mut interrupts, &mut progress).await;
+    progress.end();
+    let job = ended.map_err(|failure| match failure.exit {
+        Exit::Interrupted => Failure::interrupted(format!("stopped watching; job {uuid} goes on")).next(format!("to watch it again: {again}")),
+        Exit::Unreachable => {
+            Failure { message: format!("{}; job {uuid} goes on", failure.message), ..failure }.next(format!("when a node answers again: {again}"))
+        }
+        Exit::Login => failure.next(format!("log in again, then: {again}")),
+        Exit::NotFound => Failure { message: format!("there is no job {uuid}"), ..failure }
+            .next("a job is kept for some minutes after its end; keystead job show lists those that there are"),
+        _ => failure,
+    })?;
+    if job.get("state").and_then(Value::as_str) == Some("success") {
+        return Ok(job);
+    }
+    if context.is_json() {
+        context.say(&job, String::new);
+    }
+    Err(match job.get("error") {
+        Some(error) => Failure { exit: Exit::Failed, ..Failure::of_api(error) },
+        None => Failure::failed(format!("job {uuid} has failed: {}", cell(&job, "message"))),
+    })
+}
+
+/// Looks until the job has ended.
+async fn look(context: &Context, uuid: &str, interrupts: &mut Signal, progress: &mut Progress) -> Result<Value, Failure> {
+    let path = format!("/cluster/jobs/{}", segment(uuid));
+    let (mut away, mut pause) = (None::<Instant>, FIRST_LOOK);
+    loop {
+        match unless_interrupted(interrupts, context.get(&path, &[("fields", "*")])).await? {
+            Ok(job) if has_ended(&job) => return Ok(job),
+            Ok(job) => {
+                away = None;
+                progress.tell(&job);
+            }
+            Err(failure) if failure.exit == Exit::Unreachable && away.get_or_insert_with(Instant::now).elapsed() < AWAY => {
+                progress.say("the node does not answer; asking again", None);
+            }
+            Err(failure) => return Err(failure),
+        }
+        unless_interrupted(interrupts, sleep(pause)).await?;
+        pause = LOOK.min(pause * 2);
+    }
+}
+
+async fn unless_interrupted<T>(interrupts: &mut Signal, what: impl Future<Output = T>) -> Result<T, Failure> {
+    tokio::select! {
+        biased;
+        _ = interrupts.recv() => Err(Failure::interrupted("")),
+        done = what => Ok(done),
+    }
+}
+
+fn has_ended(job: &Value) -> bool {
+    matches!(job.get("state").and_then(Value::as_str), Some("success" | "failure"))
+}
