@@ -22,11 +22,11 @@ class Terminal:
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="keystead-tmux-"))
         program = pathlib.Path(os.environ.get("KEYSTEAD_BIN") or support.TOP / os.environ.get("CARGO_TARGET_DIR", "target") / "debug/keystead")
         environment = {
-            "HOME": str(self.folder), "PATH": "%s:%s" % (program.parent, os.environ["PATH"]), "TERM": "xterm", "LC_ALL": "C.UTF-8", "PS1": "ready> ",
+            "HOME": str(self.folder), "PATH": "%s:%s" % (program.parent, os.environ["PATH"]), "TERM": "xterm", "LC_ALL": "C.UTF-8", "ENV": str(self.folder / "rc"),
             "KEYSTEAD_ENDPOINT": "127.0.0.1:%d" % node.port, "KEYSTEAD_CA": str(node.ca),
         }
+        (self.folder / "rc").write_text("PS1='ready> '\n")
         self.tmux("-f", "/dev/null", "new-session", "-d", "-x", "140", "-y", "50", "-s", "t", "env -u TMUX sh", environment=environment)
-        self.sees("ready>")
 
     def tmux(self, *words, environment=None):
         done = subprocess.run(["tmux", "-u", "-S", str(self.folder / "socket"), *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, check=False, timeout=30)
@@ -74,6 +74,7 @@ def terminal():
         def open_terminal(node):
             one = Terminal(node)
             stack.callback(one.close)
+            one.sees("ready>")
             return one
         yield open_terminal
 
@@ -141,7 +142,7 @@ def test_what_is_wrong_is_said_with_what_to_do(start_node, terminal):
     shell.run("keystead vserver show", 3)
     shell.sees("There are none.", "exit 3: 0")
     shell.run("keystead vserver show --vservr svm1", 4)
-    shell.sees("keystead: unexpected argument '--vservr' found", "'--vserver' exists", "see keystead vserver show --help", "exit 4: 2")
+    shell.sees("keystead: unexpected argument '--vservr' found", "(a similar argument exists: '--vserver')", "see keystead vserver show --help", "exit 4: 2")
     assert node.call("POST", "/security/authentication/password", {"name": "admin", "password": "another password"}).status_code == 200
     shell.run("keystead vserver show", 5)
     shell.sees("keystead: the session of admin at", "has ended", "next: log in again: keystead login", "exit 5: 3")
