@@ -21,6 +21,7 @@ mod cluster_outages;
 mod cluster_versions;
 mod collections;
 mod conditions;
+mod console;
 mod crash;
 mod crash_keys;
 mod crash_migrate;
