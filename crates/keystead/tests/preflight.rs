@@ -135,7 +135,7 @@ async fn a_configuration_that_is_not_there_yet_is_checked() {
         (changed("svm", json!({ "name": "svm1" })), "65537910"),
         (changed("svm", json!({ "name": "svm9" })), "2621462"),
         (changed("region", json!("nowhere")), "262247"),
-        (changed("host", json!("10.0.0.1")), "262245"),
+        (changed("host", json!("169.254.169.254")), "262245"),
     ] {
         let (preflight, enable) = (node.ask("POST", path, Some(body.clone())).await, node.ask("POST", "/security/aws-kms", Some(body)).await);
         assert_eq!((code(&preflight).as_str(), &preflight.1), (expected, &enable.1));

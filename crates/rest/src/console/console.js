@@ -36,12 +36,13 @@
       if (answer.status === 401) return ended();
       if (!answer.ok) throw new Error(`HTTP ${answer.status}`);
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-      const before = told(document);
+      // Before what is new leaves the page that it came in.
+      const [before, now] = [told(document), told(page)];
       for (const old of document.querySelectorAll("[data-live]")) {
         const fresh = page.getElementById(old.id);
         if (fresh) replace(old, fresh);
       }
-      const changed = [...told(page)].filter(([what, say]) => before.has(what) && before.get(what) !== say).map(([, say]) => say);
+      const changed = [...now].filter(([what, say]) => before.has(what) && before.get(what) !== say).map(([, say]) => say);
       if (changed.length) news.textContent = changed.slice(0, 3).join(". ");
       seconds = Number(page.getElementById("main")?.dataset.refresh ?? seconds);
       offline.hidden = true;
