@@ -35,31 +35,33 @@ pub async fn list(visit: Visit<'_>) -> Result<Answer> {
             }
             button type="submit" { "Show" }
         }
-        section id="records" data-live { (table("Audit", COLUMNS, &records.iter().map(row).collect::<Vec<_>>(), "Nothing like that is recorded.")) }
+        section id="records" data-live { (table("Audit", COLUMNS, &records.iter().map(|record| row(record, true)).collect::<Vec<_>>(), "Nothing like that is recorded.")) }
         (pager(&with(""), next.map(|next| with(&next)).as_deref(), start.is_empty()))
     };
     Ok(visit.live_page("Audit", 15, &content))
 }
 
-/// A record as a row.
-pub fn row(record: &Json) -> Vec<Markup> {
+/// A record as a row; with its SVM, where the page is not about that alone.
+pub fn row(record: &Json, with_svm: bool) -> Vec<Markup> {
     let (outcome, message, count) = (text(record, "state"), text(record, "message"), number(record, "keystead.count"));
     let given = entries(record, "keystead.fields").iter().map(|field| match text(field, "value") {
         "" => text(field, "name").to_owned(),
         value => format!("{}={value}", text(field, "name")),
     });
     let given = given.collect::<Vec<_>>().join(", ");
+    let from = ["location", "role", "application"].map(|name| text(record, name));
+    let from = from.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" · ");
     vec![
         stamp(text(record, "timestamp")),
         html! {
             @let user = text(record, "user");
             @if user.is_empty() { span.quiet { "nobody" } } @else { (user) }
-            span.small.block { (text(record, "location")) @let role = text(record, "role"); @if !role.is_empty() { " · " (role) } " · " (text(record, "application")) }
+            span.small.block { (from) }
         },
         html! {
             span.code { (text(record, "input")) }
             @let svm = text(record, "svm.name");
-            @if !svm.is_empty() { span.small.block { "SVM " (svm) } }
+            @if with_svm && !svm.is_empty() { span.small.block { "SVM " (svm) } }
             @if !given.is_empty() { span.small.block.quiet { (given) } }
         },
         html! {

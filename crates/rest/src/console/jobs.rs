@@ -19,7 +19,7 @@ pub async fn list(visit: Visit<'_>) -> Result<Answer> {
     let content = html! {
         h1 { "Jobs" }
         p.quiet { "A job that has ended is kept for a while, and then stands in the audit log alone." }
-        section id="list" data-live { (table("Jobs, the newest first", JOB_COLUMNS, &jobs.iter().map(|job| job_row(job, &visit)).collect::<Vec<_>>(), "There are no jobs now.")) }
+        section id="list" data-live { (table("Jobs, the newest first", JOB_COLUMNS, &jobs.iter().map(|job| job_row(job, &visit, true)).collect::<Vec<_>>(), "There are no jobs now.")) }
         (pager(PATH, next.map(|next| with(&next)).as_deref(), start.is_empty()))
     };
     Ok(visit.live_page("Jobs", 3, &content))

@@ -23,7 +23,7 @@ const STATES: &[(&str, &str)] = &[
     ("disabling", "being disabled"),
     ("available", "keys served"),
     ("onboard", "onboard key manager"),
-    ("none", "no key manager"),
+    ("none", "no key manager, no keys"),
 ];
 /// How many SVMs are counted at the most, in pages of the API.
 const COUNTED_PAGES: usize = 5;
@@ -68,7 +68,7 @@ pub async fn show(visit: Visit<'_>) -> Result<Answer> {
             button type="submit" { "Show" }
         }
         section id="svms" data-live {
-            (table("SVMs", &["SVM", "State", "What is to be known"], &svms.iter().map(|svm| row(svm, &elsewhere)).collect::<Vec<_>>(), if name.is_empty() && wanted.is_empty() { "There are no SVMs yet." } else { "No SVM is like that." }))
+            (table("SVMs", &["SVM", "State", "Reason"], &svms.iter().map(|svm| row(svm, &elsewhere)).collect::<Vec<_>>(), if name.is_empty() && wanted.is_empty() { "There are no SVMs yet." } else { "No SVM is like that." }))
         }
         (pager(&with(&wanted, ""), next.map(|next| with(&wanted, &next)).as_deref(), start.is_empty()))
     };

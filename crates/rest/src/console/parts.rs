@@ -1,6 +1,6 @@
 //! What several pages have: the SVM that they are about, its configuration, jobs, events, and what a preflight has found.
 
-use super::html::{Tone, ago, moment, stamp, state, word};
+use super::html::{Tone, length, moment, stamp, state, word};
 use super::visit::{Visit, at, flag, list, missing, number, text};
 use keystead_manager::Result;
 use maud::{Markup, html};
@@ -41,13 +41,13 @@ pub async fn configuration_uuid(visit: &Visit<'_>, svm: &str) -> Result<String> 
 }
 
 /// The columns of [`job_row`].
-pub const JOB_COLUMNS: &[&str] = &["Job", "State", "What it does, or how it ended", "Since"];
+pub const JOB_COLUMNS: &[&str] = &["Job", "State", "Progress", "Since"];
 
-/// A job as a row.
-pub fn job_row(job: &Json, visit: &Visit<'_>) -> Vec<Markup> {
+/// A job as a row; with its SVM, where the page is not about that alone.
+pub fn job_row(job: &Json, visit: &Visit<'_>, with_svm: bool) -> Vec<Markup> {
     let uuid = text(job, "uuid");
     vec![
-        html! { a href={ "/console/jobs/" (uuid) } { (title(job)) } @let svm = text(job, "svm.name"); @if !svm.is_empty() { span.small.block { (svm) } } },
+        html! { a href={ "/console/jobs/" (uuid) } { (title(job)) } @let svm = text(job, "svm.name"); @if with_svm && !svm.is_empty() { span.small.block { (svm) } } },
         html! { span data-say={ (title(job)) ": " (text(job, "state")) } { (word(text(job, "state"))) } },
         progress(job),
         moment(text(job, "start_time"), visit.now()),
@@ -157,7 +157,7 @@ pub fn node_row(node: &Json, visit: &Visit<'_>) -> Vec<Markup> {
     vec![
         html! {
             strong { (name) }
-            span.small.block { (text(node, "state")) " since " (since_of(since, visit)) }
+            span.small.block { (text(node, "state")) " for " (since_of(since, visit)) }
         },
         cell("KEK", "kek", "usable", "not usable"),
         cell("AWS KMS", "amazon", "reachable", "not reachable"),
@@ -174,7 +174,8 @@ pub fn node_row(node: &Json, visit: &Visit<'_>) -> Vec<Markup> {
 pub const NODE_COLUMNS: &[&str] = &["Node", "KEK", "AWS KMS", "EKMIP", "Last good poll"];
 
 fn since_of(text: &str, visit: &Visit<'_>) -> String {
-    text.parse().map_or_else(|_| "–".to_owned(), |at| ago(at, visit.now()))
+    let seconds = text.parse::<jiff::Timestamp>().map_or(0, |at| visit.now().duration_since(at).as_secs());
+    length(u64::try_from(seconds).unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -39,7 +39,7 @@ pub async fn show(visit: Visit<'_>) -> Result<Answer> {
         div #standing data-live { (standing(&svm)) (actions(&visit, &svm, config.as_ref())) }
         @if let Some(checked) = &checked { section id="check" { h2 { "Check" } (checked) } }
         section #jobs data-live {
-            @if !jobs.is_empty() { h2 { "Jobs" } (table(&format!("Jobs of {name}"), JOB_COLUMNS, &jobs.iter().map(|job| job_row(job, &visit)).collect::<Vec<_>>(), "")) }
+            @if !jobs.is_empty() { h2 { "Jobs" } (table(&format!("Jobs of {name}"), JOB_COLUMNS, &jobs.iter().map(|job| job_row(job, &visit, false)).collect::<Vec<_>>(), "")) }
         }
         section {
             h2 { "Keys" }
@@ -213,7 +213,7 @@ async fn recorded(visit: &Visit<'_>, name: &str) -> Markup {
     html! {
         h2 { "Audit" }
         @match read {
-            Ok(Ok((records, _))) => { (table(&format!("Audit of {name}"), audit::COLUMNS, &records.iter().map(audit::row).collect::<Vec<_>>(), "Nothing is recorded about it in this node's log.")) }
+            Ok(Ok((records, _))) => { (table(&format!("Audit of {name}"), audit::COLUMNS, &records.iter().map(|record| audit::row(record, false)).collect::<Vec<_>>(), "Nothing is recorded about it in this node's log.")) }
             Ok(Err(error)) => { p.notice.warn { (error.message) } }
             Err(_) => { p.quiet { "The log is long, and was not searched to its end here." } }
         }
