@@ -5,6 +5,10 @@ import pytest
 import support
 
 
+def pytest_addoption(parser):
+    parser.addoption("--screenshots", action="store_true", help="write the pictures of the manual into docs/screenshots")
+
+
 @pytest.fixture(scope="session")
 def ministack(tmp_path_factory):
     with support.ministack(tmp_path_factory.mktemp("ministack")) as kms:

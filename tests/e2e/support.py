@@ -283,11 +283,13 @@ http_access deny all
 
 
 class Recorder:
-    """A TLS proxy in front of an emulator that writes down what AWS is asked. Headers pass unchanged, so that signatures stay valid."""
+    """A TLS proxy in front of an emulator that writes down what AWS is asked, and holds it back while `gate` is closed. Headers pass unchanged, so that signatures stay valid."""
 
     def __init__(self, folder, kms):
         certificates = Certificates(folder, "recorder")
         calls = self.calls = []
+        gate = self.gate = threading.Event()
+        gate.set()
         upstream = ssl.create_default_context(cafile=str(kms.ca))
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -296,6 +298,7 @@ class Recorder:
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 calls.append((self.headers["X-Amz-Target"].rpartition(".")[2], json.loads(body)))
+                gate.wait(PATIENCE)
                 connection = http.client.HTTPSConnection("127.0.0.1", kms.port, context=upstream, timeout=30)
                 connection.putrequest("POST", self.path, skip_host=True, skip_accept_encoding=True)
                 for name, value in self.headers.items():

@@ -24,6 +24,7 @@ mod cluster_upgrade;
 mod cluster_versions;
 mod collections;
 mod conditions;
+mod console;
 mod crash;
 mod crash_keys;
 mod crash_migrate;

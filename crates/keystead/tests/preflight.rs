@@ -108,6 +108,42 @@ async fn only_who_names_it_starts_one_and_many_share_it() {
     assert_eq!(operations(&scene).len(), 3);
 }
 
+/// What is not there yet can be tried, and nothing of it stays.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_configuration_that_is_not_there_yet_is_checked() {
+    let scene = scene().await;
+    let node = &scene.node;
+    node.svm("svm2").await;
+    let body = enable_body("svm2", &scene.kms, &scene.key);
+    let changed = |name: &str, value: Value| {
+        let mut body = body.clone();
+        body[name] = value;
+        body
+    };
+    let path = "/security/ekmip/preflight";
+    let before = (node.get("/security/aws-kms?fields=*").await, node.get("/security/key-stores?fields=*").await);
+    scene.kms.clear_calls();
+    let (status, good) = node.ask("POST", path, Some(body.clone())).await;
+    assert_eq!((status, &good["passed"]), (200, &json!(true)), "{good}");
+    assert_eq!(good["steps"].as_array().unwrap().iter().map(|step| step["name"].as_str().unwrap()).collect::<Vec<_>>(), STEPS);
+    assert_eq!(operations(&scene), ["DescribeKey", "Encrypt", "Decrypt"]);
+    let (status, bad) = node.ask("POST", path, Some(changed("secret_access_key", json!("wrong-secret-access-key")))).await;
+    assert_eq!((status, &bad["passed"], &step(&bad, "credentials")["state"]), (200, &json!(false), &json!("failed")), "{bad}");
+    assert!(!bad.to_string().contains("wrong-secret"), "{bad}");
+    // What an enable would refuse at once is refused here, with the same code.
+    for (body, expected) in [
+        (changed("svm", json!({ "name": "svm1" })), "65537910"),
+        (changed("svm", json!({ "name": "svm9" })), "2621462"),
+        (changed("region", json!("nowhere")), "262247"),
+        (changed("host", json!("169.254.169.254")), "262245"),
+    ] {
+        let (preflight, enable) = (node.ask("POST", path, Some(body.clone())).await, node.ask("POST", "/security/aws-kms", Some(body)).await);
+        assert_eq!((code(&preflight).as_str(), &preflight.1), (expected, &enable.1));
+    }
+    assert_eq!((node.get("/security/aws-kms?fields=*").await, node.get("/security/key-stores?fields=*").await), before, "nothing is kept");
+    assert_eq!(node.enable(body).await.0, 201);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_message_of_a_failed_enabling_names_the_hop_and_what_to_do() {
     let scene = scene().await;

@@ -68,6 +68,7 @@ const TABLE: &[(&str, &str, &str)] = &[
     ("POST", "/api/security/ekmip/client-cas", "-xxxo"),
     ("GET", "/api/security/ekmip/client-cas/{}", "-oo?o"),
     ("DELETE", "/api/security/ekmip/client-cas/{}", "-xo?o"),
+    ("POST", "/api/security/ekmip/preflight", "-xo?o"),
     ("GET", "/api/security/ekmip/settings", "-oxxo"),
     ("PATCH", "/api/security/ekmip/settings", "-xxxo"),
     ("POST", "/api/security/ekmip/seal/rotate", "-xxxo"),
@@ -472,7 +473,7 @@ fn good_body(method: &str, path: &str, objects: &Objects) -> Option<Value> {
     match (method, path) {
         ("GET" | "DELETE", _) => None,
         ("PATCH", "/api/cluster/jobs/{}") => Some(json!({ "action": "cancel" })),
-        ("POST", "/api/security/aws-kms") => {
+        ("POST", "/api/security/aws-kms" | "/api/security/ekmip/preflight") => {
             let mut body = json!({ "region": "us-east-1", "key_id": "k", "access_key_id": common::ACCESS_KEY_ID, "secret_access_key": common::SECRET });
             body["svm"] = svm();
             Some(body)

@@ -54,39 +54,16 @@ impl Manager {
     /// the store takes no job.
     pub async fn enable_aws_kms(&self, who: &Principal, request: EnableRequest) -> Result<Accepted> {
         let inner = self.inner();
-        if request.migrate_keys && !is_admin(who) {
-            let why = "moving keys from the onboard key manager takes an administrator of the cluster, who may also allow it for all with the setting aws_kms.migrate_on_enable";
-            return Err(Error::with(Code::PermissionDenied, why).target("keystead.migrate_keys"));
-        }
-        let source = crate::credentials::of_enable(who, &request.settings, request.secret_access_key.is_some())?;
-        let settings = StoredSettings { credentials_source: source, ..stored_settings(request.settings) };
-        crate::credentials::fits(&settings)?;
-        endpoints::check(inner, !is_admin(who), None, &settings).await?;
-        let svm = select_svm(inner, who, &request.svm)?;
-        may_change(who, Some(svm.record.uuid))?;
-        limits_fit(inner, &settings)?;
-        if svm.record.kind == SvmKind::Admin {
-            return Err(Error::new(Code::AdminSvm).target("svm"));
-        }
-        let cluster = inner.settings();
-        if !cluster.aws_kms_enabled {
-            return Err(Error::with(Code::AwsKmsDisabled, "an administrator can switch it on: aws_kms.enabled of /security/ekmip/settings"));
-        }
-        if cluster.metrocluster {
-            return Err(Error::new(Code::MetroCluster));
-        }
-        // Read before the feature levels are looked at: without quorum, that is what is said.
-        inner.fresh::<KeyStoreRecord>(svm.record.uuid).await?;
-        feature_levels(inner)?;
-        let migrate = request.migrate_keys || cluster.migrate_on_enable;
+        let (svm, settings, migrate) = admitted(inner, who, &request).await?;
         let config = inner.random.uuid();
         let mut reserved = reserve(inner, &svm, config, migrate).await?;
+        let (secret_access_key, proxy_password) = sealed_secrets(inner, config, &request);
         let kind = JobKind::Enable {
             config,
             svm: svm.record.uuid,
             settings: Box::new(settings),
-            secret_access_key: request.secret_access_key.as_ref().map(|secret| seal(inner, &secret_place(config), secret)),
-            proxy_password: request.proxy_password.as_ref().map(|password| seal(inner, &proxy_password_place(config), password)),
+            secret_access_key,
+            proxy_password,
             skip_verify: request.skip_verify,
             migrate,
         };
@@ -209,11 +186,7 @@ impl Manager {
     pub async fn state(&self, uuid: Uuid, freshness: Freshness) -> Result<Health> {
         let inner = self.inner();
         let config = stored(inner, uuid)?;
-        let others = inner.state_looks.look(freshness, &*inner.clock, &config, inner.ask_others(What::State { config: uuid })).await;
-        let (good, message) = own_state(inner, &config);
-        let own = if good { Said::Fine(message) } else { Said::Not(message) };
-        let all: Vec<Heard> =
-            std::iter::once(Heard { node: inner.node.clone(), said: own }).chain(others).filter(|heard| !heard.said.text().is_empty()).collect();
+        let all: Vec<Heard> = inner.states(&config, freshness).await.into_iter().filter(|heard| !heard.said.text().is_empty()).collect();
         let (at_risk, unavailable): (Vec<&Heard>, Vec<&Heard>) = all.iter().partition(|heard| heard.said.trouble().is_none());
         let nodes = |what: &str, heard: &[&Heard]| {
             let nodes: Vec<String> = heard.iter().map(|heard| format!("{} - {}", heard.node.name, heard.said.text())).collect();
@@ -231,7 +204,12 @@ impl Manager {
     pub async fn amazon_reachability(&self, uuid: Uuid, freshness: Freshness) -> Result<Health> {
         let inner = self.inner();
         let config = stored(inner, uuid)?;
-        Ok(inner.amazon_looks.look(freshness, &*inner.clock, &config, reachability(inner, &config)).await)
+        let all = inner.reachabilities(&config, freshness).await;
+        let reasons: Vec<String> = all.iter().filter_map(|heard| heard.said.trouble().map(|why| format!("{}: {why}", heard.node.name))).collect();
+        if reasons.is_empty() {
+            return Ok(Health { good: true, code: None, message: String::new() });
+        }
+        Ok(Health { good: false, code: Some(Code::AmazonUnreachable), message: format!("Amazon KMS is not reachable from all nodes - {}", reasons.join("; ")) })
     }
 
     /// A configuration that an action can work on.
@@ -288,15 +266,68 @@ pub(crate) async fn own_reachability(inner: &Inner, config: &Stored<AwsKmsRecord
     (reason.is_none(), reason.unwrap_or_default())
 }
 
-async fn reachability(inner: &Inner, config: &Stored<AwsKmsRecord>) -> Health {
-    let (own, others) = tokio::join!(own_reachability(inner, config), inner.ask_others(What::Amazon { config: config.record.uuid }));
-    let own = Heard { node: inner.node.clone(), said: if own.0 { Said::Fine(own.1) } else { Said::Not(own.1) } };
-    let all = std::iter::once(own).chain(others);
-    let reasons: Vec<String> = all.filter_map(|heard| heard.said.trouble().map(|why| format!("{}: {why}", heard.node.name))).collect();
-    if reasons.is_empty() {
-        return Health { good: true, code: None, message: String::new() };
+impl Inner {
+    /// What each node says of the KEK of a configuration's SVM, this one first. Its own part is of this moment.
+    pub(crate) async fn states(&self, config: &Stored<AwsKmsRecord>, freshness: Freshness) -> Vec<Heard> {
+        let others = self.state_looks.look(freshness, &*self.clock, config, self.ask_others(What::State { config: config.record.uuid })).await;
+        let (good, message) = own_state(self, config);
+        let own = Heard { node: self.node.clone(), said: Said::of(good, message), verified: self.verified_ago(config.record.svm) };
+        std::iter::once(own).chain(others).collect()
     }
-    Health { good: false, code: Some(Code::AmazonUnreachable), message: format!("Amazon KMS is not reachable from all nodes - {}", reasons.join("; ")) }
+
+    /// Whether each node reaches AWS KMS for a configuration, this one first.
+    pub(crate) async fn reachabilities(&self, config: &Stored<AwsKmsRecord>, freshness: Freshness) -> Vec<Heard> {
+        let look = async {
+            let ((good, message), others) = tokio::join!(own_reachability(self, config), self.ask_others(What::Amazon { config: config.record.uuid }));
+            let own = Heard { node: self.node.clone(), said: Said::of(good, message), verified: None };
+            std::iter::once(own).chain(others).collect()
+        };
+        self.amazon_looks.look(freshness, &*self.clock, config, look).await
+    }
+
+    /// How long ago the last poll of an SVM was asked that was ok, on this node.
+    pub(crate) fn verified_ago(&self, svm: Uuid) -> Option<Duration> {
+        self.polls.verified_ago(svm, self.clock.monotonic())
+    }
+}
+
+/// What must hold of a request to enable before anything is kept. The SVM, the settings as they would be stored, and whether keys would move.
+///
+/// # Errors
+/// Those of [`Manager::enable_aws_kms`], up to 65537901.
+pub(crate) async fn admitted(inner: &Inner, who: &Principal, request: &EnableRequest) -> Result<(Stored<SvmRecord>, StoredSettings, bool)> {
+    if request.migrate_keys && !is_admin(who) {
+        let why = "moving keys from the onboard key manager takes an administrator of the cluster, who may also allow it for all with the setting aws_kms.migrate_on_enable";
+        return Err(Error::with(Code::PermissionDenied, why).target("keystead.migrate_keys"));
+    }
+    let source = crate::credentials::of_enable(who, &request.settings, request.secret_access_key.is_some())?;
+    let settings = StoredSettings { credentials_source: source, ..stored_settings(request.settings.clone()) };
+    crate::credentials::fits(&settings)?;
+    endpoints::check(inner, !is_admin(who), None, &settings).await?;
+    let svm = select_svm(inner, who, &request.svm)?;
+    may_change(who, Some(svm.record.uuid))?;
+    limits_fit(inner, &settings)?;
+    if svm.record.kind == SvmKind::Admin {
+        return Err(Error::new(Code::AdminSvm).target("svm"));
+    }
+    let cluster = inner.settings();
+    if !cluster.aws_kms_enabled {
+        return Err(Error::with(Code::AwsKmsDisabled, "an administrator can switch it on: aws_kms.enabled of /security/ekmip/settings"));
+    }
+    if cluster.metrocluster {
+        return Err(Error::new(Code::MetroCluster));
+    }
+    // Read before the feature levels are looked at: without quorum, that is what is said.
+    inner.fresh::<KeyStoreRecord>(svm.record.uuid).await?;
+    feature_levels(inner)?;
+    Ok((svm, settings, request.migrate_keys || cluster.migrate_on_enable))
+}
+
+/// The secrets of a request to enable, sealed for the configuration that they would belong to: the secret access key, and the password of the proxy.
+pub(crate) fn sealed_secrets(inner: &Inner, config: Uuid, request: &EnableRequest) -> (Option<Base64>, Option<Base64>) {
+    let secret_access_key = request.secret_access_key.as_ref().map(|secret| seal(inner, &secret_place(config), secret));
+    let proxy_password = request.proxy_password.as_ref().map(|password| seal(inner, &proxy_password_place(config), password));
+    (secret_access_key, proxy_password)
 }
 
 /// Finds the SVM that a request names.
@@ -339,7 +370,7 @@ pub(crate) fn stored(inner: &Inner, uuid: Uuid) -> Result<Stored<AwsKmsRecord>> 
 ///
 /// # Errors
 /// 65537910; 65537551; 65537912.
-async fn reserve(inner: &Inner, svm: &Stored<SvmRecord>, config: Uuid, migrate: bool) -> Result<Txn> {
+pub(crate) async fn reserve(inner: &Inner, svm: &Stored<SvmRecord>, config: Uuid, migrate: bool) -> Result<Txn> {
     let uuid = svm.record.uuid;
     let store_key = key::<KeyStoreRecord>(uuid);
     let txn = Txn::new().when(Compare::Unchanged(svm.key.clone(), svm.revision));

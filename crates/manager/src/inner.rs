@@ -48,7 +48,7 @@ pub(crate) struct Inner {
     /// What the other nodes have last said of each SVM's KEK.
     pub state_looks: crate::looks::Looks<Vec<crate::peers::Heard>>,
     /// What the last looks of all nodes at AWS were, and those of this one for another.
-    pub amazon_looks: crate::looks::Looks<crate::model::Health>,
+    pub amazon_looks: crate::looks::Looks<Vec<crate::peers::Heard>>,
     pub own_amazon_looks: crate::looks::Looks<(bool, String)>,
     /// What the last looks at EKMIP servers were.
     pub ekmip_looks: crate::looks::Looks<Result<Vec<crate::model::EkmipReachability>>>,

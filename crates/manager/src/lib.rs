@@ -27,6 +27,7 @@ pub mod events;
 mod evidence;
 pub mod fips;
 mod forge;
+mod glance;
 mod held;
 mod inner;
 pub mod invitation;

@@ -519,3 +519,64 @@ pub struct CheckStep {
     /// What to do; empty where it has not failed.
     pub advice: String,
 }
+
+/// Where an SVM stands on a node, for those who look at many.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SvmStanding {
+    /// `none` (no key manager), `initializing`, `onboard`, `available`, `degraded`, `revoking`, `blocked`, `unavailable` or `disabling`.
+    pub state: &'static str,
+    /// Why it is not available, and how much time is left; empty where there is nothing to be said.
+    pub reason: String,
+}
+
+/// A version of an SVM's KEK, as it can be shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SvmKek {
+    /// The version, from 1.
+    pub version: u32,
+    /// Whether new keys are wrapped under it.
+    pub is_current: bool,
+    /// Whether this node has it in memory, or can have it there at once.
+    pub is_loaded: bool,
+    /// The customer key that wraps it; none where the onboard key manager does.
+    pub key_arn: Option<String>,
+    /// When it was last wrapped.
+    pub wrapped_at: Timestamp,
+}
+
+/// How many keys an SVM has.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeyCounts {
+    /// All that are not destroyed.
+    pub all: usize,
+    /// By what they are for, as `AES-256`; empty where that is not known.
+    pub types: Vec<(String, usize)>,
+}
+
+/// How a node is doing with a configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeHealth {
+    /// The node.
+    pub node: NodeRef,
+    /// Whether it is there.
+    pub state: NodeState,
+    /// Since when it is in that state.
+    pub since: Timestamp,
+    /// Whether it can use the SVM's KEK.
+    pub kek: Part,
+    /// Whether it reaches AWS KMS.
+    pub amazon: Part,
+    /// Whether it reaches the EKMIP servers of all nodes, as the SVM.
+    pub ekmip: Part,
+    /// When its last good poll was asked, to the second; none where there was none, or where the node is older than that question.
+    pub last_good_poll: Option<Timestamp>,
+}
+
+/// One thing that is well or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// Whether it is well.
+    pub good: bool,
+    /// What is to be said about it; empty where nothing is.
+    pub message: String,
+}

@@ -169,6 +169,11 @@ impl Polls {
         }
     }
 
+    /// How long ago the last poll was asked that was ok, seen from `now`.
+    pub fn verified_ago(&self, svm: Uuid, now: Duration) -> Option<Duration> {
+        self.lock().get(&svm).and_then(|watched| watched.machine.verified_at()).map(|at| now.saturating_sub(at))
+    }
+
     /// A job is about to commit a KEK that it has proven, or the end of a configuration. Until the answer is dropped, the view may still show what was before: a new machine would poll without
     /// need, or for a KEK that is no more, and one that seems to have lost its configuration would wipe what the job has just proven.
     pub fn settling(&self, svm: Uuid) -> Settling<'_> {

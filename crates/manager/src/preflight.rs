@@ -1,8 +1,9 @@
 //! The preflight: on demand for a stored configuration, and by itself where enabling one has failed.
 
 use crate::aws::context;
+use crate::aws_kms::{admitted, reserve, sealed_secrets};
 use crate::inner::Inner;
-use crate::model::{CheckReport, CheckStep};
+use crate::model::{CheckReport, CheckStep, EnableRequest, Principal};
 use crate::records::AwsKmsRecord;
 use crate::{Code, Error, Manager, Result};
 use keystead_awskms::preflight::{Known, Outcome, Preflight, Report};
@@ -48,6 +49,22 @@ impl Manager {
             Ok(shown(inner.preflight(&config.record)?.run(&settings.key_id, &context).await))
         };
         inner.check_looks.look(crate::looks::Freshness::Recent, &*inner.clock, &config, look).await
+    }
+
+    /// Takes a preflight of a configuration that is not there yet: what enabling would ask of the cluster and of AWS, from this node. Nothing is kept, and no key leaves this node.
+    ///
+    /// # Errors
+    /// Those with which [`Manager::enable_aws_kms`] would refuse the request at once. What AWS, or the way to it, refuses is in the report.
+    pub async fn preflight_aws_kms(&self, who: &Principal, request: &EnableRequest) -> Result<CheckReport> {
+        let inner = self.inner();
+        let (svm, settings, migrate) = admitted(inner, who, request).await?;
+        let uuid = inner.random.uuid();
+        // Whether it could be reserved; it is not.
+        reserve(inner, &svm, uuid, migrate).await?;
+        let context = context(settings.encryption_context.as_deref())?;
+        let (secret_access_key, proxy_password) = sealed_secrets(inner, uuid, request);
+        let config = AwsKmsRecord { uuid, svm: svm.record.uuid, settings, secret_access_key, proxy_password, unproven: false };
+        Ok(shown(inner.preflight(&config)?.run(&config.settings.key_id, &context).await))
     }
 }
 

@@ -123,6 +123,15 @@ impl Manager {
 
     /// Who a token stands for. The session counts as used.
     pub fn session(&self, token: &str) -> Option<Principal> {
+        self.session_for(token, true)
+    }
+
+    /// Who a token stands for. The session does not count as used.
+    pub fn session_unused(&self, token: &str) -> Option<Principal> {
+        self.session_for(token, false)
+    }
+
+    fn session_for(&self, token: &str, uses: bool) -> Option<Principal> {
         let inner = self.inner();
         let now = inner.clock.monotonic();
         let hash = hash(token);
@@ -132,7 +141,9 @@ impl Manager {
             sessions.remove(&hash);
             return None;
         }
-        session.used = now;
+        if uses {
+            session.used = now;
+        }
         let account = open(inner, &session.account)?;
         Some(principal(&account.record))
     }

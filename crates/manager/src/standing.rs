@@ -30,15 +30,20 @@ impl Standing {
         self.state == State::Available
     }
 
-    /// State, reason and the time that is left, in words.
-    pub fn describe(&self) -> String {
-        let state = match self.state {
+    /// The state, in a word.
+    pub fn word(&self) -> &'static str {
+        match self.state {
             State::Unavailable => "unavailable",
             State::Available => "available",
             State::Degraded => "degraded",
             State::Revoking => "revoking",
             State::Blocked => "blocked",
-        };
+        }
+    }
+
+    /// State, reason and the time that is left, in words.
+    pub fn describe(&self) -> String {
+        let state = self.word();
         let left = match self.deadline {
             None => String::new(),
             Some((left, Why::Denied)) => format!("; keys are refused in {} s, when the grace is over", left.as_secs()),

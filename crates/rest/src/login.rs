@@ -126,6 +126,11 @@ impl<B> Locked<B> {
     pub fn open(self, _permit: &Permit) -> B {
         self.0
     }
+
+    /// The body of a form of the console. What it asks for is a call, with a permit of its own; but the form that logs in is read before anybody has, and so its length has a bound of its own.
+    pub(crate) fn open_form(self) -> B {
+        self.0
+    }
 }
 
 /// Who has connected, as far as the connection itself says it.
@@ -185,7 +190,8 @@ pub async fn authorize(manager: &Manager, headers: &HeaderMap, sender: &Sender, 
         };
     }
     if let Some(token) = sessions::token(headers) {
-        let who = manager.session(token).ok_or_else(refused)?;
+        let who = if headers.contains_key(sessions::BACKGROUND_HEADER) { manager.session_unused(token) } else { manager.session(token) };
+        let who = who.ok_or_else(refused)?;
         let given = headers.get(sessions::CSRF_HEADER).and_then(|given| given.to_str().ok()).unwrap_or_default();
         if changes && !manager.is_csrf_token(token, given) {
             let error = Error::with(Code::PermissionDenied, format!("a session changes nothing without the header {}", sessions::CSRF_HEADER));

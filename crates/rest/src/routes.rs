@@ -80,6 +80,7 @@ routes! {
     POST   "/api/security/ekmip/client-cas"                     ChangeCluster ekmip_clients::create_ca;
     GET    "/api/security/ekmip/client-cas/{}"                  Read          ekmip_clients::show_ca;
     DELETE "/api/security/ekmip/client-cas/{}"                  ChangeSvm     ekmip_clients::delete_ca;
+    POST   "/api/security/ekmip/preflight"                      ChangeSvm     aws_kms::preflight;
     GET    "/api/security/ekmip/settings"                       ReadCluster   settings::show;
     PATCH  "/api/security/ekmip/settings"                       ChangeCluster settings::modify;
     GET    "/api/security/ekmip/ca"                             ReadCluster   cluster_ca::show;

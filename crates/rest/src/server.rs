@@ -1,26 +1,25 @@
 //! The HTTPS server: connections, limits, the way of a request from the socket to its handler and back.
 
-use crate::audit::{self, Call, Source, Trail};
-use crate::bulk::{self, Failure};
+use crate::audit::{self, Source};
 use crate::client_certificates::{Certificate, Vouchers};
 use crate::connections::{Connections, Place};
-use crate::login::{self, Locked, Sender};
+use crate::console;
+use crate::login::{Locked, Sender};
 use crate::long::Sent;
 use crate::nodes;
 use crate::openapi;
 use crate::patience::Patient;
-use crate::query::Query;
-use crate::request::{Answer, Body, Head, Request};
-use crate::routes::{self, Found, Route};
+use crate::perform::{Asked, Caller, Given, other_method, perform};
+use crate::request::{Answer, Body};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, Uri, header};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use keystead_manager::fips::{tls_can_be_fips, tls_is_fips};
 use keystead_manager::passwords::network_of;
-use keystead_manager::{Code, Error, Manager, Result};
+use keystead_manager::{Error, Manager, Result};
 use rustls::server::ResolvesServerCert;
 use serde_json::{Value as Json, json};
 use std::net::SocketAddr;
@@ -32,13 +31,9 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// The longest body.
-const BODY_LIMIT: usize = 1024 * 1024;
 /// The most headers, and the longest head.
 const MAX_HEADERS: usize = 100;
 const MAX_HEAD: usize = 64 * 1024;
-/// How long a call on many records may take: they may go one after the other.
-const MANY_RECORDS_LIMIT: Duration = Duration::from_secs(30 * 60);
 /// The content type of JSON without links.
 const JSON: &str = "application/json";
 /// How long a stop waits for running requests.
@@ -237,66 +232,17 @@ async fn answer(request: http::Request<Incoming>, source: Source, sender: Arc<Se
 
 async fn handle(request: http::Request<Locked<Incoming>>, source: Source, sender: Arc<Sender>, shared: Arc<Shared>) -> Result<Answer> {
     let (parts, body) = request.into_parts();
-    let path = parts.uri.path().to_owned();
-    if let Some(answer) = open_to_all(&path, is_pretty(&parts.uri)) {
+    let path = parts.uri.path();
+    if let Some(answer) = open_to_all(path, is_pretty(&parts.uri)) {
         return Ok(if matches!(parts.method, Method::GET | Method::HEAD) { answer } else { other_method(&parts.method, "GET, HEAD, OPTIONS") });
     }
-    let method = if parts.method == Method::HEAD { Method::GET } else { parts.method };
-    let (route, segments, of_collection) = match routes::find(&method, &path)? {
-        Found::Route(route, segments) => (route, segments, false),
-        Found::Collection(route) => (route, Vec::new(), true),
-        Found::OtherMethods(allow) => return Ok(other_method(&method, &allow)),
-    };
-    let permit = match login::authorize(&shared.manager, &parts.headers, &sender, route).await {
-        Ok(permit) => permit,
-        Err(refused) => {
-            let shown = login::shown(&parts.headers, &sender);
-            return Err(audit::refused(&shared.manager, source, (&method, &path), shown, refused));
-        }
-    };
-    let who = permit.who().clone();
-    audit::logged_in(&shared.manager, source, &who, permit.proof());
-    let path = path.strip_suffix('/').unwrap_or(&path).to_owned();
-    let trail = Trail::default();
-    let object = segments.first().and_then(|first| first.parse().ok());
-    let call = Call { manager: &shared.manager, source, who: &who, method: &method, path: &path, object };
-    let recorded = if method == Method::GET { None } else { Some(call.begin(&trail).await?) };
-    let answer = async {
-        let query = Query::parse(parts.uri.query().unwrap_or_default())?;
-        query.check(method == Method::GET)?;
-        let body = read(body.open(&permit), shared.limits.body_timeout).await?;
-        let head = Head { method, path, segments, query, headers: parts.headers, source };
-        let request = Request::new(permit, shared.manager.clone(), head, body).with_trail(trail);
-        within(request, route, of_collection, shared.limits.request_timeout).await
-    };
-    let (answer, jobs) = match answer.await {
-        Ok(answer) => (Ok(answer), Vec::new()),
-        Err(Failure { error, jobs }) => (Err(error), jobs),
-    };
-    if let Some(recorded) = recorded {
-        recorded.end(&answer).await;
+    let caller = Caller { manager: &shared.manager, source, sender: &sender, request_timeout: shared.limits.request_timeout };
+    if console::is_there(path, &parts.headers) {
+        return Ok(console::answer(caller, &parts, body, shared.limits.body_timeout).await);
     }
-    answer.or_else(|error| if jobs.is_empty() { Err(error) } else { Ok(Failure { error, jobs }.answer()) })
-}
-
-/// The answer of a call, or of the many that it stands for, within its time.
-async fn within(request: Request, route: &'static Route, of_collection: bool, request_timeout: Duration) -> std::result::Result<Answer, Failure> {
-    let may_be_many = of_collection || (request.method == Method::POST && openapi::takes_records(route));
-    let is_array = may_be_many && bulk::has_records(&request);
-    let on_many = of_collection || is_array;
-    let limit = if on_many { MANY_RECORDS_LIMIT } else { request_timeout } + request.query.return_timeout()?;
-    let work = async {
-        match request.method {
-            _ if is_array => bulk::records(request).await,
-            _ if of_collection => bulk::by_query(request, route).await,
-            Method::GET if request.query.get("job_results_uuid").is_some() && routes::is_collection(route) => Ok(bulk::results(request).await?),
-            _ => Ok(routes::answer(request).await?),
-        }
-    };
-    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
-        let message = format!("the call took longer than {} s and was given up here; look whether it has had its effect", limit.as_secs_f32());
-        Err(Error::with(Code::Unexpected, message).detail(format!("{} {}", route.method, route.path)).into())
-    })
+    let method = if parts.method == Method::HEAD { Method::GET } else { parts.method };
+    let asked = Asked { method, path, query: parts.uri.query().unwrap_or_default(), headers: parts.headers };
+    perform(caller, asked, Given::Stream(Box::new(body), shared.limits.body_timeout)).await
 }
 
 /// What needs no login: it says nothing of the cluster.
@@ -316,31 +262,9 @@ fn open_to_all(path: &str, pretty: bool) -> Option<Answer> {
     }
 }
 
-/// A method that a path does not have, or the question which it has.
-fn other_method(method: &Method, allow: &str) -> Answer {
-    let answer = if method == Method::OPTIONS {
-        Answer::empty(StatusCode::OK)
-    } else {
-        Answer::error(&Error::with(Code::MethodNotAllowed, format!("{method} on this path")))
-    };
-    answer.header(header::ALLOW, allow)
-}
-
 /// Whether an answer is written for the eye.
 fn is_pretty(uri: &Uri) -> bool {
     uri.query().is_some_and(|query| query.split('&').any(|pair| pair.eq_ignore_ascii_case("pretty=true") || pair == "pretty=1"))
-}
-
-async fn read(body: Incoming, limit: Duration) -> Result<Bytes> {
-    let read = tokio::time::timeout(limit, Limited::new(body, BODY_LIMIT).collect());
-    match read.await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-            Err(Error::with(Code::InvalidJson, format!("it is longer than {BODY_LIMIT} bytes")))
-        }
-        Ok(Err(_)) => Err(Error::with(Code::InvalidJson, "it ended early")),
-        Err(_) => Err(Error::with(Code::InvalidJson, format!("it took longer than {} s", limit.as_secs_f32()))),
-    }
 }
 
 fn render(answer: Answer, head: bool, pretty: bool) -> Response<Sent> {
@@ -377,7 +301,8 @@ fn render(answer: Answer, head: bool, pretty: bool) -> Response<Sent> {
     if let Some(length) = length {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache,no-store,must-revalidate"));
+    // What never changes under its name says so itself.
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache,no-store,must-revalidate"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }

@@ -24,6 +24,9 @@ const ATTRIBUTES: &str = "Path=/; Secure; HttpOnly; SameSite=Strict";
 /// The header of a request that changes something.
 pub const CSRF_HEADER: &str = "x-csrf-token";
 
+/// The header of a request that nobody has asked for, as of a page that keeps itself up to date: the session does not count as used, so that it ends when its person has gone.
+pub const BACKGROUND_HEADER: &str = "x-keystead-background";
+
 /// A session as it is shown.
 pub struct Record {
     info: SessionInfo,
@@ -90,7 +93,12 @@ pub async fn delete(request: Request) -> Result<Answer> {
     let current = current(&request.manager, &request.headers) == Some(uuid);
     request.manager.close_session(&request.who, uuid)?;
     let answer = Answer::ok(json!({}));
-    Ok(if current { answer.header(header::SET_COOKIE, &format!("{COOKIE}=; Max-Age=0; {ATTRIBUTES}")) } else { answer })
+    Ok(if current { answer.header(header::SET_COOKIE, &expired_cookie()) } else { answer })
+}
+
+/// Has a browser forget the cookie.
+pub fn expired_cookie() -> String {
+    format!("{COOKIE}=; Max-Age=0; {ATTRIBUTES}")
 }
 
 /// The token that a request brings.

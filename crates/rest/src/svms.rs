@@ -1,39 +1,54 @@
 //! `/svm/svms`: the SVMs.
 
-use crate::collection::cell::Cell;
+use crate::collection::One;
+use crate::collection::cell::{self, Cell};
 use crate::field::{ANY, As, Field, Kind, Patch, Post, Show, Spec};
 use crate::request::{Answer, Done, Request, links, svm_path};
 use crate::resource::{Link, Resource};
 use crate::values::Values;
-use keystead_manager::model::{Svm, SvmKind};
-use keystead_manager::{Code, Error, Result};
-use serde_json::json;
+use keystead_manager::model::{KeyCounts, Svm, SvmKek, SvmKind};
+use keystead_manager::{Code, Error, Manager, Result};
+use serde_json::{Value as Json, json};
 use uuid::Uuid;
 
 const PATH: &str = "/api/svm/svms";
 
+/// Where an SVM can stand.
+const STATES: &[&str] = &["none", "initializing", "onboard", "available", "degraded", "revoking", "blocked", "unavailable", "disabling"];
+
+/// An SVM, and who can say more of it.
+pub struct Record {
+    svm: Svm,
+    manager: Manager,
+    /// How many keys it has, where that was asked for.
+    keys: Option<KeyCounts>,
+}
+
 /// A protocol that serves data: there is none here.
-const fn protocol(path: &'static str) -> Field<Svm> {
+const fn protocol(path: &'static str) -> Field<Record> {
     Field::shown(path, As::Bool, Show::Named, |_| Cell::Bool(false), "Always false: an SVM serves keys here, and no data.")
 }
 
 /// A field of ONTAP's that says nothing here.
-const fn absent(path: &'static str, of: As) -> Field<Svm> {
+const fn absent(path: &'static str, of: As) -> Field<Record> {
     Field::shown(path, of, Show::Named, |_| Cell::Null, "Never there: an SVM has no storage here.")
 }
 
+/// The members of an entry of `keystead.keks`.
+const KEK: &[(&str, As)] = &[("version", As::Integer), ("current", As::Bool), ("loaded", As::Bool), ("key_arn", As::Text), ("wrapped_time", As::Time)];
+
 /// The `svm` object, as far as Keystead serves it.
-pub const SVM: Resource<Svm> = Resource {
+pub const SVM: Resource<Record> = Resource {
     name: "svm",
     path: PATH,
     fields: &[
-        Field::shown("uuid", As::Uuid, Show::Key, |svm| Cell::Uuid(svm.uuid), "The identifier."),
-        Field::given(Spec { path: "name", kind: Kind::Text(1, 256, ANY), post: Post::Required, patch: Patch::Yes, show: Show::Key, doc: "The name." }, |svm| {
-            Cell::text(&svm.name)
+        Field::shown("uuid", As::Uuid, Show::Key, |r| Cell::Uuid(r.svm.uuid), "The identifier."),
+        Field::given(Spec { path: "name", kind: Kind::Text(1, 256, ANY), post: Post::Required, patch: Patch::Yes, show: Show::Key, doc: "The name." }, |r| {
+            Cell::text(&r.svm.name)
         }),
         Field::given(
             Spec { path: "comment", kind: Kind::Text(0, 254, ANY), post: Post::Optional, patch: Patch::Clearable, show: Show::Standard, doc: "A free text." },
-            |svm| Cell::text(&svm.comment),
+            |r| Cell::text(&r.svm.comment),
         ),
         Field::shown("state", As::Word(&["running"]), Show::Standard, |_| Cell::text("running"), "Always running."),
         Field::shown("subtype", As::Word(&["default"]), Show::Standard, |_| Cell::text("default"), "Always default."),
@@ -66,9 +81,37 @@ pub const SVM: Resource<Svm> = Resource {
         absent("auto_enable_analytics", As::Bool),
         absent("auto_enable_activity_tracking", As::Bool),
         absent("storage.limit", As::Integer),
+        Field::moving(
+            "keystead.state",
+            As::Word(STATES),
+            Show::Named,
+            |r| Cell::text(r.manager.svm_standing(r.svm.uuid).state),
+            "Where its keys stand on the node that answers: none (no key manager), initializing, onboard, available, degraded, revoking, blocked, unavailable or disabling.",
+        ),
+        Field::moving(
+            "keystead.reason",
+            As::Text,
+            Show::Named,
+            |r| Cell::made(r.manager.svm_standing(r.svm.uuid).reason),
+            "Why they are not available, and how much time is left; empty where there is nothing to be said.",
+        ),
+        Field::moving(
+            "keystead.keks",
+            As::Objects(KEK),
+            Show::Named,
+            |r| Cell::Json(r.manager.svm_keks(r.svm.uuid).iter().map(kek).collect()),
+            "The versions of its KEK, the newest first; loaded: on the node that answers.",
+        ),
+        Field::moving(
+            "keystead.keys",
+            As::Object,
+            Show::Exact,
+            |r| r.keys.as_ref().map_or(Cell::Null, |keys| Cell::Json(counts(keys))),
+            "How many keys it has, and of which types. Of one SVM alone: all its keys are gone through.",
+        ),
     ],
     order: &[("uuid", false)],
-    links: &[Link { at: "", href: |svm| Some(svm_path(svm.uuid)) }],
+    links: &[Link { at: "", href: |r| Some(svm_path(r.svm.uuid)) }],
 };
 
 pub async fn list(request: Request) -> Result<Answer> {
@@ -80,7 +123,9 @@ pub async fn show(request: Request) -> Result<Answer> {
     if svm.kind != SvmKind::Data {
         return Err(Error::new(Code::NotFound).target("uuid"));
     }
-    request.one(&SVM, &svm)
+    let one = One::parse(&SVM, &request.query)?;
+    let keys = if one.wants("keystead.keys") { Some(request.manager.svm_key_counts(svm.uuid).await?) } else { None };
+    Ok(request.show(&one, &Record { svm, manager: request.manager.clone(), keys }))
 }
 
 pub async fn create(request: Request) -> Result<Answer> {
@@ -110,8 +155,23 @@ fn seen(request: &Request) -> Result<Uuid> {
     if request.sees(uuid) { Ok(uuid) } else { Err(Error::new(Code::NotFound).target("uuid")) }
 }
 
-fn visible(request: &Request) -> impl Iterator<Item = Svm> {
-    request.manager.svms().into_iter().filter(|svm| is_visible(request, svm))
+fn visible(request: &Request) -> impl Iterator<Item = Record> {
+    let svms = request.manager.svms().into_iter().filter(|svm| is_visible(request, svm));
+    svms.map(|svm| Record { svm, manager: request.manager.clone(), keys: None })
+}
+
+fn kek(kek: &SvmKek) -> Json {
+    let wrapped = cell::time_text(kek.wrapped_at).to_string();
+    let mut shown = json!({ "version": kek.version, "current": kek.is_current, "loaded": kek.is_loaded, "wrapped_time": wrapped });
+    if let (Some(arn), Some(shown)) = (&kek.key_arn, shown.as_object_mut()) {
+        shown.insert("key_arn".to_owned(), json!(arn));
+    }
+    shown
+}
+
+fn counts(keys: &KeyCounts) -> Json {
+    let types = keys.types.iter().map(|(name, count)| json!({ "type": if name.is_empty() { Json::Null } else { json!(name) }, "count": count }));
+    json!({ "count": keys.all, "types": types.collect::<Vec<_>>() })
 }
 
 /// Data SVMs. The admin SVM is the cluster's own, and ONTAP's collection does not show it either.

@@ -55,6 +55,11 @@ impl Node {
         Caller { client: self.builder(Some((certificate, key))).build().unwrap(), ..self.nobody() }
     }
 
+    /// A client that follows nothing by itself.
+    pub fn browser(&self) -> reqwest::Client {
+        self.builder(None).redirect(reqwest::redirect::Policy::none()).build().unwrap()
+    }
+
     /// Makes an account, with the password of `admin`.
     pub async fn account(&self, name: &str, role: &str, owner: Option<&str>) -> Caller {
         let mut body = json!({ "name": name, "password": PASSWORD, "role": { "name": role } });

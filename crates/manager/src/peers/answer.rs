@@ -16,21 +16,25 @@ impl Inner {
     /// Answers what another node asks.
     pub(super) async fn answer(&self, question: Question) -> Answer {
         let node = self.node.uuid;
-        let says = |good, message| Answer { node, good, message, loaded: Vec::new() };
+        let says = |good, message| Answer { node, good, message, loaded: Vec::new(), verified: None };
         if question.to != node {
             return says(false, format!("node {} answers there: look at the [cluster] address of both", self.node.name));
         }
-        let (good, message) = match self.look_here(question.what).await {
-            Ok(Looked::Said(good, message)) => (good, message),
-            Ok(Looked::Loaded(loaded)) => return Answer { loaded, ..says(true, String::new()) },
-            Err(error) => (false, error.message),
-        };
-        says(good, message)
+        match self.look_here(question.what).await {
+            Ok(Looked::Said(good, message)) => says(good, message),
+            Ok(Looked::State(svm, good, message)) => Answer { verified: self.verified_ago(svm).map(|ago| ago.as_secs()), ..says(good, message) },
+            Ok(Looked::Loaded(loaded)) => Answer { loaded, ..says(true, String::new()) },
+            Err(error) => says(false, error.message),
+        }
     }
 
     async fn look_here(&self, what: What) -> Result<Looked> {
         let (good, message) = match what {
-            What::State { config } => own_state(self, &self.stored_config(config).await?),
+            What::State { config } => {
+                let config = self.stored_config(config).await?;
+                let (good, message) = own_state(self, &config);
+                return Ok(Looked::State(config.record.svm, good, message));
+            }
             What::Amazon { config } => {
                 let config = self.stored_config(config).await?;
                 let look = self.own_amazon_looks.joined(&*self.clock, &config, own_reachability(self, &config));
@@ -98,6 +102,8 @@ impl Inner {
 enum Looked {
     /// Whether all is well, and what is to be said.
     Said(bool, String),
+    /// The same of an SVM's KEK.
+    State(Uuid, bool, String),
     /// Versions of KEKs.
     Loaded(Vec<(Uuid, u32)>),
 }

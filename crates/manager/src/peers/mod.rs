@@ -92,6 +92,9 @@ pub struct Answer {
     /// SVMs, and versions of their KEKs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     loaded: Vec<(Uuid, u32)>,
+    /// To [`What::State`]: how many seconds ago the last good poll was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    verified: Option<u64>,
 }
 
 /// A node that was asked.
@@ -99,6 +102,8 @@ pub struct Answer {
 pub(crate) struct Heard {
     pub node: NodeRef,
     pub said: Said,
+    /// How long ago its last good poll was asked, where that was the question and it has said so.
+    pub verified: Option<Duration>,
 }
 
 impl Heard {
@@ -122,6 +127,11 @@ pub(crate) enum Said {
 }
 
 impl Said {
+    /// What a node that can be asked says.
+    pub fn of(good: bool, message: String) -> Self {
+        if good { Self::Fine(message) } else { Self::Not(message) }
+    }
+
     /// Why all is not well there, in words.
     pub fn trouble(&self) -> Option<&str> {
         match self {
@@ -171,10 +181,7 @@ impl Inner {
     pub(crate) async fn ask_others(&self, what: What) -> Vec<Heard> {
         let nodes = self.view.shared_all::<NodeRecord>();
         let others = nodes.iter().map(|node| &node.record).filter(|node| node.uuid != self.node.uuid);
-        futures_util::future::join_all(
-            others.map(|node| async { Heard { node: NodeRef { uuid: node.uuid, name: node.name.clone() }, said: self.ask_one(node, what.clone()).await } }),
-        )
-        .await
+        futures_util::future::join_all(others.map(|node| async { self.ask_one(node, what.clone()).await })).await
     }
 
     /// Which of these KEKs a node can use now.
@@ -185,12 +192,12 @@ impl Inner {
         self.answer_of(node, What::Loaded { keks }).await.map(|answer| answer.loaded)
     }
 
-    async fn ask_one(&self, node: &NodeRecord, what: What) -> Said {
-        match self.answer_of(node, what).await {
-            Ok(answer) if answer.good => Said::Fine(answer.message),
-            Ok(answer) => Said::Not(answer.message),
-            Err(said) => said,
-        }
+    async fn ask_one(&self, node: &NodeRecord, what: What) -> Heard {
+        let (said, verified) = match self.answer_of(node, what).await {
+            Ok(answer) => (Said::of(answer.good, answer.message), answer.verified.map(Duration::from_secs)),
+            Err(said) => (said, None),
+        };
+        Heard { node: NodeRef { uuid: node.uuid, name: node.name.clone() }, said, verified }
     }
 
     async fn answer_of(&self, node: &NodeRecord, what: What) -> std::result::Result<Answer, Said> {

@@ -1,7 +1,8 @@
 //! Calls that change configurations.
 
-use super::fields::{AWS_KMS, PATH, REKEY_EXTERNAL};
+use super::fields::{AWS_KMS, PATH, PREFLIGHT, REKEY_EXTERNAL};
 use super::{known, visible};
+use crate::collection::One;
 use crate::field::duration_text;
 use crate::request::{Answer, Done, Request, links};
 use crate::resource::put;
@@ -12,6 +13,33 @@ use keystead_manager::{Code, Error, Result};
 use serde_json::{Map, Value as Json, json};
 
 pub async fn create(request: Request) -> Result<Answer> {
+    let (enable, ignored) = enable_request(&request)?;
+    let mut record = supplied(&enable.settings);
+    let selector = enable.svm.clone();
+    let accepted = request.manager.enable_aws_kms(&request.who, enable).await?;
+    put(&mut record, "uuid", json!(accepted.resource));
+    let found = request
+        .manager
+        .svms()
+        .into_iter()
+        .find(|svm| selector.uuid == Some(svm.uuid) || selector.name.as_ref().is_some_and(|name| name.eq_ignore_ascii_case(&svm.name)));
+    if let Some(found) = found {
+        put(&mut record, "svm", json!({ "uuid": found.uuid, "name": found.name }));
+    }
+    put(&mut record, "_links", links(&format!("{PATH}/{}", accepted.resource)));
+    let answer = request.accepted(accepted, Done::created(PATH, Json::Object(record))).await?;
+    Ok(answer.warn_of(&ignored))
+}
+
+/// A preflight of what a POST of the same body would configure. Nothing is kept.
+pub async fn preflight(request: Request) -> Result<Answer> {
+    let (enable, ignored) = enable_request(&request)?;
+    let report = request.manager.preflight_aws_kms(&request.who, &enable).await?;
+    Ok(request.show(&One::whole(&PREFLIGHT), &report).warn_of(&ignored))
+}
+
+/// The body of a POST, which is the same for the preflight of it.
+fn enable_request(request: &Request) -> Result<(EnableRequest, Vec<&'static str>)> {
     let mut values = request.read_post(&AWS_KMS)?;
     let ignored = std::mem::take(&mut values.ignored);
     let svm = request.selector(values.uuid("svm.uuid"), values.text("svm.name"), "svm")?;
@@ -39,7 +67,6 @@ pub async fn create(request: Request) -> Result<Answer> {
         credentials_source: values.text("keystead.credentials_source"),
     };
     check_endpoint(&settings)?;
-    let mut record = supplied(&settings);
     let enable = EnableRequest {
         svm,
         settings,
@@ -48,20 +75,7 @@ pub async fn create(request: Request) -> Result<Answer> {
         skip_verify: values.flag("skip_verify").unwrap_or(false),
         migrate_keys: values.flag("keystead.migrate_keys").unwrap_or(false),
     };
-    let selector = enable.svm.clone();
-    let accepted = request.manager.enable_aws_kms(&request.who, enable).await?;
-    put(&mut record, "uuid", json!(accepted.resource));
-    let found = request
-        .manager
-        .svms()
-        .into_iter()
-        .find(|svm| selector.uuid == Some(svm.uuid) || selector.name.as_ref().is_some_and(|name| name.eq_ignore_ascii_case(&svm.name)));
-    if let Some(found) = found {
-        put(&mut record, "svm", json!({ "uuid": found.uuid, "name": found.name }));
-    }
-    put(&mut record, "_links", links(&format!("{PATH}/{}", accepted.resource)));
-    let answer = request.accepted(accepted, Done::created(PATH, Json::Object(record))).await?;
-    Ok(answer.warn_of(&ignored))
+    Ok((enable, ignored))
 }
 
 pub async fn modify(request: Request) -> Result<Answer> {

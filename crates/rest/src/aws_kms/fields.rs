@@ -6,7 +6,7 @@ use crate::field::{ANY, As, Field, Kind, Patch, Post, Rule, Show, Spec};
 use crate::request::svm_path;
 use crate::resource::{Link, Resource};
 use keystead_awskms::{CredentialsSource, EncryptionContext, Endpoint};
-use keystead_manager::model::{AwsKms, StoredProxy};
+use keystead_manager::model::{AwsKms, CheckReport, StoredProxy};
 use std::net::IpAddr;
 
 /// Where the collection stands.
@@ -193,10 +193,40 @@ pub const AWS_KMS: Resource<Record> = Resource {
             |r| live::check(live::of(r, |live| &live.check)),
             "A preflight, taken now: each step of the way to AWS and of the use of the key, and what to do where one fails.",
         ),
+        shown(
+            "keystead.nodes",
+            As::Object,
+            Show::Exact,
+            |r| live::nodes(live::of(r, |live| &live.nodes)),
+            "For each node, as it was within the last 5 s: whether it is up, can use the KEK, reaches AWS KMS and the EKMIP servers of all nodes, why not, and when its last good poll was.",
+        ),
     ],
     order: &[("uuid", false)],
     links: &[Link { at: "", href: |r| Some(format!("{PATH}/{}", r.config.uuid())) }, Link { at: "svm", href: |r| Some(svm_path(r.config.svm())) }],
 };
+
+/// What a preflight of a configuration that is not there yet answers.
+pub const PREFLIGHT: Resource<CheckReport> = Resource {
+    name: "aws_kms_preflight",
+    path: "/api/security/ekmip/preflight",
+    fields: &[
+        Field::shown("passed", As::Bool, Show::Key, |report| Cell::Bool(report.passed), "Whether no step has failed."),
+        Field::shown("summary", As::Text, Show::Key, |report| Cell::text(&report.summary), "The steps that were tried, in one line."),
+        Field::shown(
+            "steps",
+            As::Objects(STEP),
+            Show::Key,
+            |report| Cell::Json(live::steps(report)),
+            "All steps, in their order, and what to do about one that has failed.",
+        ),
+    ],
+    order: &[],
+    links: &[],
+};
+
+/// The members of an entry of `steps`.
+const STEP: &[(&str, As)] =
+    &[("name", As::Text), ("state", As::Word(&["passed", "failed", "skipped"])), ("duration_ms", As::Integer), ("message", As::Text), ("advice", As::Text)];
 
 /// A member of the body of rekey-external.
 const fn new(path: &'static str, kind: Kind, patch: Patch) -> Field<()> {

@@ -1,10 +1,10 @@
 //! What is looked at live: whether an SVM's keys are usable, and what reaches what. It costs probes, so it is done where it is asked for, for a bounded number of records.
 
 use super::fields::Record;
-use crate::collection::cell::Cell;
+use crate::collection::cell::{Cell, time_text};
 use crate::request::Request;
 use futures_util::StreamExt as _;
-use keystead_manager::model::{AwsKms, CheckReport, EkmipReachability, Health};
+use keystead_manager::model::{AwsKms, CheckReport, EkmipReachability, Health, NodeHealth, NodeState};
 use keystead_manager::{Code, Freshness, Result};
 use serde_json::{Value as Json, json};
 
@@ -14,7 +14,7 @@ const LIVE_RECORDS: usize = 100;
 const LIVE_AT_A_TIME: usize = 16;
 
 /// The objects that cost a look.
-pub const OBJECTS: [&str; 4] = ["state", "amazon_reachability", "ekmip_reachability", "keystead.check"];
+pub const OBJECTS: [&str; 5] = ["state", "amazon_reachability", "ekmip_reachability", "keystead.check", "keystead.nodes"];
 
 /// Something that costs a look.
 #[derive(Default)]
@@ -39,6 +39,8 @@ pub struct Live {
     pub ekmip: Looked<Vec<EkmipReachability>>,
     /// A preflight.
     pub check: Looked<CheckReport>,
+    /// How each node is doing with it.
+    pub nodes: Looked<Vec<NodeHealth>>,
 }
 
 /// Which of the objects are wanted, and whether results that are some seconds old will do.
@@ -48,14 +50,15 @@ pub struct Wanted {
     amazon: bool,
     ekmip: bool,
     check: bool,
+    nodes: bool,
     shared: bool,
 }
 
 impl Wanted {
     /// By asking for each of [`OBJECTS`]. `shared`: a list takes what others have found a moment ago.
     pub fn new(wants: impl Fn(&str) -> bool, shared: bool) -> Self {
-        let [state, amazon, ekmip, check] = OBJECTS.map(wants);
-        Self { state, amazon, ekmip, check, shared }
+        let [state, amazon, ekmip, check, nodes] = OBJECTS.map(wants);
+        Self { state, amazon, ekmip, check, nodes, shared }
     }
 }
 
@@ -64,17 +67,19 @@ pub async fn look(request: &Request, config: AwsKms, wanted: Wanted) -> Record {
     let (uuid, manager) = (config.uuid(), &request.manager);
     let freshness = if wanted.shared { Freshness::Recent } else { Freshness::Now };
     // At the same time: each may wait for a node that is silent.
-    let (state, amazon, ekmip, check) = tokio::join!(
+    let (state, amazon, ekmip, check, nodes) = tokio::join!(
         looked(wanted.state, manager.state(uuid, freshness)),
         looked(wanted.amazon, manager.amazon_reachability(uuid, freshness)),
         looked(wanted.ekmip, manager.ekmip_reachability(uuid, freshness)),
         looked(wanted.check, manager.check(uuid)),
+        // For screens that are looked at for hours: always what others have found a moment ago.
+        looked(wanted.nodes, manager.node_health(uuid, Freshness::Recent)),
     );
-    let live = Live { state, amazon, ekmip, check };
+    let live = Live { state, amazon, ekmip, check, nodes };
     Record { config, live: Some(Box::new(live)) }
 }
 
-/// Boxed: four looks side by side are more than belongs on a stack.
+/// Boxed: five looks side by side are more than belongs on a stack.
 async fn looked<T>(wanted: bool, look: impl Future<Output = Result<T>>) -> Looked<T> {
     if wanted { Looked::Found(Box::pin(look).await) } else { Looked::No }
 }
@@ -93,6 +98,7 @@ fn too_many(wanted: Wanted) -> Live {
         amazon: if wanted.amazon { Looked::TooMany } else { Looked::No },
         ekmip: if wanted.ekmip { Looked::TooMany } else { Looked::No },
         check: if wanted.check { Looked::TooMany } else { Looked::No },
+        nodes: if wanted.nodes { Looked::TooMany } else { Looked::No },
     }
 }
 
@@ -150,20 +156,48 @@ pub fn ekmip(looked: &Looked<Vec<EkmipReachability>>) -> Cell<'_> {
     }
 }
 
+/// How each node is doing.
+pub fn nodes(looked: &Looked<Vec<NodeHealth>>) -> Cell<'_> {
+    Cell::Json(match looked {
+        Looked::No => return Cell::Null,
+        Looked::Found(Ok(nodes)) => nodes.iter().map(node).collect(),
+        Looked::Found(Err(error)) => json!([{ "code": error.code.to_string(), "message": error.message }]),
+        Looked::TooMany => json!([over_the_limit()]),
+    })
+}
+
+fn node(health: &NodeHealth) -> Json {
+    let mut node = json!({
+        "node": { "uuid": health.node.uuid, "name": health.node.name },
+        "state": if health.state == NodeState::Up { "up" } else { "down" },
+        "since": time_text(health.since).to_string(),
+        "kek": { "usable": health.kek.good, "message": health.kek.message },
+        "amazon": { "reachable": health.amazon.good, "message": health.amazon.message },
+        "ekmip": { "reachable": health.ekmip.good, "message": health.ekmip.message },
+    });
+    if let (Some(at), Some(node)) = (health.last_good_poll, node.as_object_mut()) {
+        node.insert("last_good_poll".to_owned(), json!(time_text(at).to_string()));
+    }
+    node
+}
+
 /// A preflight.
 pub fn check(looked: &Looked<CheckReport>) -> Cell<'_> {
     Cell::Json(match looked {
         Looked::No => return Cell::Null,
-        Looked::Found(Ok(report)) => {
-            let steps = report.steps.iter().map(|step| {
-                let duration = u64::try_from(step.took.as_millis()).unwrap_or(u64::MAX);
-                json!({ "name": step.name, "state": step.state, "duration_ms": duration, "message": step.message, "advice": step.advice })
-            });
-            json!({ "passed": report.passed, "summary": report.summary, "steps": steps.collect::<Vec<_>>() })
-        }
+        Looked::Found(Ok(report)) => json!({ "passed": report.passed, "summary": report.summary, "steps": steps(report) }),
         Looked::Found(Err(error)) => json!({ "passed": false, "summary": error.message, "steps": [] }),
         Looked::TooMany => over_the_limit(),
     })
+}
+
+/// The steps of a preflight.
+pub fn steps(report: &CheckReport) -> Json {
+    let steps = report.steps.iter().map(|step| {
+        let duration = u64::try_from(step.took.as_millis()).unwrap_or(u64::MAX);
+        json!({ "name": step.name, "state": step.state, "duration_ms": duration, "message": step.message, "advice": step.advice })
+    });
+    steps.collect()
 }
 
 fn over_the_limit() -> Json {

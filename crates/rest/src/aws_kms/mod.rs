@@ -4,8 +4,8 @@ mod change;
 mod fields;
 mod live;
 
-pub use change::{create, delete, modify, rekey_external, rekey_internal, restore};
-pub use fields::{AWS_KMS, REKEY_EXTERNAL};
+pub use change::{create, delete, modify, preflight, rekey_external, rekey_internal, restore};
+pub use fields::{AWS_KMS, PREFLIGHT, REKEY_EXTERNAL};
 
 use crate::collection::{Listing, One};
 use crate::request::{Answer, Request};

@@ -109,6 +109,7 @@ calls! {
     POST   "/api/security/ekmip/client-cas" [] Create(&ekmip_clients::CLIENT_CA, false), "Lets the certificates of a CA speak for an SVM.";
     GET    "/api/security/ekmip/client-cas/{}" ["uuid"] One(&ekmip_clients::CLIENT_CA), "A CA of EKMIP clients.";
     DELETE "/api/security/ekmip/client-cas/{}" ["uuid"] Delete(false), "Takes a CA of EKMIP clients away.";
+    POST   "/api/security/ekmip/preflight" [] Post(&aws_kms::AWS_KMS, Now(Some(&aws_kms::PREFLIGHT))), "Tries what a POST of the same body to /security/aws-kms would configure, step by step. Nothing is kept.";
     GET    "/api/security/ekmip/settings" [] One(&settings::SETTINGS), "The cluster's settings.";
     PATCH  "/api/security/ekmip/settings" [] Modify(&settings::SETTINGS, false), "Changes the cluster's settings.";
     GET    "/api/security/ekmip/ca" [] One(&cluster_ca::CLUSTER_CA), "The cluster's own CA.";
