@@ -8,6 +8,7 @@ mod folder;
 pub mod import;
 pub mod invite;
 mod logging;
+mod otlp;
 mod process;
 mod seal_source;
 pub mod serve;

@@ -1,19 +1,25 @@
-//! The log: lines to standard error.
+//! The log: lines to standard error; and the spans that go to a collector, where there is one.
 
 use crate::config::Log;
-use tracing_subscriber::EnvFilter;
+use crate::otlp::Traces;
+use keystead_metrics::trace;
+use tracing::Level;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer, Registry};
 
-/// Starts the log. Libraries that would print requests as they go over the wire never get below `info`, whatever the level is.
+/// Starts the log. Libraries that would print requests as they go over the wire never get below `info`, whatever the level is. Spans for a collector are not in it, and what is logged does not go there.
 ///
 /// # Errors
 /// The level or the format is none that we know.
-pub fn start(log: &Log) -> Result<(), String> {
+pub fn start(log: &Log, traces: Option<&Traces>) -> Result<(), String> {
     let level = log.level.as_deref().unwrap_or("info");
     if !["error", "warn", "info", "debug"].contains(&level) {
         return Err(format!("[log] level is {level:?}, but must be error, warn, info or debug"));
     }
     let quiet = if matches!(level, "error" | "warn") { level } else { "info" };
-    let mut directives = level.to_owned();
+    let mut directives = format!("{level},{}=off", trace::TARGET);
     for target in keystead_awskms::QUIET_TARGETS {
         directives.push_str(&format!(",{target}={quiet}"));
     }
@@ -21,11 +27,18 @@ pub fn start(log: &Log) -> Result<(), String> {
         directives.push_str(&format!(",{target}=off"));
     }
     let filter = EnvFilter::try_new(directives).map_err(|error| error.to_string())?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
-    let started = match log.format.as_deref().unwrap_or("text") {
-        "text" => builder.try_init(),
-        "json" => builder.json().try_init(),
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+    let lines: Box<dyn Layer<Registry> + Send + Sync> = match log.format.as_deref().unwrap_or("text") {
+        "text" => lines.with_filter(filter).boxed(),
+        "json" => lines.json().with_filter(filter).boxed(),
         other => return Err(format!("[log] format is {other:?}, but must be text or json")),
     };
-    started.map_err(|error| error.to_string())
+    // Attributes are those that a span names, and none of the program's own places.
+    let spans = traces.map(|traces| {
+        let layer = tracing_opentelemetry::layer().with_tracer(traces.tracer());
+        let layer = layer.with_location(false).with_threads(false).with_target(false).with_tracked_inactivity(false);
+        layer.with_filter(Targets::new().with_target(trace::TARGET, Level::INFO)).boxed()
+    });
+    let layers: Vec<_> = [Some(lines), spans].into_iter().flatten().collect();
+    tracing_subscriber::registry().with(layers).try_init().map_err(|error| error.to_string())
 }

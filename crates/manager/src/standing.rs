@@ -32,13 +32,7 @@ impl Standing {
 
     /// State, reason and the time that is left, in words.
     pub fn describe(&self) -> String {
-        let state = match self.state {
-            State::Unavailable => "unavailable",
-            State::Available => "available",
-            State::Degraded => "degraded",
-            State::Revoking => "revoking",
-            State::Blocked => "blocked",
-        };
+        let state = self.state.name();
         let left = match self.deadline {
             None => String::new(),
             Some((left, Why::Denied)) => format!("; keys are refused in {} s, when the grace is over", left.as_secs()),
