@@ -139,9 +139,10 @@ async fn one_post_is_one_trace_from_http_through_the_job_to_aws() {
     }
 
     // A client that has a trace finds the call in it; and what AWS refuses is an error of the call and of the job.
-    kms.set_key_state(&key, keystead_testkit::KeyState::Disabled).unwrap();
+    let mut unknown = enable_body("svm2", &kms, &key);
+    unknown["access_key_id"] = json!("AKIAUNKNOWNUNKNOWN00");
     let (parent, id) = ("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "0af7651916cd43dd8448eb211c80319c");
-    assert!(enable(&program, enable_body("svm2", &kms, &key), &[("traceparent", parent)]).await.0 >= 400);
+    assert!(enable(&program, unknown, &[("traceparent", parent)]).await.0 >= 400);
     let id: Vec<u8> = (0..16).map(|at| u8::from_str_radix(&id[2 * at..2 * at + 2], 16).unwrap()).collect();
     let failed = eventually("the trace of the client must go on", async || {
         let trace = collector.trace(&id);
