@@ -188,6 +188,7 @@ impl Scene {
             feature_level: keystead_manager::FEATURE_LEVEL,
             audit: audit_log(folder.path(), clock.clone()),
             audit_interval: Duration::from_secs(60),
+            metrics: keystead_metrics::Metrics::default(),
         };
         // Nobody logs in.
         let manager = Manager::start(options, async |_: &Gate| Ok("no password".to_owned())).await.unwrap();

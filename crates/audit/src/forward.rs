@@ -111,6 +111,7 @@ impl Forwarder {
         let kept = blocking(move || std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<u64>().ok())).await?;
         // A log that was made anew under an old position is forwarded from its beginning.
         let delivered = kept.filter(|kept| *kept <= *audit.newest().borrow()).unwrap_or(0);
+        audit.set_delivered(delivered);
         Some(Self { audit, target, process: std::process::id(), delivered, away: false })
     }
 
@@ -236,6 +237,7 @@ impl Forwarder {
             self.audit.note(record);
             // Said once, however often the connection breaks.
             self.delivered = first - 1;
+            self.audit.set_delivered(self.delivered);
         }
         Ok((onwards, lines))
     }
@@ -260,6 +262,7 @@ impl Forwarder {
             young.written.pop_front();
         }
         if self.delivered > before {
+            self.audit.set_delivered(self.delivered);
             let (folder, text) = (self.audit.folder().to_owned(), self.delivered.to_string());
             // Where that fails, records come twice after a restart.
             let _ = blocking(move || write_whole(&folder, POSITION, text.as_bytes())).await;

@@ -9,6 +9,7 @@ pub mod chain;
 pub mod disk;
 mod folder;
 pub mod forward;
+mod metrics;
 mod queue;
 pub mod read;
 mod record;
@@ -31,7 +32,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use jiff::Timestamp;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
@@ -110,6 +111,10 @@ pub(crate) struct Shared {
     sums_wait: AtomicBool,
     /// How many records were lost and not told of yet.
     lost: AtomicU64,
+    /// How many in all since the start.
+    lost_ever: AtomicU64,
+    /// Up to which record the syslog collector has them, where there is one.
+    collector: OnceLock<AtomicU64>,
     failing: AtomicBool,
     /// Why writing and syncing fail, where they do.
     faults: Mutex<[Option<String>; 2]>,
@@ -178,6 +183,8 @@ impl Audit {
             denials: Arc::new(Sums::shared(DENIALS.0, DENIALS.1)),
             sums_wait: AtomicBool::new(false),
             lost: AtomicU64::new(0),
+            lost_ever: AtomicU64::new(0),
+            collector: OnceLock::new(),
             failing: AtomicBool::new(false),
             faults: Mutex::default(),
             writing: Underway::default(),
@@ -353,6 +360,11 @@ impl Audit {
         });
     }
 
+    /// Notes up to which record the collector has them.
+    pub(crate) fn set_delivered(&self, index: u64) {
+        self.shared.collector.get_or_init(AtomicU64::default).store(index, Ordering::Relaxed);
+    }
+
     fn timed(&self, records: Vec<Record>) -> Vec<Record> {
         let now = (self.shared.now)();
         records.into_iter().map(|record| Record { time: now, ..record }.bounded()).collect()
@@ -382,7 +394,9 @@ pub fn actor(parts: &[&[u8]]) -> u128 {
 
 impl Shared {
     fn lose(&self, count: usize) {
-        self.lost.fetch_add(u64::try_from(count).unwrap_or(u64::MAX), Ordering::Relaxed);
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        self.lost.fetch_add(count, Ordering::Relaxed);
+        self.lost_ever.fetch_add(count, Ordering::Relaxed);
     }
 
     /// Whether the disk answers.

@@ -92,6 +92,11 @@ impl Queue {
         lost
     }
 
+    /// How many records wait.
+    pub fn waiting(&self) -> usize {
+        self.lock().entries.iter().map(|entry| entry.records.len()).sum()
+    }
+
     /// Has the sums written.
     pub fn want_sums(&self) {
         self.lock().sums = true;

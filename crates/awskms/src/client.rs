@@ -1,6 +1,7 @@
 //! The client: the three operations that Keystead needs of AWS KMS.
 
 use crate::budget;
+use crate::calls::{Calls, Operation};
 use crate::context::EncryptionContext;
 use crate::endpoint::Endpoint;
 use crate::environment::Environment;
@@ -22,7 +23,8 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use secrecy::{ExposeSecret, SecretString};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tracing::Instrument as _;
 use zeroize::Zeroizing;
 
 /// How often one operation is sent at the most. Only what AWS or the network may do better the next time is sent again.
@@ -150,6 +152,8 @@ pub struct Client {
     blank: Error,
     limit: Option<Duration>,
     bond: Option<Bond>,
+    region: Arc<str>,
+    calls: Arc<Calls>,
 }
 
 /// Credentials of the node's own, and the one key that they are for.
@@ -209,7 +213,8 @@ impl Client {
             // The whole answer is read under the limit of the attempt.
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .build();
-        Ok(Self { sdk: aws_sdk_kms::Client::from_conf(sdk), connector, blank, limit: None, bond })
+        let (region, calls) = (config.endpoint.region.into(), Arc::clone(environment.calls()));
+        Ok(Self { sdk: aws_sdk_kms::Client::from_conf(sdk), connector, blank, limit: None, bond, region, calls })
     }
 
     /// Waits until the rate of this account and region lets one more request pass, at most `patience`.
@@ -235,7 +240,7 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn describe_key(&self, key_id: &str) -> Result<KeyDescription, Error> {
-        let answer = self.call(key_id, || self.sdk.describe_key().key_id(key_id).send()).await?;
+        let answer = self.call(Operation::DescribeKey, key_id, || self.sdk.describe_key().key_id(key_id).send()).await?;
         let key = answer.key_metadata.ok_or_else(|| self.unexpected("DescribeKey has answered without a key"))?;
         Ok(KeyDescription {
             enabled: key.enabled,
@@ -253,7 +258,7 @@ impl Client {
     /// See [`Error`].
     pub async fn encrypt(&self, key_id: &str, plaintext: &[u8], context: &EncryptionContext) -> Result<Encrypted, Error> {
         let request = || self.sdk.encrypt().key_id(key_id).plaintext(Blob::new(plaintext)).set_encryption_context(context.pairs());
-        let answer = self.call(key_id, || request().send()).await?;
+        let answer = self.call(Operation::Encrypt, key_id, || request().send()).await?;
         let blob = answer.ciphertext_blob.map(Blob::into_inner).filter(|blob| !blob.is_empty() && blob.len() <= 6_144);
         let blob = blob.ok_or_else(|| self.unexpected("Encrypt has answered without a ciphertext"))?;
         let key_arn = answer.key_id.ok_or_else(|| self.unexpected("Encrypt has answered without the key that it used"))?;
@@ -266,7 +271,7 @@ impl Client {
     /// See [`Error`].
     pub async fn decrypt(&self, key_id: &str, blob: &[u8], context: &EncryptionContext) -> Result<Decrypted, Error> {
         let request = || self.sdk.decrypt().key_id(key_id).ciphertext_blob(Blob::new(blob)).set_encryption_context(context.pairs());
-        let mut answer = self.call(key_id, || request().send()).await?;
+        let mut answer = self.call(Operation::Decrypt, key_id, || request().send()).await?;
         let plaintext = answer.plaintext.take().map(|plaintext| Zeroizing::new(plaintext.into_inner()));
         let plaintext = plaintext.filter(|plaintext| !plaintext.is_empty() && plaintext.len() <= 4_096);
         let plaintext = plaintext.ok_or_else(|| self.unexpected("Decrypt has answered without a plaintext of 1 to 4096 bytes"))?;
@@ -275,16 +280,24 @@ impl Client {
     }
 
     /// Makes a call, within the limit of this client where it has one.
-    async fn call<T, E, F>(&self, key_id: &str, send: impl Fn() -> F) -> Result<T, Error>
+    async fn call<T, E, F>(&self, operation: Operation, key_id: &str, send: impl Fn() -> F) -> Result<T, Error>
     where
+        T: RequestId,
         E: ProvideErrorMetadata + RequestId,
         F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
     {
+        let (began, span) = (Instant::now(), operation.span(&self.region, &self.blank.endpoint));
         let signed = self.call_signed(key_id, send);
-        match self.limit {
-            Some(limit) => budget::within(limit, signed).await,
-            None => signed.await,
-        }
+        let answer = async {
+            match self.limit {
+                Some(limit) => budget::within(limit, signed).await,
+                None => signed.await,
+            }
+        };
+        // In a box: what all layers of the SDK make of a future is large, and whoever waits for it would be as large.
+        let answer = Box::pin(answer.instrument(span.clone())).await;
+        self.calls.ended(operation, began.elapsed(), answer.as_ref().map(RequestId::request_id), &span);
+        answer
     }
 
     /// A call with credentials of the node's own happens once there are some, for the one key alone, and once more where AWS refuses them and the source has others by now. A denial after which the

@@ -1,5 +1,6 @@
 //! What all clients of a process share: roots of trust, the egress rule, names, the rate.
 
+use crate::calls::Calls;
 use crate::egress::{Egress, EgressError};
 use crate::keeper::{Keeper, Load};
 use crate::limiter::Limiter;
@@ -45,6 +46,7 @@ struct Shared {
     providers: Arc<dyn Load>,
     /// One for each source that is in use, so that a thousand clients ask the metadata service once.
     keepers: Mutex<HashMap<CredentialsSource, Arc<Keeper>>>,
+    calls: Arc<Calls>,
 }
 
 impl Environment {
@@ -60,6 +62,7 @@ impl Environment {
                 providers: crate::providers::of_node(&roots, Arc::clone(&fips)),
                 fips,
                 keepers: Mutex::default(),
+                calls: Arc::default(),
                 roots,
                 egress: RwLock::new(Arc::new(options.egress)),
                 limiter: Limiter::new(options.requests_per_second),
@@ -110,6 +113,11 @@ impl Environment {
             Ok(Ok(addresses)) => addresses.into_iter().try_for_each(|address| egress.check(host, address, port)),
             Ok(Err(_)) | Err(_) => Ok(()),
         }
+    }
+
+    /// What is counted of the calls of all clients.
+    pub fn calls(&self) -> &Arc<Calls> {
+        &self.shared.calls
     }
 
     pub(crate) fn egress(&self) -> Arc<Egress> {

@@ -213,6 +213,14 @@ const CREDENTIALS: &[&str] = &[
     "OptInRequired",
 ];
 
+/// AWS's names for "too many requests" (AWS SDK, "Retry behavior").
+const THROTTLES: &[&str] = &["ThrottlingException", "Throttling", "TooManyRequestsException", "TooManyRequests", "RequestLimitExceeded"];
+
+/// Whether AWS's own name for an error means that it holds requests back.
+pub fn is_throttle(code: &str) -> bool {
+    THROTTLES.contains(&code)
+}
+
 /// The class of an AWS error code. `None`: not one that we know; the status decides.
 fn class_of(code: &str, message: &str) -> Option<Class> {
     Some(match code {

@@ -9,6 +9,7 @@
 //! Source of protocol facts: AWS KMS API Reference; the table of error classes is that of `contract/aws.md`.
 
 mod budget;
+mod calls;
 mod client;
 mod context;
 mod egress;
@@ -26,12 +27,13 @@ mod source;
 mod surroundings;
 mod tls;
 
+pub use calls::Calls;
 pub use client::{Client, ClientConfig, Credentials, Decrypted, Encrypted, KeyDescription, Proxy, ProxyKind};
 pub use context::{ContextError, EncryptionContext};
 pub use egress::{Egress, EgressError};
 pub use endpoint::{Endpoint, EndpointError};
 pub use environment::{Environment, EnvironmentOptions};
-pub use error::{Class, Error, Hop};
+pub use error::{Class, Error, Hop, is_throttle};
 pub use resolver::{Resolver, SystemResolver};
 pub use source::{CredentialsSource, SourceError, key_arn_place};
 pub use tls::{TlsPolicy, can_be_fips, is_fips, provider as tls_provider};

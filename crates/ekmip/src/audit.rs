@@ -335,7 +335,7 @@ mod tests {
         use Operation as O;
         let nothing =
             [O::Locate, O::Check, O::GetAttributes, O::GetAttributeList, O::ObtainLease, O::Query, O::DiscoverVersions, O::RNGRetrieve, O::Interop, O::Log];
-        for operation in crate::operations::SERVED {
+        for operation in crate::operations::OPERATIONS {
             assert_eq!(kind(operation.number()) == Kind::Nothing, nothing.contains(operation), "{}", operation.name());
         }
     }

@@ -42,6 +42,11 @@ impl Clients {
         Self { memory: Memory::new(), connected: Arc::default() }
     }
 
+    /// How many connections each SVM has that has any.
+    pub fn of_svms(&self) -> Vec<(Uuid, usize)> {
+        lock(&self.connected).svms.iter().map(|(svm, (count, _))| (*svm, *count)).collect()
+    }
+
     /// A place for one more connection.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ mod door;
 mod identity;
 mod managed;
 mod memory;
+mod metrics;
 mod operations;
 mod probe;
 mod reason;
@@ -35,7 +36,8 @@ pub async fn answer_bytes(manager: &keystead_manager::Manager, svm: uuid::Uuid, 
     let mut room = memory::Room::working(&memory::Memory::new().share(), bytes.len()).await;
     let mut out = Vec::new();
     let actor = audit::Actor::nobody(svm);
-    let served = operations::Served { manager, keys: &manager.keys(svm), actor: &actor, interop: true, shown: &[] };
+    static COUNTED: std::sync::LazyLock<metrics::Counted> = std::sync::LazyLock::new(metrics::Counted::default);
+    let served = operations::Served { manager, keys: &manager.keys(svm), actor: &actor, counted: &COUNTED, interop: true, shown: &[] };
     session::answer(&served, bytes, manager.now().as_second(), &|_| Ok(()), &mut room, &mut out).await;
     out
 }

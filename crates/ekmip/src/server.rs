@@ -4,6 +4,7 @@ use crate::audit;
 use crate::clients::Clients;
 use crate::door::{Door, Guest};
 use crate::identity::{Identities, follow};
+use crate::metrics::{Counted, Metrics, Refused};
 use crate::session::{Session, Shared};
 use keystead_manager::fips::{tls_can_be_fips, tls_is_fips, tls_provider};
 use keystead_manager::{Error, Manager, Revision, ServerIdentity};
@@ -86,8 +87,16 @@ pub async fn serve(listener: TcpListener, manager: Manager, limits: Limits, stop
     let sessions = TaskTracker::new();
     sessions.spawn(renew(manager.clone(), Arc::clone(&certificate), known, stop.clone()));
     sessions.spawn(crate::session::note_shown(manager.clone(), shown, stop.clone()));
-    let shared = Arc::new(Shared { manager, identities, limits: limits.clone(), fresh, stop: stop.clone(), clients: Clients::new() });
+    let (clients, counted) = (Arc::new(Clients::new()), Arc::new(Counted::default()));
     let slots = Arc::new(Semaphore::new(limits.max_connections));
+    manager.metrics().register(Metrics {
+        counted: Arc::clone(&counted),
+        slots: Arc::clone(&slots),
+        most: limits.max_connections,
+        clients: Arc::clone(&clients),
+        identities: identities.clone(),
+    });
+    let shared = Arc::new(Shared { manager, identities, limits: limits.clone(), fresh, stop: stop.clone(), clients, counted });
     let door = Arc::new(Door::new());
     loop {
         let accepted = tokio::select! {
@@ -140,16 +149,21 @@ async fn connection(
     stream.set_nodelay(true).map_err(|error| error.to_string())?;
     let (stream, able) = tokio::select! {
         shaken = tokio::time::timeout(shared.limits.handshake_timeout, shaken(stream, config)) => {
-            shaken.map_err(|_| "the handshake took too long".to_owned())?.map_err(|error| {
+            let shaken = shaken.map_err(|_| "the handshake took too long".to_owned()).and_then(|shaken| shaken.map_err(|error| {
                 audit::no_handshake(&shared.manager, peer, &error);
                 format!("handshake: {error}")
-            })?
+            }));
+            shaken.inspect_err(|_| shared.counted.refused(Refused::Handshake))?
         }
-        () = guest.shown_out() => return Err("too many connections are in their handshake".to_owned()),
+        () = guest.shown_out() => {
+            shared.counted.refused(Refused::Handshake);
+            return Err("too many connections are in their handshake".to_owned());
+        }
     };
     drop(guest);
     let Ok(_slot) = slots.try_acquire() else {
         audit::refused(&shared.manager, None, peer, "max_connections is reached");
+        shared.counted.refused(Refused::Limit);
         tracing::warn!(limit = shared.limits.max_connections, "an EKMIP connection was refused: max_connections is reached");
         return Err("too many connections".to_owned());
     };

@@ -5,6 +5,7 @@ use crate::clients::{ClientSlot, Clients, Full};
 use crate::identity::{Client, Identities, Refusal};
 use crate::managed::Managed;
 use crate::memory::{OWN, Room};
+use crate::metrics::{Counted, Refused};
 use crate::operations::{Served, Welcome, run};
 use crate::server::{Limits, Shown};
 use crate::unit::{Unit, Unsaved};
@@ -43,7 +44,8 @@ pub(crate) struct Shared {
     pub limits: Limits,
     pub fresh: mpsc::Sender<Shown>,
     pub stop: CancellationToken,
-    pub clients: Clients,
+    pub clients: Arc<Clients>,
+    pub counted: Arc<Counted>,
 }
 
 /// One connection.
@@ -79,6 +81,7 @@ impl Session {
         let current = Arc::clone(&identities.borrow_and_update());
         let client = current.recognize(chain, now).map_err(|(why, client)| {
             audit::refused(&shared.manager, client.as_ref(), peer, audit::words(&why));
+            shared.counted.refused(Refused::Certificate);
             refused(&why)
         })?;
         let limits = &shared.limits;
@@ -88,6 +91,7 @@ impl Session {
                 Full::Svm => "max_connections_per_svm",
             };
             audit::refused(&shared.manager, Some(&client), peer, &format!("{reached} is reached"));
+            shared.counted.refused(Refused::Limit);
             tracing::warn!(svm = current.svm_name(client.svm), reached, "an EKMIP connection was refused");
             format!("{reached} is reached")
         })?;
@@ -233,7 +237,14 @@ impl Session {
             }
             _ => Ok(()),
         };
-        let served = Served { manager: &self.shared.manager, keys: &self.keys, actor: &self.actor, interop: self.shared.limits.interop, shown: &self.shown };
+        let served = Served {
+            manager: &self.shared.manager,
+            keys: &self.keys,
+            actor: &self.actor,
+            counted: &self.shared.counted,
+            interop: self.shared.limits.interop,
+            shown: &self.shown,
+        };
         for id in answer(&served, bytes, now, &welcome, room, &mut self.output).await {
             if self.shown.len() >= REMEMBERED {
                 self.shown.remove(0);

@@ -118,7 +118,7 @@ pub fn verify(data_dir: &Path) -> ExitCode {
 }
 
 /// TLS as FIPS mode has it, always: every collector of today speaks that.
-fn client(ca: Option<&Path>) -> Result<rustls::ClientConfig, String> {
+pub(crate) fn client(ca: Option<&Path>) -> Result<rustls::ClientConfig, String> {
     let mut roots = rustls::RootCertStore::empty();
     match ca {
         Some(path) => {

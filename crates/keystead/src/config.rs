@@ -7,6 +7,7 @@ use crate::cli::ServeArguments;
 use keystead_manager::settings::{CertificateTemplate, Settings};
 use secrecy::SecretString;
 use serde::Deserialize;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -53,6 +54,10 @@ pub struct Config {
     /// `--join` and `--passphrase-file`; flags alone.
     #[serde(skip)]
     pub join: Option<crate::invite::Join>,
+    /// `[metrics]`.
+    pub metrics: Metrics,
+    /// `[tracing]`.
+    pub tracing: Tracing,
     /// `[log]`.
     pub log: Log,
 }
@@ -237,6 +242,28 @@ pub struct Syslog {
     pub format: Option<String>,
 }
 
+/// `[metrics]`: what Prometheus reads, beside `/metrics` of the REST API.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metrics {
+    /// An address where `/metrics` is served in the clear and without a login; without it, nowhere.
+    pub listen: Option<String>,
+    /// Whether that may be an address that other machines reach; no by default.
+    pub public: Option<bool>,
+    /// How many SVMs have series of their own at the most; 10000 by default.
+    pub max_svms: Option<usize>,
+}
+
+/// `[tracing]`: traces of requests, jobs and calls to AWS, for a collector.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tracing {
+    /// `http://host:port` or `https://host:port` of a collector of OpenTelemetry (OTLP over HTTP); without it, nothing is traced.
+    pub otlp_endpoint: Option<String>,
+    /// A PEM file of CAs that vouch for the collector, in place of the machine's own.
+    pub ca: Option<PathBuf>,
+}
+
 /// `[log]`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -351,6 +378,31 @@ impl Config {
         Ok(limits)
     }
 
+    /// Where `/metrics` is served in the clear, if anywhere.
+    ///
+    /// # Errors
+    /// It is no address, or one that other machines reach although nobody has said that they may.
+    pub fn metrics_listen(&self) -> Result<Option<SocketAddr>, String> {
+        let Some(listen) = &self.metrics.listen else { return Ok(None) };
+        let address: SocketAddr =
+            listen.parse().map_err(|_| format!("[metrics] listen is {listen:?}, but must be an address and a port, as 127.0.0.1:9464"))?;
+        if !address.ip().is_loopback() && self.metrics.public != Some(true) {
+            return Err(format!(
+                "[metrics] listen is {listen}, which other machines may reach: names and states of all SVMs are shown there without a login; set public = true if that is meant, or scrape /metrics of the REST API"
+            ));
+        }
+        Ok(Some(address))
+    }
+
+    /// How many SVMs have series of their own.
+    ///
+    /// # Errors
+    /// Out of bounds.
+    pub fn metrics_max_svms(&self) -> Result<usize, String> {
+        let most = self.metrics.max_svms.unwrap_or(keystead_metrics::MAX_SVMS);
+        if most <= 1_000_000 { Ok(most) } else { Err("[metrics] max_svms must be 0 to 1000000".to_owned()) }
+    }
+
     /// The settings of the cluster, as the file has them.
     pub fn settings(&self) -> Settings {
         let default = Settings::default();
@@ -393,6 +445,8 @@ const SECTIONS: &[&[&str]] = &[
     &["jobs"],
     &["audit", "syslog"],
     &["audit"],
+    &["metrics"],
+    &["tracing"],
     &["log"],
 ];
 
@@ -504,7 +558,7 @@ mod tests {
     /// Every key of the file, whatever keys there will be: serde names them when it meets one that it does not know.
     #[test]
     fn every_key_is_a_variable_too() {
-        let sections: [&[&str]; 12] = [
+        let sections: [&[&str]; 14] = [
             &[],
             &["aws_kms"],
             &["cluster"],
@@ -516,6 +570,8 @@ mod tests {
             &["jobs"],
             &["audit"],
             &["audit", "syslog"],
+            &["metrics"],
+            &["tracing"],
             &["log"],
         ];
         let mut keys = 0;
@@ -532,6 +588,21 @@ mod tests {
             }
         }
         assert!(keys > 35, "{keys} keys");
+    }
+
+    #[test]
+    fn metrics_without_a_login_stay_on_this_machine_unless_that_is_meant() {
+        let listen = |text: &str| load(text, &[]).unwrap().metrics_listen();
+        assert_eq!(listen(""), Ok(None));
+        for loopback in ["127.0.0.1:9464", "[::1]:0", "127.8.8.8:1"] {
+            assert_eq!(listen(&format!("[metrics]\nlisten = \"{loopback}\"\n")), Ok(Some(loopback.parse().unwrap())));
+        }
+        for public in ["0.0.0.0:9464", "10.0.0.1:9464", "[::]:9464"] {
+            let why = listen(&format!("[metrics]\nlisten = \"{public}\"\n")).unwrap_err();
+            assert!(why.contains("public = true"), "{why}");
+            assert_eq!(listen(&format!("[metrics]\nlisten = \"{public}\"\npublic = true\n")), Ok(Some(public.parse().unwrap())));
+        }
+        assert!(listen("[metrics]\nlisten = \"9464\"\n").unwrap_err().contains("127.0.0.1:9464"));
     }
 
     #[test]

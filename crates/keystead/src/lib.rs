@@ -9,6 +9,7 @@ mod folder;
 pub mod import;
 pub mod invite;
 mod logging;
+mod otlp;
 pub mod process;
 pub mod restore;
 mod seal_source;

@@ -3,6 +3,7 @@
 use crate::cli::ServeArguments;
 use crate::config::Config;
 use crate::folder::Folder;
+use crate::otlp::Traces;
 use crate::{logging, process, seal_source, store_source};
 use keystead_audit::disk::{Disk, RealDisk};
 use keystead_awskms::{Egress, Environment, EnvironmentOptions, Resolver, SystemResolver};
@@ -11,12 +12,15 @@ use keystead_manager::passwords::{self, Gate};
 use keystead_manager::random::{Random, SystemRandom};
 use keystead_manager::steps::{NoSteps, Steps};
 use keystead_manager::{FEATURE_LEVEL, Manager, NodeOptions, Options};
+use keystead_metrics::{Metrics, Process};
 use keystead_store::Store;
+use keystead_store::measured::Measured;
 use sd_notify::NotifyState;
 use secrecy::{ExposeSecret as _, SecretString};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -76,7 +80,10 @@ pub fn run(arguments: Box<ServeArguments>, hooks: Hooks) -> Result<(), String> {
     process::no_core_dumps()?;
     keystead_keyring::give_back_large_allocations();
     let config = Config::load(&arguments, process::variables()?.into_iter())?;
-    logging::start(&config.log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| format!("no runtime: {error}"))?;
+    let name = config.node_name.clone().unwrap_or_else(process::machine_name);
+    let traces = Traces::start(&config.tracing, &name, runtime.handle())?;
+    logging::start(&config.log, traces.as_ref())?;
     let (files, wanted) = (process::open_files(), u64::try_from(config.ekmip_limits()?.max_connections).unwrap_or(u64::MAX).saturating_add(FILES_BESIDE));
     if files < wanted {
         tracing::warn!(
@@ -85,13 +92,15 @@ pub fn run(arguments: Box<ServeArguments>, hooks: Hooks) -> Result<(), String> {
             "the system allows fewer open files than [ekmip] max_connections needs; raise the hard limit (LimitNOFILE of systemd, ulimit -Hn)"
         );
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| format!("no runtime: {error}"))?;
     let stop = CancellationToken::new();
     let result = runtime.block_on(async {
         tokio::spawn(stop_on_signal(stop.clone())?);
         process::no_end_by_file_size()?;
         node(config, hooks, stop, |_, _| {}).await
     });
+    if let Some(traces) = traces {
+        traces.end();
+    }
     // What blocks in a thread of its own (a resolver, say) must not hold up the end.
     runtime.shutdown_background();
     result
@@ -108,6 +117,12 @@ pub async fn node(config: Config, hooks: Hooks, stop: CancellationToken, ready: 
     let listen_address = listener.local_addr().map_err(|error| error.to_string())?;
     let ekmip = listen("--ekmip-listen", config.ekmip_listen.as_deref().unwrap_or(EKMIP_LISTEN)).await?;
     let ekmip_address = ekmip.local_addr().map_err(|error| error.to_string())?;
+    let metrics = Metrics::new(config.metrics_max_svms()?);
+    metrics.register(Process::new(Duration::try_from(hooks.clock.utc().as_duration()).unwrap_or_default()));
+    let metrics_listener = match config.metrics_listen()? {
+        Some(address) => Some(listen("[metrics] listen", &address.to_string()).await?),
+        None => None,
+    };
     let (limits, rest_limits) = (config.ekmip_limits()?, config.rest_limits()?);
 
     if let Some(join) = &config.join {
@@ -115,7 +130,8 @@ pub async fn node(config: Config, hooks: Hooks, stop: CancellationToken, ready: 
     }
     let opened = store_source::open(&store_source::section(&config.store, &path)?, &folder).await?;
     let seal = seal_source::open(&config.seal, &path, opened.existed)?;
-    let store = (hooks.store)(Arc::clone(&opened.store));
+    let store = Measured::new((hooks.store)(Arc::clone(&opened.store)));
+    metrics.register(Arc::clone(store.calls()));
 
     let settings = config.settings();
     let extra_ca = config.aws_kms.extra_ca.as_deref().map(read_ca).transpose()?;
@@ -136,7 +152,7 @@ pub async fn node(config: Config, hooks: Hooks, stop: CancellationToken, ready: 
     let audit = crate::audit::open(&config.audit, &folder, of_node, Arc::clone(&hooks.clock), hooks.audit_disk)?;
     let (ekmip_names, ekmip_addresses) = own_names(&name, ekmip_address.ip(), config.ekmip.address.as_deref());
     let options = Options {
-        store,
+        store: Arc::new(store),
         seal,
         adopt_seal: config.seal.adopt.clone(),
         aws,
@@ -164,6 +180,7 @@ pub async fn node(config: Config, hooks: Hooks, stop: CancellationToken, ready: 
         feature_level: hooks.feature_level,
         audit: audit.clone(),
         audit_interval,
+        metrics: metrics.clone(),
     };
     let given = config.admin_password.clone();
     let manager = Manager::start(options, async |gate: &Gate| first_password(given, config.admin_password_file.as_deref(), &folder, gate).await).await?;
@@ -176,6 +193,10 @@ pub async fn node(config: Config, hooks: Hooks, stop: CancellationToken, ready: 
     let tls = crate::tls::of_rest(&manager, dns_names, addresses, own, hangups()?, stop.clone())?;
     tokio::spawn(remove_first_password(manager.clone(), path.clone(), stop.clone()));
     tracing::info!(%listen_address, %ekmip_address, node = name, store = opened.store.describe(), "the REST API and the EKMIP server are served");
+    if let Some(listener) = metrics_listener {
+        tracing::info!(address = %listener.local_addr().map_err(|error| error.to_string())?, "/metrics is served without a login");
+        tokio::spawn(keystead_rest::scrape::serve(listener, metrics, stop.clone()));
+    }
     ready(listen_address, ekmip_address);
     tell_systemd(NotifyState::Ready);
     // The collector gets the end of the log as well: the records of the jobs' ends, and that it was closed.

@@ -50,8 +50,9 @@ impl Manager {
     }
 }
 
-/// Records how a job has ended. Callers do not see the end before.
+/// Records how a job has ended, and counts it. Callers do not see the end before.
 pub(crate) async fn job_ended(manager: &Inner, job: &JobRecord) {
+    manager.counted.job(job);
     let record = job_record(job);
     if tokio::time::timeout(PATIENCE, manager.audit.end_durably(vec![record])).await.is_err() {
         tracing::warn!(job = %job.uuid, "the disk of the audit log does not answer; the record of the job's end waits");

@@ -47,7 +47,7 @@ pub(crate) struct AwsDetail {
 impl AwsDetail {
     /// Whether AWS holds requests back.
     pub fn is_throttled(&self) -> bool {
-        self.error.as_deref().is_some_and(|error| THROTTLES.contains(&error))
+        self.error.as_deref().is_some_and(keystead_awskms::is_throttle)
     }
 
     /// As parameters of an event.
@@ -68,9 +68,6 @@ impl From<&keystead_awskms::Error> for AwsDetail {
         }
     }
 }
-
-/// AWS's names for "too many requests" (AWS SDK, "Retry behavior").
-const THROTTLES: &[&str] = &["ThrottlingException", "Throttling", "TooManyRequestsException", "TooManyRequests", "RequestLimitExceeded"];
 
 impl Aws {
     pub fn new(environment: Environment) -> Self {

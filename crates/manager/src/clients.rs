@@ -379,14 +379,19 @@ fn data_svm(inner: &Inner, who: &Principal, svm: &SvmSelector) -> Result<Stored<
     Ok(svm)
 }
 
-fn shown(inner: &Inner, record: EkmipClientRecord) -> EkmipClient {
-    let left = record.expiry.duration_since(inner.clock.utc());
-    let state = match record.revoked {
+/// `valid`, `expiring`, `expired` or `revoked`.
+pub(crate) fn state_of(record: &EkmipClientRecord, now: Timestamp) -> &'static str {
+    let left = record.expiry.duration_since(now);
+    match record.revoked {
         Some(_) => "revoked",
         None if left <= SignedDuration::ZERO => "expired",
         None if left <= EXPIRING => "expiring",
         None => "valid",
-    };
+    }
+}
+
+fn shown(inner: &Inner, record: EkmipClientRecord) -> EkmipClient {
+    let state = state_of(&record, inner.clock.utc());
     EkmipClient {
         uuid: record.uuid,
         svm: inner.svm_ref(record.svm),

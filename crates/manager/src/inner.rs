@@ -70,6 +70,10 @@ pub(crate) struct Inner {
     pub admin_password_changed: tokio::sync::Notify,
     /// Where it is recorded who did what.
     pub audit: keystead_audit::Audit,
+    /// What is counted, for those who watch the node.
+    pub counted: crate::metrics::Counted,
+    /// The metrics of the node.
+    pub metrics: keystead_metrics::Metrics,
 }
 
 impl Inner {

@@ -37,6 +37,7 @@ pub mod keys;
 mod lanes;
 pub mod login_cas;
 mod looks;
+mod metrics;
 pub mod model;
 pub mod onboard;
 mod passphrase;
@@ -91,6 +92,7 @@ use crate::view::View;
 use keystead_audit::Audit;
 use keystead_awskms::Environment;
 use keystead_keyring::Keyring;
+use keystead_metrics::Metrics;
 use keystead_store::Store;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -139,6 +141,8 @@ pub struct Options {
     pub audit: Audit,
     /// How often what was counted is recorded.
     pub audit_interval: std::time::Duration,
+    /// Where the key manager, and what it is made from, puts its metrics.
+    pub metrics: Metrics,
 }
 
 /// What a node says of itself.
@@ -259,7 +263,10 @@ impl Manager {
             left_behind: tokio::sync::Notify::new(),
             admin_password_changed: tokio::sync::Notify::new(),
             audit: options.audit,
+            counted: metrics::Counted::new(),
+            metrics: options.metrics,
         });
+        metrics::register(&inner.metrics, &inner);
         let manager = Self {
             inner: Arc::clone(&inner),
             stop: CancellationToken::new(),
@@ -308,6 +315,11 @@ impl Manager {
     /// Where it is recorded who did what.
     pub fn audit(&self) -> &Audit {
         &self.inner.audit
+    }
+
+    /// The metrics of this node.
+    pub fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
     }
 
     /// The wall clock of this node.

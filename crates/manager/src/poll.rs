@@ -11,6 +11,7 @@ use crate::records::{AwsKmsRecord, Base64, KekRecord, Record, Stored, StoredSett
 use crate::revocation::{Action, Event, Machine, Outcome, Settings, State};
 use crate::standing::Standing;
 use keystead_keyring::Kek;
+use keystead_metrics::trace;
 use keystead_store::{Compare, Revision, Txn};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,6 +19,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 /// How many polls run at a time in one [`Lane`].
@@ -61,6 +63,16 @@ struct Watched {
     wrapped_for: Option<(String, Duration)>,
     /// The key of the configuration's record.
     config: String,
+}
+
+/// Where an SVM stands, for those who watch the node. Times are monotonic.
+pub(crate) struct Watch {
+    pub svm: Uuid,
+    pub state: State,
+    /// When the last poll that was ok was asked.
+    pub verified_at: Option<Duration>,
+    /// When keys will be refused if nothing changes.
+    pub deadline: Option<Duration>,
 }
 
 /// What a good poll has seen.
@@ -172,6 +184,18 @@ impl Polls {
     /// How long ago the last poll was asked that was ok, seen from `now`.
     pub fn verified_ago(&self, svm: Uuid, now: Duration) -> Option<Duration> {
         self.lock().get(&svm).and_then(|watched| watched.machine.verified_at()).map(|at| now.saturating_sub(at))
+    }
+
+    /// Where every SVM stands that has a machine.
+    pub fn watches(&self) -> Vec<Watch> {
+        let machines = self.lock();
+        let watch = |(svm, Watched { machine, .. }): (&Uuid, &Watched)| Watch {
+            svm: *svm,
+            state: machine.state(),
+            verified_at: machine.verified_at(),
+            deadline: machine.deadline().map(|(at, _)| at),
+        };
+        machines.iter().map(watch).collect()
     }
 
     /// A job is about to commit a KEK that it has proven, or the end of a configuration. Until the answer is dropped, the view may still show what was before: a new machine would poll without
@@ -372,7 +396,9 @@ impl Inner {
             *running += 1;
             watched.polling = Some(lane);
             let (manager, config) = (Arc::clone(self), config.clone());
-            tasks.spawn(async move { manager.poll(&config).await });
+            // The name is looked up where somebody wants the span.
+            let span = tracing::info_span!(target: trace::TARGET, "poll", svm.name = self.svm_ref(svm).name, svm.uuid = %svm);
+            tasks.spawn(async move { manager.poll(&config).await }.instrument(span));
         }
         wake_at
     }
@@ -443,6 +469,7 @@ impl Inner {
     /// Takes an answer, unless the configuration has changed since the question: then it says nothing about the one that counts.
     fn conclude(&self, config: &Stored<AwsKmsRecord>, asked: Duration, answer: Result<Unwrapped, Failure>) -> Option<Seen> {
         let svm = config.record.svm;
+        self.counted.poll(answer.as_ref().map_or_else(|failure| failure.outcome, |_| Outcome::Ok));
         let current = self.view.get::<AwsKmsRecord>(config.record.uuid).ok().flatten();
         if current.is_some_and(|current| current.revision != config.revision) {
             return None;

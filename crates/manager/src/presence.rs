@@ -50,6 +50,11 @@ impl Presence {
         Self { node, limit: AtomicU64::new(NO_LIMIT), state: Mutex::new(State { lease: None, current_at: Instant::now() }) }
     }
 
+    /// The version of this node's program.
+    pub fn version(&self) -> &str {
+        &self.node.version
+    }
+
     /// How old the view may be: the time since it was as the store.
     pub fn view_age(&self) -> Duration {
         self.lock().current_at.elapsed()

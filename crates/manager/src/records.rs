@@ -709,6 +709,9 @@ pub struct JobRecord {
     pub node: Option<Uuid>,
     /// The SVM that it is about, with the name that it had.
     pub svm: Option<(Uuid, String)>,
+    /// The span of the call that started it (`traceparent`), where calls are traced: the job goes on with that trace, on whichever node. Nodes that know nothing of it leave it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
 }
 
 /// An error as a job keeps it.

@@ -46,6 +46,20 @@ pub enum State {
 }
 
 impl State {
+    /// All states.
+    pub const ALL: [Self; 5] = [Self::Unavailable, Self::Available, Self::Degraded, Self::Revoking, Self::Blocked];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unavailable => "unavailable",
+            Self::Available => "available",
+            Self::Degraded => "degraded",
+            Self::Revoking => "revoking",
+            Self::Blocked => "blocked",
+        }
+    }
+
     /// Whether keys are served.
     pub fn serves(self) -> bool {
         matches!(self, Self::Available | Self::Degraded | Self::Revoking)

@@ -105,6 +105,7 @@ impl Manager {
     ) {
         let inner = self.inner();
         let (mut issued, mut expiry, mut generation) = (first.issued, first.expiry, signs(inner));
+        inner.counted.rest_certificate(expiry);
         let mut changes = inner.view.changes();
         drop(first);
         let (mut alarm, mut pause) = (Alarm::default(), LOOK);
@@ -133,6 +134,7 @@ impl Manager {
                     let reason = format!("the old one was valid until {expiry}, the new one is until {}", new.expiry);
                     inner.raise(&REST_CERTIFICATE_RENEWED, None, vec![("reason", reason), ("expiry", expiry.to_string())]);
                     (issued, expiry, generation) = (new.issued, new.expiry, signs_now);
+                    inner.counted.rest_certificate(expiry);
                 }
                 Err(error) => {
                     tracing::warn!(%error, detail = error.detail.as_deref(), "the certificate of the REST API could not be renewed; it is tried again");

@@ -32,13 +32,7 @@ impl Standing {
 
     /// The state, in a word.
     pub fn word(&self) -> &'static str {
-        match self.state {
-            State::Unavailable => "unavailable",
-            State::Available => "available",
-            State::Degraded => "degraded",
-            State::Revoking => "revoking",
-            State::Blocked => "blocked",
-        }
+        self.state.name()
     }
 
     /// State, reason and the time that is left, in words.

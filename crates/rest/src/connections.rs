@@ -60,6 +60,11 @@ impl Connections {
         Some(Place { connections: Arc::clone(self), number, out })
     }
 
+    /// How many connections there are, and how many there may be.
+    pub fn count(&self) -> (usize, usize) {
+        (self.lock().open.len(), self.most)
+    }
+
     // A panic while the lock is held cannot leave the table half changed, so a poisoned lock is as good as any.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

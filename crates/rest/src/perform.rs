@@ -42,6 +42,8 @@ pub struct Asked<'c> {
     pub query: &'c str,
     /// The headers. They say who asks.
     pub headers: HeaderMap,
+    /// What the path leads to, as [`routes::find`] says.
+    pub found: Result<Found>,
 }
 
 /// The body of a call.
@@ -67,8 +69,8 @@ impl Given {
 /// Whatever keeps it from being made, or its handler has answered.
 pub async fn perform(caller: Caller<'_>, asked: Asked<'_>, given: Given) -> Result<Answer> {
     let Caller { manager, source, sender, request_timeout } = caller;
-    let Asked { method, path, query, headers } = asked;
-    let (route, segments, of_collection) = match routes::find(&method, path)? {
+    let Asked { method, path, query, headers, found } = asked;
+    let (route, segments, of_collection) = match found? {
         Found::Route(route, segments) => (route, segments, false),
         Found::Collection(route) => (route, Vec::new(), true),
         Found::OtherMethods(allow) => return Ok(other_method(&method, &allow)),

@@ -3,8 +3,8 @@
 use crate::login::Access;
 use crate::request::{Answer, Request};
 use crate::{
-    accounts, audit_messages, aws_kms, certificates, cluster, cluster_ca, ekmip_clients, ems, jobs, key_managers, key_stores, password, roles, security,
-    sessions, settings, signing_requests, svms,
+    accounts, audit_messages, aws_kms, certificates, cluster, cluster_ca, ekmip_clients, ems, jobs, key_managers, key_stores, metrics, password, roles,
+    security, sessions, settings, signing_requests, svms,
 };
 use http::Method;
 use keystead_manager::{Code, Error, Result};
@@ -106,6 +106,9 @@ routes! {
     GET    "/api/support/ems/messages"                          Read          ems::messages;
 }
 
+/// What Prometheus reads: no call of the API, and in no list of those; it needs a login as they do.
+pub static METRICS: Route = Route { method: Method::GET, path: "/metrics", access: Access::ReadCluster, handler: |request| Box::pin(metrics::show(request)) };
+
 /// Has a request answered by the call that it was permitted, about the SVM that its headers name.
 pub fn answer(mut request: Request) -> Pin<Box<dyn Future<Output = Result<Answer>> + Send>> {
     // What makes something reads its body first, and what that names of an SVM together with the headers.
@@ -133,7 +136,7 @@ pub enum Found {
 pub fn find(method: &Method, path: &str) -> Result<Found> {
     let path = path.strip_suffix('/').unwrap_or(path);
     let mut allowed = Vec::new();
-    for route in ROUTES {
+    for route in ROUTES.iter().chain([&METRICS]) {
         let Some(segments) = matched(route.path, path)? else { continue };
         if route.method == *method {
             return Ok(Found::Route(route, segments));

@@ -6,11 +6,13 @@ use crate::connections::{Connections, Place};
 use crate::console;
 use crate::login::{Locked, Sender};
 use crate::long::Sent;
+use crate::metrics::{self, Counted, Refused, Served};
 use crate::nodes;
 use crate::openapi;
 use crate::patience::Patient;
 use crate::perform::{Asked, Caller, Given, other_method, perform};
 use crate::request::{Answer, Body};
+use crate::routes::{self, Found};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, Uri, header};
 use http_body_util::Full;
@@ -24,12 +26,13 @@ use rustls::server::ResolvesServerCert;
 use serde_json::{Value as Json, json};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 /// The most headers, and the longest head.
 const MAX_HEADERS: usize = 100;
@@ -91,12 +94,15 @@ struct Shared {
     vouchers: Arc<Vouchers>,
     limits: Limits,
     stop: CancellationToken,
+    counted: Arc<Counted>,
 }
 
 /// Serves the REST API until `stop`, then finishes the requests that are running.
 pub async fn serve(listener: TcpListener, tls: Tls, manager: Manager, limits: Limits, stop: CancellationToken) {
     let places = Connections::new(limits.max_connections, limits.max_connections_per_source);
-    let shared = Arc::new(Shared { manager, certificate: tls.certificate, vouchers: tls.vouchers, limits, stop: stop.clone() });
+    let counted = Arc::new(Counted::default());
+    manager.metrics().register(Served { counted: Arc::clone(&counted), connections: Arc::clone(&places) });
+    let shared = Arc::new(Shared { manager, certificate: tls.certificate, vouchers: tls.vouchers, limits, stop: stop.clone(), counted });
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -106,6 +112,7 @@ pub async fn serve(listener: TcpListener, tls: Tls, manager: Manager, limits: Li
         match accepted {
             Ok((stream, peer)) => {
                 let Some(place) = places.enter(network_of(peer.ip())) else {
+                    shared.counted.refused(Refused::Limit);
                     tracing::debug!(%peer, "a connection was refused: there are too many");
                     continue;
                 };
@@ -139,8 +146,14 @@ async fn connection(
     let _ = stream.set_nodelay(true);
     let shaken = tokio::select! {
         shaken = tokio::time::timeout(shared.limits.handshake_timeout, shaken(Patient::new(stream, shared.limits.answer_timeout), config, &shared)) => shaken,
-        () = place.shown_out() => return tracing::debug!(%peer, "a connection in its handshake has made room for another"),
+        () = place.shown_out() => {
+            shared.counted.refused(Refused::Handshake);
+            return tracing::debug!(%peer, "a connection in its handshake has made room for another");
+        }
     };
+    if !matches!(shaken, Ok(Ok(_))) {
+        shared.counted.refused(Refused::Handshake);
+    }
     let (stream, able) = match shaken {
         Ok(Ok(Shaken::Node(stream))) => {
             if !nodes::is_node(&shared.manager, stream.get_ref().1.peer_certificates()) {
@@ -221,16 +234,31 @@ async fn shaken(stream: Patient, config: Arc<rustls::ServerConfig>, shared: &Sha
 async fn answer(request: http::Request<Incoming>, source: Source, sender: Arc<Sender>, shared: Arc<Shared>) -> Response<Sent> {
     let head = request.method() == Method::HEAD;
     let pretty = is_pretty(request.uri());
+    let began = Instant::now();
+    let found = find(request.method(), request.uri().path());
+    let route = match &found {
+        Ok(Found::Route(route, _) | Found::Collection(route)) => Some(*route),
+        Ok(Found::OtherMethods(_)) | Err(_) => None,
+    };
+    let span = metrics::span(request.method(), route, request.headers());
+    let counted = Arc::clone(&shared.counted);
     // In a task of its own, so that a panic ends this request and nothing else.
-    let answer = match tokio::spawn(handle(request.map(Locked::new), source, sender, shared)).await {
+    let answer = match tokio::spawn(handle(request.map(Locked::new), found, source, sender, shared).instrument(span.clone())).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => Answer::error(&error),
         Err(error) => Answer::error(&Error::unexpected(format!("a handler has panicked: {error}"))),
     };
+    counted.request(route, answer.status, began.elapsed());
+    metrics::answered(&span, answer.status);
     render(answer, head, pretty)
 }
 
-async fn handle(request: http::Request<Locked<Incoming>>, source: Source, sender: Arc<Sender>, shared: Arc<Shared>) -> Result<Answer> {
+/// The call that a request is; HEAD is a GET.
+fn find(method: &Method, path: &str) -> Result<Found> {
+    routes::find(if method == Method::HEAD { &Method::GET } else { method }, path)
+}
+
+async fn handle(request: http::Request<Locked<Incoming>>, found: Result<Found>, source: Source, sender: Arc<Sender>, shared: Arc<Shared>) -> Result<Answer> {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path();
     if let Some(answer) = open_to_all(path, is_pretty(&parts.uri)) {
@@ -241,7 +269,7 @@ async fn handle(request: http::Request<Locked<Incoming>>, source: Source, sender
         return Ok(console::answer(caller, &parts, body, shared.limits.body_timeout).await);
     }
     let method = if parts.method == Method::HEAD { Method::GET } else { parts.method };
-    let asked = Asked { method, path, query: parts.uri.query().unwrap_or_default(), headers: parts.headers };
+    let asked = Asked { method, path, query: parts.uri.query().unwrap_or_default(), headers: parts.headers, found };
     perform(caller, asked, Given::Stream(Box::new(body), shared.limits.body_timeout)).await
 }
 

@@ -24,6 +24,7 @@ mod types;
 pub mod contract;
 pub mod copy;
 pub mod etcd;
+pub mod measured;
 pub mod mirror;
 pub mod snapshot;
 pub mod sqlite;

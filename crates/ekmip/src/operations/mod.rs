@@ -12,11 +12,11 @@ mod rekey;
 mod transfer;
 mod usage;
 
-#[cfg(test)]
-pub use query::OPERATIONS as SERVED;
+pub use query::OPERATIONS;
 
 use crate::audit::{self, Actor};
 use crate::memory::Room;
+use crate::metrics::Counted;
 use crate::unit::{Unit, Unsaved, not_found};
 use keystead_kmip::enumeration::{BatchErrorContinuationOption, ResultReason};
 use keystead_kmip::message::{Outcome, RequestItem, RequestMessage, ResponseItem, respond};
@@ -25,7 +25,7 @@ use keystead_kmip::response::Response;
 use keystead_kmip::{Failure, Result, Version};
 use keystead_manager::Manager;
 use keystead_manager::keys::Keys;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// How often work is done again since something it had read has changed.
@@ -46,6 +46,8 @@ pub struct Served<'s> {
     pub keys: &'s Keys,
     /// The client, for the audit log.
     pub actor: &'s Actor,
+    /// Where operations are counted.
+    pub counted: &'s Counted,
     /// Whether Interop and Log are served.
     pub interop: bool,
     /// Objects that this client was given while they were fresh, which the store may not say yet.
@@ -60,6 +62,8 @@ pub struct Context<'c> {
     pub keys: &'c Keys,
     /// The client, for the audit log.
     pub actor: &'c Actor,
+    /// Where operations are counted.
+    pub counted: &'c Counted,
     /// Whether Interop and Log are served.
     pub interop: bool,
     /// As in [`Served`].
@@ -101,14 +105,19 @@ impl Context<'_> {
 
 /// Runs a message and writes the answer. Answers which objects were handed out while they were fresh.
 pub async fn run(served: &Served<'_>, message: &RequestMessage<'_, '_>, now: i64, welcome: Welcome<'_>, room: &mut Room, out: &mut Vec<u8>) -> Vec<Uuid> {
-    let Served { manager, keys, actor, interop, shown } = *served;
-    let mut context = Context { manager, keys, actor, interop, shown, version: message.version, now, placeholder: None, fresh: Vec::new(), welcome, room };
+    let Served { manager, keys, actor, counted, interop, shown } = *served;
+    let mut context =
+        Context { manager, keys, actor, counted, interop, shown, version: message.version, now, placeholder: None, fresh: Vec::new(), welcome, room };
     let limit = message.maximum_response_size.unwrap_or(usize::MAX);
     // Where not even identifiers fit, nothing is done: what changes something must be answered.
     let fits =
         if limit < SMALLEST_ANSWER * message.items.len() { Err(too_large(limit)) } else { context.room.reserve(message.items.len() * PLAIN_ANSWER).await };
     let mut items = match (fits, message.on_error) {
-        (Err(failure), _) => message.items.iter().map(|item| answer(item, Outcome::Failed(failure.clone()))).collect(),
+        (Err(failure), _) => {
+            let answers: Vec<_> = message.items.iter().map(|item| answer(item, Outcome::Failed(failure.clone()))).collect();
+            message.items.iter().zip(&answers).for_each(|(item, answer)| counted.operation(item.operation, &answer.outcome, Duration::ZERO));
+            answers
+        }
         (Ok(()), BatchErrorContinuationOption::Undo) => undoable(&mut context, &message.items).await,
         (Ok(()), other) => one_by_one(&mut context, &message.items, other == BatchErrorContinuationOption::Continue).await,
     };
@@ -133,6 +142,7 @@ fn too_large(limit: usize) -> Failure {
 /// Each item for itself. Without `go_on`, the first failure ends the batch (section 6.13).
 async fn one_by_one<'n>(context: &mut Context<'_>, items: &'n [RequestItem<'n, '_>], go_on: bool) -> Vec<ResponseItem<'n>> {
     let mut answers = Vec::with_capacity(items.len());
+    let mut began = Instant::now();
     for item in items {
         let result = repeat(context, std::slice::from_ref(item)).await;
         let failed = result.is_err();
@@ -140,6 +150,10 @@ async fn one_by_one<'n>(context: &mut Context<'_>, items: &'n [RequestItem<'n, '
             Ok(mut responses) => responses.pop().map_or(Outcome::Undone(None), |response| success(context, item, response)),
             Err(stopped) => Outcome::Failed(stopped.failure),
         };
+        // Where one ends, the next begins.
+        let ended = Instant::now();
+        context.counted.operation(item.operation, &outcome, ended - began);
+        began = ended;
         answers.push(answer(item, outcome));
         if failed && !go_on {
             break;
@@ -150,7 +164,8 @@ async fn one_by_one<'n>(context: &mut Context<'_>, items: &'n [RequestItem<'n, '
 
 /// All items or none: those before the one that failed are undone, those after it are not run (section 6.13).
 async fn undoable<'n>(context: &mut Context<'_>, items: &'n [RequestItem<'n, '_>]) -> Vec<ResponseItem<'n>> {
-    match repeat(context, items).await {
+    let began = Instant::now();
+    let answers: Vec<ResponseItem<'n>> = match repeat(context, items).await {
         Ok(responses) => items.iter().zip(responses).map(|(item, response)| answer(item, success(context, item, response))).collect(),
         Err(Stopped { done, failure }) => {
             let at = done.len();
@@ -158,7 +173,13 @@ async fn undoable<'n>(context: &mut Context<'_>, items: &'n [RequestItem<'n, '_>
             answers.extend(items.get(at).map(|item| answer(item, Outcome::Failed(failure))));
             answers
         }
+    };
+    // They are one unit, and take the time of it together.
+    let took = began.elapsed();
+    for (item, answer) in items.iter().zip(&answers) {
+        context.counted.operation(item.operation, &answer.outcome, took);
     }
+    answers
 }
 
 /// What was done is counted where it is not recorded by itself; in strict mode, nothing goes out that is not.

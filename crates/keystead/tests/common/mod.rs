@@ -10,6 +10,7 @@ pub mod import;
 pub mod kmip;
 pub mod leaks;
 pub mod load;
+pub mod metrics;
 pub mod objects;
 pub mod onboard;
 pub mod program;

@@ -125,6 +125,7 @@ impl Inner {
         let parameters: Vec<(String, String)> =
             of_svm.chain(parameters).map(|(name, value)| (name.to_owned(), value.chars().take(MAX_VALUE).collect())).collect();
         let text = text(message, svm, &self.node.name, &parameters);
+        self.counted.event(message.severity);
         log(message, svm.map(|svm| svm.name.as_str()), &self.node.name, &text);
         self.events.push(|index| {
             Arc::new(Event {

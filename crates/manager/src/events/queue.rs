@@ -93,6 +93,11 @@ impl EventQueue {
         self.lock().waiting.iter().cloned().collect()
     }
 
+    /// How many events wait.
+    pub fn count_waiting(&self) -> usize {
+        self.lock().waiting.len()
+    }
+
     /// The index of the newest event.
     pub fn last(&self) -> u64 {
         self.lock().last

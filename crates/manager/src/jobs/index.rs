@@ -101,6 +101,7 @@ mod tests {
             end_time: Some(end),
             node,
             svm: None,
+            traceparent: None,
         };
         Arc::new(Stored { key: format!("{}{}", JobRecord::PREFIX, record.uuid), revision: Revision(1), record })
     }

@@ -55,6 +55,7 @@ mod tests {
             end_time: None,
             node: None,
             svm: None,
+            traceparent: None,
         };
         Arc::new(Stored { key: job.to_string(), revision: keystead_store::Revision(1), record })
     }

@@ -7,6 +7,7 @@ use crate::inner::Inner;
 use crate::model::{JobState, SvmRef};
 use crate::records::{ClaimRecord, ConfigClaimRecord, JobRecord, KeyStoreRecord, PresenceRecord, Record, Stored, StoredError, key};
 use crate::{Code, Error, Result};
+use keystead_metrics::trace;
 use keystead_store::{Compare, Error as StoreError, LeaseId, Txn};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::{Instrument as _, Span, field};
 use uuid::Uuid;
 
 /// How long a job is left to the node that has accepted it: that one has looked whether it can do it, and who asked may look there. A node that is busy, or gone, does not hold it up.
@@ -72,6 +74,11 @@ impl Runner {
     /// Whether this node is still at work on a job. Its end may stand in the store already, while the KEK is just being put into memory: to callers it has not ended before that is done.
     pub fn is_at_work(&self, job: Uuid) -> bool {
         lock(&self.running).contains_key(&job)
+    }
+
+    /// How many jobs this node is at work on.
+    pub fn count_at_work(&self) -> usize {
+        lock(&self.running).len()
     }
 
     fn ended(&self) {
@@ -163,7 +170,7 @@ async fn execute(manager: Arc<Inner>, job: Stored<JobRecord>, lease: Lease, slot
     let uuid = job.record.uuid;
     let _at_work = AtWork { manager: Arc::clone(&manager), job: uuid };
     match claim(&manager, job, &lease).await {
-        Ok(Some(context)) => conclude(&context).await,
+        Ok(Some(context)) => conclude(&context).instrument(span_of(&context.record())).await,
         Ok(None) => {}
         Err(error) => {
             tracing::warn!(job = %uuid, %error, "the job could not be claimed; it is tried again");
@@ -171,6 +178,23 @@ async fn execute(manager: Arc<Inner>, job: Stored<JobRecord>, lease: Lease, slot
         }
     }
     drop(slot);
+}
+
+/// The span of a job at work, in the trace of the call that started it.
+fn span_of(job: &JobRecord) -> Span {
+    let span = tracing::info_span!(
+        target: trace::TARGET,
+        "job",
+        otel.name = format!("job {}", job.kind.name()),
+        otel.status_code = field::Empty,
+        keystead.job = %job.uuid,
+        keystead.code = field::Empty,
+        svm.name = job.svm.as_ref().map(|(_, name)| name.as_str()),
+    );
+    if let Some(traceparent) = &job.traceparent {
+        trace::continue_from(&span, traceparent);
+    }
+    span
 }
 
 /// Takes the job for this node. `None`: somebody else was faster.
@@ -381,6 +405,7 @@ fn after(context: &JobContext, afterwards: Afterwards) {
 /// as soon as it takes anything again.
 async fn fail(context: &JobContext, kind: &JobKind, error: Error) {
     let job = context.job();
+    Span::current().record("otel.status_code", "ERROR").record("keystead.code", error.code.number());
     tracing::warn!(%job, code = error.code.number(), message = error.message, detail = error.detail.as_deref(), "the job failed");
     let mut record = context.record();
     record.state = JobState::Failure;

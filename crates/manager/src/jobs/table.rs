@@ -156,6 +156,7 @@ impl Inner {
             end_time: done.then_some(now),
             node: Some(self.node.uuid),
             svm,
+            traceparent: keystead_metrics::trace::traceparent(),
         }
     }
 

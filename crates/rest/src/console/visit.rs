@@ -195,7 +195,7 @@ impl<'v> Visit<'v> {
 pub async fn called(caller: Caller<'_>, headers: HeaderMap, method: Method, path: &str, query: &[(&str, &str)], body: Bytes) -> Result<(Reply, HeaderMap)> {
     let query = parameters(query);
     // Boxed: it is the whole of a call, within that of a page.
-    let answer = Box::pin(perform(caller, Asked { method, path, query: &query, headers }, Given::Ready(body))).await?;
+    let answer = Box::pin(perform(caller, Asked { found: find(&method, path), method, path, query: &query, headers }, Given::Ready(body))).await?;
     let body = match answer.body {
         Body::None | Body::Ready(..) => Json::Null,
         Body::Json(json) => json,
