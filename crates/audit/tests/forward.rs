@@ -52,6 +52,11 @@ async fn what_a_collector_has_not_acknowledged_is_not_delivered_however_long_ago
     let (silent, _) = listener.accept().await.unwrap();
     // Longer than anything settles, and nothing is read.
     tokio::time::sleep(Duration::from_secs(2)).await;
+    let metrics = keystead_metrics::Metrics::default();
+    metrics.register(audit.clone());
+    let page = metrics.text(keystead_metrics::Format::Prometheus).unwrap();
+    let backlog = page.lines().find_map(|line| line.strip_prefix("keystead_audit_forward_backlog_records ")).unwrap().parse::<f64>().unwrap();
+    assert!(backlog > 50.0 && page.contains("\nkeystead_audit_collector_up 1\n"), "{page}");
     drop(silent);
     let (mut stream, _) = listener.accept().await.unwrap();
     let mut bytes = vec![0; 400];

@@ -4,6 +4,7 @@
 use keystead_audit::disk::{Disk, RealDisk};
 use keystead_audit::verify::{Report, verify};
 use keystead_audit::{Application, Audit, Key, Named, Options, Record, State, read};
+use keystead_metrics::{Format, Metrics};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -143,6 +144,47 @@ async fn what_was_written_is_read_back_and_the_chain_goes_on_after_a_restart() {
     let inputs = log.inputs();
     assert_eq!((inputs[0].as_str(), inputs[1].as_str(), inputs[21].as_str(), inputs[23].as_str()), ("audit log opened", "call 0", "audit log closed", "again"));
     assert_eq!(log.records()[22].message.as_deref(), Some("the log was closed before"));
+}
+
+#[tokio::test]
+async fn what_waits_and_what_is_lost_shows_in_the_metrics() {
+    let (log, metrics) = (new(), Metrics::default());
+    metrics.register(log.audit.clone());
+    let value = |name: &str| {
+        let page = metrics.text(Format::Prometheus).unwrap();
+        page.lines().find_map(|line| line.strip_prefix(&format!("keystead_audit_{name} ")).map(|value| value.parse::<f64>().unwrap()))
+    };
+    let until = async |name: &str, wanted: f64| {
+        let reached = async {
+            while value(name) != Some(wanted) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), reached).await.unwrap_or_else(|_| panic!("{name}: {:?}, not {wanted}", value(name)));
+    };
+    log.write("one").await.unwrap();
+    for (name, wanted) in
+        [("records_total", Some(2.0)), ("lost_records_total", Some(0.0)), ("writable", Some(1.0)), ("collector_up", None), ("forward_backlog_records", None)]
+    {
+        assert_eq!(value(name), wanted, "{name}");
+    }
+    log.disk.mood.store(FULL, Ordering::SeqCst);
+    assert!(log.write("refused").await.is_err());
+    assert_eq!(value("writable"), Some(0.0));
+    log.disk.mood.store(0, Ordering::SeqCst);
+    until("writable", 1.0).await;
+    // The writer takes what there is and is stuck with it; what comes then waits, as long as there is room.
+    log.disk.stick(true);
+    log.audit.note(record("taken"));
+    until("queue_records", 0.0).await;
+    (0..10).for_each(|_| log.audit.note(record("waits")));
+    assert_eq!(value("queue_records"), Some(10.0));
+    let lost = value("lost_records_total").unwrap();
+    (0..10_000).for_each(|_| log.audit.note(record("too many")));
+    assert_eq!((value("queue_records"), value("lost_records_total")), (Some(10_000.0), Some(lost + 10.0)));
+    log.disk.stick(false);
+    until("queue_records", 0.0).await;
+    assert_eq!(value("lost_records_total"), Some(lost + 10.0), "it is a counter");
 }
 
 #[tokio::test]

@@ -141,7 +141,7 @@ mod tests {
         counted.operation(number, outcome, Duration::from_micros(9));
         let metrics = keystead_metrics::Metrics::default();
         metrics.register(Room(counted));
-        metrics.text(keystead_metrics::Format::Prometheus)
+        metrics.text(keystead_metrics::Format::Prometheus).unwrap()
     }
 
     #[test]

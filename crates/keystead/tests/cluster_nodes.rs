@@ -5,7 +5,8 @@ use crate::common;
 
 use common::cluster::Cluster;
 use common::kmip::Kmip;
-use common::{ACCESS_KEY_ID, ManualClock, SECRET, eventually};
+use common::metrics::{Page, fetch};
+use common::{ACCESS_KEY_ID, ManualClock, PASSWORD, SECRET, eventually};
 use keystead::serve::Hooks;
 use keystead_kmip::attribute::Attribute;
 use keystead_manager::clock::Clock;
@@ -69,6 +70,10 @@ async fn every_node_tells_of_all_nodes() {
     // One that is down is not asked.
     cluster.kill(2);
     let record = cluster.shows(0, 2, "down").await;
+    let page = cluster.node(0).client.get(format!("https://{}/metrics", cluster.node(0).address)).basic_auth("admin", Some(PASSWORD));
+    let page = Page::new(fetch(page).await.1);
+    let up = ["node0", "node1", "node2"].map(|node| page.value(&format!("keystead_node_up{{node=\"{node}\"}}")));
+    assert_eq!(up, [1.0, 1.0, 0.0]);
     let body = look(&cluster, 0).await;
     assert_eq!(body["state"]["cluster_state"], false, "{body}");
     assert!(text(&body["state"]["message"]).contains("node2 - it is down since"), "{body}");

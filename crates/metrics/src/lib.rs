@@ -70,15 +70,17 @@ impl Metrics {
     }
 
     /// The page as it is now. Who asks while another page is written waits for it, so that there is one at a time; it may take tens of milliseconds, and is not for a thread of a runtime.
-    pub fn text(&self, format: Format) -> String {
+    ///
+    /// # Errors
+    /// A source has refused: half a page would look like the loss of what it lacks.
+    pub fn text(&self, format: Format) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
         let registry = self.lock();
-        let written = match format {
-            Format::Prometheus => prometheus_text::encode(&mut text, &registry),
-            Format::OpenMetrics => text::encode(&mut text, &registry),
-        };
-        // A String takes everything, so that a source must have refused; half a page would look like the loss of what it lacks.
-        if written.is_err() { String::new() } else { text }
+        match format {
+            Format::Prometheus => prometheus_text::encode(&mut text, &registry)?,
+            Format::OpenMetrics => text::encode(&mut text, &registry)?,
+        }
+        Ok(text)
     }
 
     // A panic of a source leaves the list of them as it was, so a poisoned lock is as good as any.
@@ -181,12 +183,12 @@ call_duration_seconds_bucket{operation="Get",le="+Inf"} 2
 call_duration_seconds_sum{operation="Get"} 2.001
 call_duration_seconds_count{operation="Get"} 2
 "#;
-        assert_eq!(metrics().text(Format::Prometheus), expected);
+        assert_eq!(metrics().text(Format::Prometheus).unwrap(), expected);
     }
 
     #[test]
     fn a_page_in_the_format_of_openmetrics_ends_with_its_mark() {
-        let text = metrics().text(Format::OpenMetrics);
+        let text = metrics().text(Format::OpenMetrics).unwrap();
         assert!(text.ends_with("# EOF\n") && text.contains("# UNIT age_seconds seconds\n") && text.contains("# TYPE calls counter\n"), "{text}");
     }
 

@@ -103,9 +103,10 @@ pub fn format(headers: &HeaderMap) -> Format {
 /// The page, written away from the threads of the runtime.
 ///
 /// # Errors
-/// A source has panicked.
-pub async fn text(metrics: Metrics, format: Format) -> std::result::Result<String, tokio::task::JoinError> {
-    tokio::task::spawn_blocking(move || metrics.text(format)).await
+/// A source has refused, or has panicked.
+pub async fn text(metrics: Metrics, format: Format) -> std::result::Result<String, String> {
+    let written = tokio::task::spawn_blocking(move || metrics.text(format)).await;
+    written.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }
 
 /// The span of a request, in the trace that it names where it names one. Neither the path as it came nor anything of the body stands in it.
@@ -156,7 +157,7 @@ mod tests {
         }
         let metrics = Metrics::default();
         metrics.register(Room(counted));
-        let page = metrics.text(Format::Prometheus);
+        let page = metrics.text(Format::Prometheus).unwrap();
         let samples: Vec<&str> = page.lines().filter(|line| line.ends_with(" 1")).collect();
         assert_eq!(
             samples,
