@@ -358,10 +358,13 @@ fn hidden(value: &SecretString) -> Result<header::HeaderValue, Failure> {
 }
 
 fn client(ca: Option<&Path>, certificate: Option<&Path>, key: Option<&Path>) -> Result<reqwest::Client, Failure> {
-    let wrong = |why: &dyn std::fmt::Display| Failure::command_line(format!("TLS cannot be set up: {why}"));
+    builder(ca, certificate, key)?.https_only(true).build().map_err(|error| no_tls(&error))
+}
+
+fn builder(ca: Option<&Path>, certificate: Option<&Path>, key: Option<&Path>) -> Result<reqwest::ClientBuilder, Failure> {
     let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
-        .map_err(|error| wrong(&error))?
+        .map_err(|error| no_tls(&error))?
         .with_root_certificates(roots(ca)?);
     let config = match (certificate, key) {
         (None, None) => builder.with_no_client_auth(),
@@ -374,17 +377,13 @@ fn client(ca: Option<&Path>, certificate: Option<&Path>, key: Option<&Path>) -> 
         }
         _ => return Err(Failure::command_line("a client certificate and its key come together").next("--client-certificate and --client-key")),
     };
-    reqwest::Client::builder()
-        .tls_backend_preconfigured(config)
-        .https_only(true)
-        .redirect(reqwest::redirect::Policy::none())
-        .referer(false)
-        // Who runs a proxy for the web has not meant that it sees the key manager.
-        .no_proxy()
-        .connect_timeout(CONNECT)
-        .timeout(ANSWER)
-        .build()
-        .map_err(|error| wrong(&error))
+    let builder = reqwest::Client::builder().tls_backend_preconfigured(config).redirect(reqwest::redirect::Policy::none()).referer(false);
+    // Who runs a proxy for the web has not meant that it sees the key manager.
+    Ok(builder.no_proxy().connect_timeout(CONNECT).timeout(ANSWER))
+}
+
+fn no_tls(why: &dyn std::fmt::Display) -> Failure {
+    Failure::command_line(format!("TLS cannot be set up: {why}"))
 }
 
 fn roots(ca: Option<&Path>) -> Result<RootCertStore, Failure> {
@@ -429,6 +428,34 @@ fn tls_error<'e>(error: &'e (dyn StdError + 'static)) -> Option<&'e rustls::Erro
     None
 }
 
+/// A node that answers what it was told to, in that order, without TLS; `None`: it ends the connection instead. Answers a context for it, and what it was asked.
+#[cfg(test)]
+pub(crate) async fn scripted(answers: Vec<Option<(u16, Value)>>) -> (Context, tokio::task::JoinHandle<Vec<String>>) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let node = tokio::spawn(async move {
+        let mut asked = Vec::new();
+        for answer in answers {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.unwrap());
+            }
+            let head = String::from_utf8(head).unwrap();
+            asked.push(head.split(" HTTP/").next().unwrap().to_owned());
+            if let Some((status, body)) = answer {
+                let body = body.to_string();
+                let text = format!("HTTP/1.1 {status} x\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
+                stream.write_all(text.as_bytes()).await.unwrap();
+            }
+        }
+        asked
+    });
+    let client = builder(None, None, None).unwrap().build().unwrap();
+    (Context { client, endpoint, user: "admin".to_owned(), login: Login::Certificate, output: Output::Table }, node)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -448,5 +475,31 @@ mod tests {
         assert_eq!(exactly("a*|\"b\\"), "\"a*|\\\"b\\\\\"");
         assert_eq!(path_and_query("/svm/svms", &[("name", &exactly("a b"))]), "/api/svm/svms?name=%22a%20b%22");
         assert_eq!(path_and_query("/cluster", &[]), "/api/cluster");
+    }
+
+    #[tokio::test]
+    async fn a_list_is_all_of_its_pages() {
+        let page = |names: &[&str], next: Value| {
+            let records: Vec<Value> = names.iter().map(|name| json!({ "name": name })).collect();
+            Some((200, json!({ "num_records": names.len(), "records": records, "_links": { "self": { "href": "/api/x" }, "next": next } })))
+        };
+        let next = |n: u8| json!({ "href": format!("/api/x?start={n}") });
+        let (context, node) = scripted(vec![page(&["a", "b"], next(1)), page(&[], next(2)), page(&["c"], Value::Null)]).await;
+        let all = context.list("/x", &[("fields", "*")]).await.unwrap();
+        assert_eq!(
+            all,
+            json!({ "num_records": 3, "records": [{ "name": "a" }, { "name": "b" }, { "name": "c" }], "_links": { "self": { "href": "/api/x" } } })
+        );
+        assert_eq!(node.await.unwrap(), ["GET /api/x?fields=%2A", "GET /api/x?start=1", "GET /api/x?start=2"]);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_keystead_is_not_believed() {
+        let (context, _node) = scripted(vec![None]).await;
+        assert_eq!(context.get("/cluster", &[]).await.unwrap_err().exit, crate::failure::Exit::Unreachable);
+        let refused = json!({ "error": { "code": "6691623", "message": "no" } });
+        let (context, _node) = scripted(vec![Some((401, refused))]).await;
+        let failure = context.get("/cluster", &[]).await.unwrap_err();
+        assert_eq!((failure.exit, failure.code.as_deref()), (crate::failure::Exit::Login, Some("6691623")));
     }
 }

@@ -110,3 +110,43 @@ async fn unless_interrupted<T>(interrupts: &mut Signal, what: impl Future<Output
 fn has_ended(job: &Value) -> bool {
     matches!(job.get("state").and_then(Value::as_str), Some("success" | "failure"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connection::scripted;
+    use serde_json::json;
+
+    const JOB: &str = "6c1e0ad9-0000-4000-8000-000000000000";
+
+    fn job(state: &str, more: Value) -> Option<(u16, Value)> {
+        let mut job = json!({ "uuid": JOB, "state": state, "message": "120 of 400 keys are wrapped by version 2" });
+        job.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        Some((200, job))
+    }
+
+    #[tokio::test]
+    async fn a_node_that_goes_away_for_a_moment_is_asked_again() {
+        let (context, node) = scripted(vec![job("running", json!({})), None, None, job("paused", json!({})), job("success", json!({}))]).await;
+        assert_eq!(watch(&context, JOB).await.unwrap()["state"], "success");
+        assert!(node.await.unwrap().iter().all(|asked| asked.starts_with(&format!("GET /api/cluster/jobs/{JOB}?"))));
+    }
+
+    #[tokio::test]
+    async fn a_job_that_fails_or_is_gone_ends_the_wait() {
+        let error = json!({ "error": { "code": "4", "message": "no such key", "target": "key_id" } });
+        let (context, _node) = scripted(vec![job("running", json!({})), job("failure", error.clone())]).await;
+        let failed = watch(&context, JOB).await.unwrap_err();
+        assert_eq!(
+            (failed.exit, failed.code.as_deref(), failed.target.as_deref()),
+            (Exit::Failed, Some("4"), Some("key_id")),
+            "the job is there, and has failed"
+        );
+        let (context, _node) = scripted(vec![Some((404, error))]).await;
+        let gone = watch(&context, JOB).await.unwrap_err();
+        assert!(gone.exit == Exit::NotFound && gone.message.contains(JOB), "{gone:?}");
+        let (context, _node) = scripted(vec![Some((401, json!({ "error": { "code": "6691623", "message": "no" } })))]).await;
+        let login = watch(&context, JOB).await.unwrap_err();
+        assert!(login.exit == Exit::Login && login.next.as_deref().is_some_and(|next| next.contains(JOB)), "{login:?}");
+    }
+}
