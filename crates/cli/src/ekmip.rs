@@ -4,6 +4,7 @@ use crate::body::Body;
 use crate::connection::{Common, Context, exactly, segment};
 use crate::failure::Failure;
 use crate::table;
+use crate::vserver;
 use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Map, Value, json};
@@ -84,6 +85,9 @@ pub async fn run(Command::Client(command): Command) -> Result<(), Failure> {
         ClientCommand::Create(arguments) => create(arguments).await,
         ClientCommand::Show(arguments) => {
             let context = Context::open(&arguments.common)?;
+            if let Some(vserver) = &arguments.vserver {
+                vserver::uuid(&context, vserver).await?;
+            }
             let svm = arguments.vserver.as_deref().map(exactly);
             let mut query = vec![("fields", "*"), ("order_by", "svm.name,common_name")];
             query.extend(svm.as_deref().map(|svm| ("svm.name", svm)));

@@ -261,6 +261,7 @@ async fn json_is_the_apis_and_refusals_say_what_to_do() {
     shell.says(&aws("show --vserver svm1"), 5, &["AWS KMS is not enabled for the SVM svm1", "next: enable it"]).await;
     shell.says(&aws("restore --vserver nowhere"), 5, &["there is no SVM nowhere", "keystead vserver show"]).await;
     shell.says("keystead job watch 00000000-0000-4000-8000-000000000000", 5, &["there is no job"]).await;
+    shell.says("keystead ekmip client show --vserver nowhere", 5, &["there is no SVM nowhere"]).await;
     shell.says("keystead cluster node show --node nobody", 5, &["there is no node nobody"]).await;
     shell.says("keystead vserver show --vserve svm1", 2, &["--vserve", "see keystead vserver show --help", "--vserver"]).await;
     shell.says(&aws("enable --vserver svm1"), 2, &["--region <REGION>", "see keystead security key-manager external aws enable --help"]).await;
