@@ -166,6 +166,21 @@ async fn every_page_by_every_role() {
     // Who only reads finds no form but the one that ends the session, and no way to one.
     let shown = browsers[1].get(&format!("svms/{one}")).await.text;
     assert_eq!((shown.matches("<form").count(), shown.contains("/disable"), shown.contains("/clients/new")), (1, false, false), "{shown}");
+    // Nor does a form of its own making do anything, for whoever may not make the call behind it.
+    for (browser, path, status) in [
+        (&browsers[1], format!("svms/{one}/disable"), 403),
+        (&browsers[1], format!("svms/{one}/enable"), 403),
+        (&browsers[1], format!("svms/{one}/clients/new"), 403),
+        (&browsers[1], format!("accounts/{admin_svm}/tenant/unlock"), 403),
+        (&browsers[2], format!("accounts/{admin_svm}/reader/delete"), 403),
+        (&browsers[2], format!("svms/{two}/disable"), 404),
+        (&browsers[2], format!("svms/{two}/clients/{client}/revoke"), 404),
+    ] {
+        let token = browser.get("password").await.token().to_owned();
+        let page = browser.post(&path, &[("csrf_token", &token), ("common_name", "x")]).await;
+        assert_eq!(page.status, status, "{path}: {}", page.text);
+    }
+    assert_eq!(node.get("/security/ekmip/clients?state=revoked").await["num_records"], 0);
     // To an SVM's administrator, the other one does not exist: not in a list, a search, a log, or in what is said of what is missing.
     let tenant = &browsers[2];
     for path in ["", "?name=svm2", "jobs", "events", "audit", "audit?svm=svm2", "accounts", "nodes"] {
