@@ -44,6 +44,13 @@ async fn every_node_tells_of_all_nodes() {
         let listed = cluster.node(node).get(&format!("/security/aws-kms?{LIVE}")).await;
         assert_eq!(listed["records"][0]["ekmip_reachability"].as_array().unwrap().len(), 3, "{listed}");
     }
+    // The same node by node, with when each has last had a good answer of AWS.
+    let nodes = async |cluster: &Cluster| cluster.node(0).get(&format!("{config}?fields=keystead.nodes")).await["keystead"]["nodes"].clone();
+    let seen = nodes(&cluster).await;
+    for (node, name) in seen.as_array().unwrap().iter().zip(["node0", "node1", "node2"]) {
+        assert!(node["node"]["name"] == name && node["state"] == "up" && node["last_good_poll"].is_string(), "{seen}");
+        assert!(node["kek"]["usable"] == true && node["amazon"]["reachable"] == true && node["ekmip"]["reachable"] == true, "{seen}");
+    }
     let path = config.strip_prefix("/security/aws-kms/").unwrap();
     let restored = async |cluster: &Cluster, asked: usize, of: usize| {
         let record = cluster.shows(asked, of, "up").await;
@@ -80,6 +87,12 @@ async fn every_node_tells_of_all_nodes() {
     assert!(text(&body["amazon_reachability"]["message"]).contains("node2: it is down since"), "{body}");
     assert!(text(&entry(&body, "node1")["message"]).contains("node2: it is down since"), "{body}");
     assert!(text(&entry(&body, "node2")["message"]).contains("node2 cannot be asked: it is down since"), "{body}");
+    eventually("its part must be shown as not to be had", async || {
+        let seen = nodes(&cluster).await;
+        let parts = [&seen[2]["kek"], &seen[2]["amazon"], &seen[2]["ekmip"]];
+        (seen[2]["state"] == "down" && parts.iter().all(|part| text(&part["message"]).contains("it is down since"))).then_some(())
+    })
+    .await;
     let ids = format!("/security/key-managers/{path}/keys/{}/key-ids", text(&record["uuid"]));
     let (status, body) = cluster.node(0).call("GET", &ids, None).await.unwrap();
     assert_eq!((status, text(&body["error"]["code"])), (400, "65537566"), "{body}");

@@ -8,6 +8,7 @@ use common::faulty::Mood;
 use common::kmip::Credentials;
 use common::scene::{Scene, scene};
 use common::{ACCESS_KEY_ID, Node, PASSWORD, SECRET, eventually};
+use keystead_store::Txn;
 use keystead_testkit::KeyState;
 use serde_json::json;
 use std::net::SocketAddr;
@@ -165,6 +166,21 @@ async fn every_page_by_every_role() {
     // Who only reads finds no form but the one that ends the session, and no way to one.
     let shown = browsers[1].get(&format!("svms/{one}")).await.text;
     assert_eq!((shown.matches("<form").count(), shown.contains("/disable"), shown.contains("/clients/new")), (1, false, false), "{shown}");
+    // Nor does a form of its own making do anything, for whoever may not make the call behind it.
+    for (browser, path, status) in [
+        (&browsers[1], format!("svms/{one}/disable"), 403),
+        (&browsers[1], format!("svms/{one}/enable"), 403),
+        (&browsers[1], format!("svms/{one}/clients/new"), 403),
+        (&browsers[1], format!("accounts/{admin_svm}/tenant/unlock"), 403),
+        (&browsers[2], format!("accounts/{admin_svm}/reader/delete"), 403),
+        (&browsers[2], format!("svms/{two}/disable"), 404),
+        (&browsers[2], format!("svms/{two}/clients/{client}/revoke"), 404),
+    ] {
+        let token = browser.get("password").await.token().to_owned();
+        let page = browser.post(&path, &[("csrf_token", &token), ("common_name", "x")]).await;
+        assert_eq!(page.status, status, "{path}: {}", page.text);
+    }
+    assert_eq!(node.get("/security/ekmip/clients?state=revoked").await["num_records"], 0);
     // To an SVM's administrator, the other one does not exist: not in a list, a search, a log, or in what is said of what is missing.
     let tenant = &browsers[2];
     for path in ["", "?name=svm2", "jobs", "events", "audit", "audit?svm=svm2", "accounts", "nodes"] {
@@ -337,6 +353,43 @@ async fn where_svms_stand_is_told_by_the_api() {
     let admin = Browser::login(node, "admin").await;
     let page = admin.get("?state=none").await.text;
     assert!(page.contains(&two) && !page.contains(&one), "{page}");
+}
+
+/// With `SOAK=1`, ten thousand of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_svms_are_shown_page_by_page() {
+    let many = if std::env::var_os("SOAK").is_some() { 10_000 } else { 120 };
+    let (scene, one, _) = two_svms().await;
+    let record = scene.store.inner().get(&format!("/svms/{one}")).await.unwrap().unwrap();
+    let mut record: serde_json::Value = serde_json::from_slice(&record.value).unwrap();
+    for block in (0..many).collect::<Vec<u32>>().chunks(100) {
+        let txn = block.iter().fold(Txn::new(), |txn, number| {
+            let uuid = uuid::Uuid::from_u128(u128::from(*number) + 1);
+            (record["uuid"], record["name"]) = (json!(uuid), json!(format!("many-{number:05}")));
+            txn.put(format!("/svms/{uuid}"), record.to_string())
+        });
+        scene.store.inner().transact(txn).await.unwrap();
+    }
+    let all = u64::from(many) + 2;
+    eventually("they must be known", async || (scene.node.get("/svm/svms?return_records=false").await["num_records"] == all).then_some(())).await;
+    let admin = Browser::login(&scene.node, "admin").await;
+    let (mut path, mut names, begun) = (String::new(), Vec::new(), std::time::Instant::now());
+    let mut longest = Duration::ZERO;
+    loop {
+        let asked = std::time::Instant::now();
+        let page = admin.get(&path).await.text;
+        longest = longest.max(asked.elapsed());
+        assert!(page.contains(&format!("<strong>{all}</strong> all")) && page.contains(&format!("<strong>{}</strong> ", all - 1)), "{page}");
+        let rows: Vec<String> = page.split("href=\"/console/svms/").skip(1).filter_map(|row| row.split(['>', '<']).nth(1).map(str::to_owned)).collect();
+        names.extend(rows.into_iter().filter(|name| name.starts_with("many-") || name.starts_with("svm")));
+        let Some((before, _)) = page.split_once("\" rel=\"next\"") else { break };
+        path = before.rsplit_once("href=\"/console/").unwrap().1.replace("&amp;", "&");
+    }
+    println!("{} SVMs in {:?}, the slowest page in {longest:?}", names.len(), begun.elapsed());
+    let expected: Vec<String> = (0..many).map(|number| format!("many-{number:05}")).chain(["svm1".to_owned(), "svm2".to_owned()]).collect();
+    assert_eq!(names, expected, "each once, in their order");
+    let found = admin.get("?name=00007&state=none").await.text;
+    assert!(found.contains("many-00007") && found.matches("<tr").count() == 2, "{found}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,7 +4,7 @@ use super::form::{Field, How, Shown};
 use super::html::{Tone, pager, state, table};
 use super::login::new_password;
 use super::see_other;
-use super::visit::{ROWS, Visit, encoded, flag, list as entries, text};
+use super::visit::{ROWS, Visit, address, encoded, flag, list as entries, text};
 use crate::accounts::ACCOUNT;
 use crate::request::Answer;
 use http::Method;
@@ -22,7 +22,7 @@ pub async fn list(visit: Visit<'_>) -> Result<Answer> {
     let mut query = vec![("fields", "*"), ("order_by", "owner.name,name"), ("max_records", ROWS)];
     query.extend((!start.is_empty()).then_some(("start", start)));
     let (accounts, next) = visit.list(ACCOUNTS, &query).await?;
-    let with = |start: &str| visit.address_with(PATH, &[("start", start)]);
+    let with = |start: &str| address(PATH, &[("start", start)]);
     let content = html! {
         div.title {
             h1 { "Accounts" }

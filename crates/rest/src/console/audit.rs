@@ -1,7 +1,7 @@
 //! The audit log of this node.
 
 use super::html::{Tone, pager, stamp, state, table, word};
-use super::visit::{ROWS, Visit, list as entries, number, quoted, text};
+use super::visit::{ROWS, Visit, address, list as entries, number, quoted, text};
 use crate::request::Answer;
 use keystead_manager::Result;
 use maud::{Markup, html};
@@ -20,7 +20,7 @@ pub async fn list(visit: Visit<'_>) -> Result<Answer> {
     let filters = [("svm.name", by_svm.as_str()), ("user", by_user.as_str()), ("state", outcome), ("start", start)];
     query.extend(filters.into_iter().filter(|(_, value)| !value.is_empty()));
     let (records, next) = visit.list("/api/security/audit/messages", &query).await?;
-    let with = |start: &str| visit.address_with(PATH, &[("svm", svm), ("user", user), ("state", outcome), ("start", start)]);
+    let with = |start: &str| address(PATH, &[("svm", svm), ("user", user), ("state", outcome), ("start", start)]);
     let content = html! {
         h1 { "Audit" }
         p.quiet { "Who did what on this node, the newest first. What a node records stands in its own log; each node shows its own." }

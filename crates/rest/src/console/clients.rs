@@ -4,7 +4,7 @@ use super::form::{Field, How, Shown};
 use super::html::{day, pager, table, word};
 use super::parts::svm as svm_of;
 use super::see_other;
-use super::visit::{ROWS, Visit, list as entries, missing, object, text};
+use super::visit::{ROWS, Visit, address, list as entries, missing, object, text};
 use crate::ekmip_clients::CLIENT;
 use crate::request::{Answer, Body};
 use http::{Method, StatusCode, header};
@@ -42,7 +42,7 @@ pub async fn list(visit: Visit<'_>) -> Result<Answer> {
     query.extend((!start.is_empty()).then_some(("start", start)));
     let (clients, next) = visit.list(CLIENTS, &query).await?;
     let path = format!("/console/svms/{uuid}/clients");
-    let with = |start: &str| visit.address_with(&path, &[("start", start)]);
+    let with = |start: &str| address(&path, &[("start", start)]);
     let content = html! {
         (crumbs(&svm, "KMIP clients"))
         div.title {

@@ -2,7 +2,7 @@
 
 use super::html::{pager, table};
 use super::parts::{EVENT_COLUMNS, event_row};
-use super::visit::{ROWS, Visit, quoted};
+use super::visit::{ROWS, Visit, address, quoted};
 use crate::request::Answer;
 use keystead_manager::Result;
 use maud::html;
@@ -19,7 +19,7 @@ pub async fn list(visit: Visit<'_>) -> Result<Answer> {
     let filters = [("svm.name", by_svm.as_str()), ("message.severity", severity), ("start", start)];
     query.extend(filters.into_iter().filter(|(_, value)| !value.is_empty()));
     let (events, next) = visit.list("/api/support/ems/events", &query).await?;
-    let with = |start: &str| visit.address_with(PATH, &[("svm", svm), ("severity", severity), ("start", start)]);
+    let with = |start: &str| address(PATH, &[("svm", svm), ("severity", severity), ("start", start)]);
     let content = html! {
         h1 { "Events" }
         form.filter method="get" action=(PATH) role="search" {

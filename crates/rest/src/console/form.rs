@@ -61,8 +61,8 @@ impl Form {
 pub struct Shown<'f> {
     form: &'f Form,
     error: Option<&'f Error>,
-    /// The names of fields, with what they are called.
-    known: Vec<&'static str>,
+    /// The fields beside which an error can stand.
+    known: &'f [&'static str],
 }
 
 /// How a field is filled in.
@@ -133,8 +133,8 @@ impl<'h> Field<'h> {
 
 impl<'f> Shown<'f> {
     /// A form. `known`: the fields beside which an error can stand.
-    pub fn new(form: &'f Form, error: Option<&'f Error>, known: &[&'static str]) -> Self {
-        Self { form, error, known: known.to_vec() }
+    pub fn new(form: &'f Form, error: Option<&'f Error>, known: &'f [&'static str]) -> Self {
+        Self { form, error, known }
     }
 
     /// What is wrong, above the form. It has the focus, so that it is read first.

@@ -153,11 +153,8 @@ fn frame(title: &str, head: &Markup, body: &Markup) -> Markup {
     }
 }
 
-/// A column of a table.
-pub type Column<'c> = &'c str;
-
 /// A table that becomes a list of cards where there is little room: each cell bears the name of its column. Roles are said, since a table that is shown as something else is none to all browsers.
-pub fn table(caption: &str, columns: &[Column<'_>], rows: &[Vec<Markup>], empty: &str) -> Markup {
+pub fn table(caption: &str, columns: &[&str], rows: &[Vec<Markup>], empty: &str) -> Markup {
     html! {
         @if rows.is_empty() {
             p.empty { (empty) }

@@ -2,7 +2,7 @@
 
 use super::html::{facts, pager, stamp, table, word};
 use super::parts::{JOB_COLUMNS, OPEN, job_row, progress, title};
-use super::visit::{ROWS, Visit, missing, text};
+use super::visit::{ROWS, Visit, address, missing, text};
 use crate::request::Answer;
 use keystead_manager::Result;
 use maud::html;
@@ -15,7 +15,7 @@ pub async fn list(visit: Visit<'_>) -> Result<Answer> {
     let mut query = vec![("fields", "*"), ("order_by", "start_time desc"), ("max_records", ROWS)];
     query.extend((!start.is_empty()).then_some(("start", start)));
     let (jobs, next) = visit.list("/api/cluster/jobs", &query).await?;
-    let with = |start: &str| visit.address_with(PATH, &[("start", start)]);
+    let with = |start: &str| address(PATH, &[("start", start)]);
     let content = html! {
         h1 { "Jobs" }
         p.quiet { "A job that has ended is kept for a while, and then stands in the audit log alone." }

@@ -2,7 +2,7 @@
 
 use super::form::{Field, How, Shown};
 use super::html::{Tone, pager, state, table, word};
-use super::visit::{ROWS, Visit, flag, quoted, text};
+use super::visit::{ROWS, Visit, address, flag, quoted, text};
 use super::{ROOT, see_other};
 use crate::request::Answer;
 use crate::svms::SVM;
@@ -40,7 +40,7 @@ pub async fn show(visit: Visit<'_>) -> Result<Answer> {
     );
     let (svms, next) = visit.list(SVMS, &query).await?;
     let elsewhere = elsewhere(&visit, &svms).await?;
-    let with = |state: &str, start: &str| visit.address_with(ROOT, &[("name", name.as_str()), ("state", state), ("start", start)]);
+    let with = |state: &str, start: &str| address(ROOT, &[("name", name.as_str()), ("state", state), ("start", start)]);
     let all: usize = counts.values().sum();
     let content = html! {
         div.title {

@@ -2,7 +2,7 @@
 
 use super::html::{Tone, facts, stamp, state, table, word};
 use super::parts::{AWS_KMS, EVENT_COLUMNS, JOB_COLUMNS, NODE_COLUMNS, OPEN, configuration, event_row, job_row, node_row, preflight, svm as svm_of};
-use super::visit::{Visit, at, flag, list, number, text};
+use super::visit::{Visit, address, at, flag, list, number, text};
 use super::{audit, clients};
 use crate::request::Answer;
 use http::Method;
@@ -57,7 +57,7 @@ pub async fn show(visit: Visit<'_>) -> Result<Answer> {
         section #events data-live {
             h2 { "Events" }
             (table(&format!("Events of {name}"), EVENT_COLUMNS, &events.iter().map(event_row).collect::<Vec<_>>(), "Nothing has happened that is told as an event."))
-            p.more { a href=(visit.address_with("/console/events", &[("svm", name)])) { "All events of " (name) } }
+            p.more { a href=(address("/console/events", &[("svm", name)])) { "All events of " (name) } }
         }
         @if !visit.is_background { section #audit { (recorded(&visit, name).await) } }
     };
@@ -217,6 +217,6 @@ async fn recorded(visit: &Visit<'_>, name: &str) -> Markup {
             Ok(Err(error)) => { p.notice.warn { (error.message) } }
             Err(_) => { p.quiet { "The log is long, and was not searched to its end here." } }
         }
-        p.more { a href=(visit.address_with("/console/audit", &[("svm", name)])) { "All that is recorded about " (name) } }
+        p.more { a href=(address("/console/audit", &[("svm", name)])) { "All that is recorded about " (name) } }
     }
 }

@@ -181,11 +181,6 @@ impl<'v> Visit<'v> {
     pub fn page_again(&self, error: &Error, title: &str, content: &Markup) -> Answer {
         super::page(crate::error::status(error.code), html::layout(self, title, None, content))
     }
-
-    /// The same address with other parameters, empty ones left out.
-    pub fn address_with(&self, path: &str, parameters: &[(&str, &str)]) -> String {
-        address(path, parameters)
-    }
 }
 
 /// Makes a call of the API. What is no success is an error; also answers its headers.
