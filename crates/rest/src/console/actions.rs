@@ -20,6 +20,8 @@ struct Action {
     name: &'static str,
     /// What it is called.
     title: &'static str,
+    /// What stands on its page, before the name of the SVM.
+    heading: &'static str,
     /// What stands on its button.
     button: &'static str,
     /// Whether it takes something away.
@@ -31,6 +33,7 @@ struct Action {
 const REKEY_INTERNAL: Action = Action {
     name: "rekey-internal",
     title: "New KEK",
+    heading: "New KEK for",
     button: "Make a new KEK",
     is_danger: false,
     tells: |svm| {
@@ -47,6 +50,7 @@ const REKEY_INTERNAL: Action = Action {
 const RESTORE: Action = Action {
     name: "restore",
     title: "Restore",
+    heading: "Restore",
     button: "Load the KEKs",
     is_danger: false,
     tells: |svm| {
@@ -63,6 +67,7 @@ const RESTORE: Action = Action {
 const DISABLE: Action = Action {
     name: "disable",
     title: "Disable AWS KMS",
+    heading: "Disable AWS KMS for",
     button: "Disable AWS KMS",
     is_danger: true,
     tells: |svm| {
@@ -84,6 +89,7 @@ const DISABLE: Action = Action {
 const DELETE: Action = Action {
     name: "delete",
     title: "Delete the SVM",
+    heading: "Delete the SVM",
     button: "Delete the SVM",
     is_danger: true,
     tells: |svm| {
@@ -214,7 +220,7 @@ async fn ask(visit: &Visit<'_>, action: &Action, error: Option<&Error>) -> Resul
     let uuid = text(&svm, "uuid");
     let content = html! {
         (crumbs(&svm, action.title))
-        h1 { (action.title) " of " (text(&svm, "name")) @if action.is_danger { "?" } }
+        h1 { (action.heading) " " (text(&svm, "name")) @if action.is_danger { "?" } }
         (Shown::new(&visit.form, error, &[]).trouble("That was not done."))
         ((action.tells)(&svm))
         form.buttons method="post" action={ (ROOT) "svms/" (uuid) "/" (action.name) } {
