@@ -81,12 +81,17 @@ def test_it_installs_and_keeps_the_keys_when_it_is_taken_away(package, tmp_path)
     assert "stays" in script("postrm", "purge") and key.read_text() == text
 
 
-def test_systemd_takes_the_unit(root):
+def test_systemd_takes_the_unit(root, tmp_path):
     unit = root / "usr/lib/systemd/system/keystead.service"
     # It names the program by its place on the machine, where it is not installed.
-    verified = subprocess.run(["systemd-analyze", "verify", "--man=no", f"--root={root}", "keystead.service"], capture_output=True, text=True, timeout=60)
+    here = tmp_path / "keystead.service"
+    here.write_text(unit.read_text().replace("/usr/bin/keystead", str(root / "usr/bin/keystead")))
+    verified = subprocess.run(["systemd-analyze", "verify", "--man=no", here], capture_output=True, text=True, timeout=60)
     complaints = [line for line in verified.stderr.splitlines() if "keystead.service" in line]
     assert complaints == [], verified.stderr
+    broken = tmp_path / "broken.service"
+    broken.write_text(here.read_text().replace("ProtectSystem=strict", "ProtectSystem=rather"))
+    assert "protect system" in subprocess.run(["systemd-analyze", "verify", "--man=no", broken], capture_output=True, text=True, timeout=60).stderr
     report = run("systemd-analyze", "security", "--offline=true", "--no-pager", unit)
     exposure = float(re.search(r"Overall exposure level for keystead\.service: ([\d.]+)", report).group(1))
     assert exposure < 2.0, report

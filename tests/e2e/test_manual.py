@@ -30,7 +30,7 @@ class Scene:
         self.folder, self.bin = folder, folder / "bin"
         self.bin.mkdir()
         (self.bin / "keystead").symlink_to(support.program())
-        (self.bin / "python3").symlink_to(support.TOP / ".venv/bin/python")
+        self.command("python3", 'exec "%s" "$@"\n' % (support.TOP / ".venv/bin/python"))
         (folder / "secret").write_text(kms.secret + "\n")
         (folder / "passphrase").write_text("a passphrase for the manual\n")
         self.variables = {
