@@ -123,3 +123,10 @@ def test_the_program_says_when_it_is_ready(root, tmp_path):
         program.kill()
         said = program.stderr.read()
     assert not (tmp_path / "data" / "seal.key").exists(), said
+
+
+def test_the_journal_gets_entries_with_their_fields(root, tmp_path):
+    said = run("unshare", "--mount", support.TOP / ".venv/bin/python", support.TOP / "tests/e2e/journal.py", root / "usr/bin/keystead", tmp_path)
+    [entry] = [line for line in said.splitlines() if "are served" in line]
+    assert "'PRIORITY': '5'" in entry and "'F_NODE'" in entry and "'SYSLOG_IDENTIFIER': 'keystead'" in entry, said
+    assert "lines: 0" in said, said

@@ -52,6 +52,24 @@ fn every_code_has_one_row_with_its_status_and_its_meaning() {
 }
 
 #[test]
+fn the_manual_says_what_to_do_about_every_code() {
+    let text = read("docs/manual/errors.md");
+    let rows: Vec<Vec<&str>> = text
+        .lines()
+        .filter(|line| line.starts_with("| ") && line[2..].starts_with(|c: char| c.is_ascii_digit()))
+        .map(|line| line.trim_matches('|').split(" | ").map(str::trim).collect())
+        .collect();
+    for code in Code::ALL {
+        let of_code: Vec<_> = rows.iter().filter(|row| row[0] == code.to_string()).collect();
+        let [row] = of_code[..] else { panic!("{code} ({code:?}) has {} rows in docs/manual/errors.md, and needs one", of_code.len()) };
+        let [_, meaning, caller, operator] = row[..] else { panic!("not four cells: {row:?}") };
+        assert_eq!(meaning, code.text(), "the meaning of {code}");
+        assert!(!caller.is_empty() && !operator.is_empty() && (caller, operator) != ("nothing", "nothing"), "nobody does anything about {code}");
+    }
+    assert_eq!(rows.len(), Code::ALL.len(), "there is a row of a code that there is not");
+}
+
+#[test]
 fn every_test_that_is_named_is_there_and_speaks_of_the_code() {
     for row in rows() {
         let (mut file, mut named) = (String::new(), 0);
