@@ -281,9 +281,8 @@ fn seal_for_passphrase(place: &str, key: &[u8], passphrase: &SecretString) -> Re
 }
 
 fn seal_for_recipient(place: &str, key: &[u8], recipient: &str) -> Result<SealedKey> {
-    let none = || {
-        Error::new(ErrorKind::InvalidInput, format!("{recipient} is no recipient of backups: keystead backup keygen makes one, which starts with {RECIPIENT}"))
-    };
+    let none =
+        || Error::new(ErrorKind::InvalidInput, format!("this is no recipient of backups: keystead backup keygen prints one, which starts with {RECIPIENT}"));
     let public = recipient.strip_prefix(RECIPIENT).and_then(|text| BASE64.decode(text).ok()).ok_or_else(none)?;
     let (encapsulated, sealed) = HPKE.seal(place.as_bytes(), &[], key, &HpkePublicKey(public)).map_err(|_| none())?;
     Ok(SealedKey::Recipient { recipient: recipient.to_owned(), encapsulated: Base64(encapsulated.0), sealed: Base64(sealed) })
