@@ -2,7 +2,7 @@
 
 use crate::config::StoreSection;
 use crate::folder::Folder;
-use keystead_store::copy::MARK;
+use keystead_store::copy::{MARK, half};
 use keystead_store::etcd::{EtcdOptions, EtcdStore, EtcdTls};
 use keystead_store::mirror::MirroredStore;
 use keystead_store::sqlite::SqliteStore;
@@ -87,11 +87,11 @@ pub async fn open(section: &StoreSection, folder: &Folder) -> Result<Opened, Str
     }
 }
 
-/// Half a copy is no store.
+/// Half a copy is no store, and neither is half a restore.
 async fn is_whole(store: &dyn Store) -> Result<(), String> {
     match store.get(MARK).await {
         Ok(None) => Ok(()),
-        Ok(Some(_)) => Err(format!("{} is a copy that has not ended; run keystead store copy again", store.describe())),
+        Ok(Some(mark)) => Err(half(&store.describe(), &mark.value)),
         Err(error) => Err(error.to_string()),
     }
 }

@@ -1,14 +1,16 @@
 //! Copying all records of one store into another, empty one: from one machine to a cluster, and back.
 //!
 //! While it goes on, a record of its own stands in the destination, so that nobody takes half a copy for a whole. A copy that was ended is begun again with the same arguments: what is there
-//! already is written over. At its end everything is read back and compared. A record under a lease says that somebody is at work on a store, or was a moment ago: then nothing is copied.
+//! already is written over. Each write holds only as long as that record stands as this process has put or found it: two that fill the same store do not both go on. At its end everything is read back and compared. A record under a lease says that somebody is at work on a store, or was a moment ago: then nothing is copied.
 
 use crate::Store;
 use crate::error::{Error, Result};
-use crate::types::{Entry, MAX_TXN_BYTES, MAX_TXN_OPS, Range, Txn};
+use crate::types::{Compare, Entry, MAX_TXN_BYTES, MAX_TXN_OPS, Range, Txn};
 
-/// The record that stands in a destination while the copy goes on.
+/// The record that stands in a destination while the copy goes on, or while a backup is restored into it. Its value says what is copied.
 pub const MARK: &str = "/copying";
+/// What the mark of a restore begins with; the moment of the backup follows.
+pub const OF_BACKUP: &str = "the backup of ";
 /// How many records are read at a time.
 const PAGE: usize = 1_000;
 
@@ -21,25 +23,58 @@ pub enum Progress {
     Compared(usize),
 }
 
+/// What a store is that has a mark of this value, and how to go on.
+pub fn half(store: &str, mark: &[u8]) -> String {
+    let what = String::from_utf8_lossy(mark);
+    if what.starts_with(OF_BACKUP) {
+        format!("{store} has a part of {what}: its restore has not ended; run keystead restore again, with the same backup, or empty the store")
+    } else {
+        format!("{store} has a part of a copy of {what}, which has not ended; run keystead store copy again, with the same arguments, or empty the store")
+    }
+}
+
+/// Puts the mark into a store, which must be empty, or have the same one already. Answers the condition that each further write must make: that this mark stands.
+///
+/// # Errors
+/// [`Error::Refused`]: the store has records, or another mark. Those of the store.
+pub async fn begin(to: &dyn Store, value: &str) -> Result<Compare> {
+    let found = to.get(MARK).await?;
+    let revision = match found {
+        Some(found) if found.value == value.as_bytes() => found.revision,
+        Some(found) => return Err(Error::Refused(half(&to.describe(), &found.value))),
+        None => match to.transact(Txn::new().when(Compare::EmptyPrefix("/".to_owned())).put(MARK, value.to_owned())).await {
+            Err(Error::Conflict { .. }) => return Err(Error::Refused(format!("{} has records already, and must be empty", to.describe()))),
+            put => put?,
+        },
+    };
+    Ok(Compare::Unchanged(MARK.to_owned(), revision))
+}
+
+/// Writes under the condition that the mark stands as it was put.
+///
+/// # Errors
+/// [`Error::Refused`]: it does not. Those of the store.
+pub async fn write(to: &dyn Store, mark: &Compare, txn: Txn) -> Result<()> {
+    match to.transact(txn.when(mark.clone())).await {
+        Err(Error::Conflict { .. }) => Err(Error::Refused(format!("somebody else has ended the copy into {}, or begun another one", to.describe()))),
+        written => written.map(drop),
+    }
+}
+
 /// Copies everything. Answers how many records there are. Nobody may write to either store meanwhile.
 ///
 /// # Errors
 /// [`Error::Refused`]: somebody is at work on one of them; the destination has records, or the source is itself half a copy; what was read back is not what was written. Those of the stores.
 pub async fn copy(from: &dyn Store, to: &dyn Store, mut progress: impl FnMut(Progress)) -> Result<usize> {
-    if from.get(MARK).await?.is_some() {
-        return Err(Error::Refused(format!("{} is itself a copy that has not ended", from.describe())));
+    if let Some(mark) = from.get(MARK).await? {
+        return Err(Error::Refused(half(&from.describe(), &mark.value)));
     }
-    if to.get(MARK).await?.is_none() {
-        if !to.range(Range::prefix("/", 1)).await?.entries.is_empty() {
-            return Err(Error::Refused(format!("{} has records already: a copy needs an empty store", to.describe())));
-        }
-        to.transact(Txn::new().put(MARK, from.describe())).await?;
-    }
+    let mark = begin(to, &from.describe()).await?;
     let mut written = 0;
     let mut source = Records::new(from);
     while let Some(page) = source.next().await? {
         for txn in batches(&page) {
-            to.transact(txn).await?;
+            write(to, &mark, txn).await?;
         }
         written += page.len();
         progress(Progress::Written(written));
@@ -68,7 +103,7 @@ pub async fn copy(from: &dyn Store, to: &dyn Store, mut progress: impl FnMut(Pro
     if let Some(extra) = ours.first().or(theirs.first()) {
         return Err(Error::Refused(format!("the copy differs at {}, which one side has alone: is a node at work on one of the stores?", extra.key)));
     }
-    to.transact(Txn::new().delete(MARK)).await?;
+    write(to, &mark, Txn::new().delete(MARK)).await?;
     Ok(compared)
 }
 

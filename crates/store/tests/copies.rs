@@ -1,7 +1,7 @@
 //! Copying one store into another, and the local copy of a cluster's store.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use keystead_store::copy::{MARK, copy};
+use keystead_store::copy::{MARK, OF_BACKUP, begin, copy, write};
 use keystead_store::mirror::MirroredStore;
 use keystead_store::sqlite::SqliteStore;
 use keystead_store::{Error, Event, Range, Revision, Store, Txn};
@@ -49,7 +49,7 @@ async fn a_copy_that_was_ended_goes_on() {
     let (from, to) = (sqlite(&folder, "from.db").await, sqlite(&folder, "to.db").await);
     fill(&*from, 300).await;
     // As a process leaves it that dies in the middle.
-    to.transact(Txn::new().put(MARK, "sqlite").put("/records/000000", "value 0")).await.unwrap();
+    to.transact(Txn::new().put(MARK, from.describe()).put("/records/000000", "value 0")).await.unwrap();
     assert!(matches!(copy(&*to, &*sqlite(&folder, "third.db").await, |_| {}).await, Err(Error::Refused(_))), "half a copy is no source");
     assert_eq!(copy(&*from, &*to, |_| {}).await, Ok(300));
     assert_eq!(all(&*to).await, all(&*from).await);
@@ -57,11 +57,43 @@ async fn a_copy_that_was_ended_goes_on() {
 }
 
 #[tokio::test]
+async fn what_is_half_something_else_is_not_gone_on_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let (from, to) = (sqlite(&folder, "from.db").await, sqlite(&folder, "to.db").await);
+    fill(&*from, 3).await;
+    for (value, advice) in [("another store", "keystead store copy again"), (&format!("{OF_BACKUP}Monday"), "keystead restore again")] {
+        to.transact(Txn::new().put(MARK, value.to_owned()).put("/records/000009", "of something else")).await.unwrap();
+        for refused in [copy(&*from, &*to, |_| {}).await, copy(&*to, &*from, |_| {}).await] {
+            assert!(matches!(&refused, Err(Error::Refused(why)) if why.contains(value) && why.contains(advice)), "{refused:?}");
+        }
+        assert_eq!(all(&*to).await.len(), 2, "nothing was written");
+    }
+}
+
+#[tokio::test]
+async fn who_is_overtaken_writes_nothing_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let to = sqlite(&folder, "to.db").await;
+    let (one, other) = (begin(&*to, "one").await.unwrap(), begin(&*to, "one").await.unwrap());
+    assert_eq!(one, other, "the same is gone on with");
+    write(&*to, &one, Txn::new().put("/a", "")).await.unwrap();
+    write(&*to, &one, Txn::new().delete(MARK)).await.unwrap();
+    for txn in [Txn::new().put("/b", ""), Txn::new().delete(MARK)] {
+        assert!(matches!(write(&*to, &other, txn.clone()).await, Err(Error::Refused(_))), "the mark is gone");
+        to.transact(Txn::new().put(MARK, "one")).await.unwrap();
+        assert!(matches!(write(&*to, &other, txn).await, Err(Error::Refused(_))), "another mark of the same words");
+        to.transact(Txn::new().delete(MARK)).await.unwrap();
+    }
+    assert!(matches!(begin(&*to, "one").await, Err(Error::Refused(why)) if why.contains("has records already")));
+    assert_eq!(all(&*to).await.len(), 1);
+}
+
+#[tokio::test]
 async fn a_record_that_only_the_destination_has_is_found() {
     let folder = tempfile::tempdir().unwrap();
     let (from, to) = (sqlite(&folder, "from.db").await, sqlite(&folder, "to.db").await);
     fill(&*from, 5).await;
-    to.transact(Txn::new().put(MARK, "").put("/zzz", "")).await.unwrap();
+    to.transact(Txn::new().put(MARK, from.describe()).put("/zzz", "")).await.unwrap();
     assert!(matches!(copy(&*from, &*to, |_| {}).await, Err(Error::Refused(why)) if why.contains("/zzz")));
     assert!(to.get(MARK).await.unwrap().is_some(), "it is no whole copy");
 }

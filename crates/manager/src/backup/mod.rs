@@ -35,6 +35,7 @@ use crate::settings::Settings;
 use contents::{Lines, Reader};
 use jiff::Timestamp;
 use keystead_keyring::{KEY_BYTES, SealKey};
+use keystead_store::copy::{MARK, half};
 use keystead_store::snapshot::Snapshot;
 use sealed::Opener;
 use std::io::{BufRead, BufReader, Write};
@@ -68,7 +69,10 @@ pub async fn take<W: Write>(
     now: Timestamp,
     mut progress: impl FnMut(u64),
 ) -> Result<(W, Taken), String> {
-    let text = |error: crate::Error| error.detail.unwrap_or(error.message);
+    let text = crate::Error::for_operator;
+    if let Some(mark) = snapshot.get(MARK).await.map_err(of_store)? {
+        return Err(half("this store", &mark.value));
+    }
     let mut read = async |key: String| {
         let entry = snapshot.get(&key).await.map_err(of_store)?;
         entry.ok_or_else(|| "there is no cluster in this store yet".to_owned())
