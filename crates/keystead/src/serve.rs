@@ -184,7 +184,7 @@ pub async fn node(config: Config, hooks: Hooks, stop: CancellationToken, ready: 
     };
     let given = config.admin_password.clone();
     let manager = Manager::start(options, async |gate: &Gate| first_password(given, config.admin_password_file.as_deref(), &folder, gate).await).await?;
-    let text = |error: keystead_manager::Error| error.detail.unwrap_or(error.message);
+    let text = keystead_manager::Error::for_operator;
     folder.write("ca.pem", 0o644, manager.ca_certificate().map_err(text)?.as_bytes())?;
     tokio::spawn(keep_ca_file(manager.clone(), path.clone(), stop.clone()));
 

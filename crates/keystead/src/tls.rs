@@ -106,7 +106,7 @@ pub fn of_rest(
     again: watch::Receiver<()>,
     stop: CancellationToken,
 ) -> Result<keystead_rest::Tls, String> {
-    let first = manager.server_identity(names.clone(), addresses.clone()).map_err(|error| error.detail.unwrap_or(error.message))?;
+    let first = manager.server_identity(names.clone(), addresses.clone()).map_err(keystead_manager::Error::for_operator)?;
     let certificate = Arc::new(Certificate { of_cluster: RwLock::new(certified(&first)?), own: RwLock::new(None) });
     if let Some(own) = own {
         certificate.show(own.read()?);

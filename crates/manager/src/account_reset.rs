@@ -13,7 +13,7 @@ use uuid::Uuid;
 /// # Errors
 /// A line for the operator: the seal key is another one, there is no such account, the password is too short or too long, or the store refuses.
 pub async fn reset_account(store: &dyn Store, seal: &dyn SealSource, name: &str, password: SecretString) -> Result<String, String> {
-    let text = |error: Error| error.detail.unwrap_or(error.message);
+    let text = Error::for_operator;
     let of_store = |error: keystead_store::Error| error.to_string();
     check_policy(&password).map_err(|error| format!("the new password: {error}"))?;
     cluster::sealed_by(store, &mut seal.fetch().await?).await?;

@@ -159,7 +159,7 @@ pub(crate) async fn check_seal(
     adopt: Option<&str>,
     steps: &dyn Steps,
 ) -> std::result::Result<bool, String> {
-    let text = |error: Error| error.detail.unwrap_or(error.message);
+    let text = Error::for_operator;
     let cluster = view.only::<ClusterRecord>().map_err(text)?;
     if seal.choose(&cluster.record.seal_check) {
         return Ok(false);
@@ -195,7 +195,7 @@ pub(crate) async fn check_seal(
 /// # Errors
 /// A text for the operator.
 pub(crate) async fn sealed_by(store: &dyn Store, bytes: &mut [u8]) -> std::result::Result<(Uuid, String), String> {
-    let text = |error: Error| error.detail.unwrap_or(error.message);
+    let text = Error::for_operator;
     let read = async |key: String| store.get(&key).await.map_err(|error| error.to_string())?.ok_or_else(|| "there is no cluster in this store yet".to_owned());
     let cluster = Stored::<ClusterRecord>::decode(&read(key::<ClusterRecord>("")).await?).map_err(text)?.record;
     let settings = Stored::<Settings>::decode(&read(key::<Settings>("")).await?).map_err(text)?.record;

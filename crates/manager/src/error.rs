@@ -214,6 +214,11 @@ impl Error {
         self
     }
 
+    /// What an operator of the machine is told, in one line: the detail, where there is one.
+    pub fn for_operator(self) -> String {
+        self.detail.unwrap_or(self.message)
+    }
+
     /// Adds what only the log shall get.
     #[must_use]
     pub fn detail(mut self, detail: impl fmt::Display) -> Self {

@@ -41,7 +41,7 @@ impl Failure {
 impl Inner {
     /// A client for one question, whose turn has come. It counts as asked from then on.
     pub(crate) async fn turn(&self, config: &Stored<AwsKmsRecord>) -> Result<Client, Failure> {
-        let client = self.client(config).map_err(|error| Failure::here(Outcome::Misconfigured, error.detail.unwrap_or(error.message)))?;
+        let client = self.client(config).map_err(|error| Failure::here(Outcome::Misconfigured, error.for_operator()))?;
         client.turn(TURN).await.map_err(|error| failure(&error, config.record.unproven))?;
         Ok(client)
     }
@@ -108,7 +108,7 @@ impl Inner {
 
 /// A failure on this side says nothing about AWS.
 fn inside(error: crate::Error) -> Failure {
-    Failure::here(Outcome::Unreachable, error.detail.unwrap_or(error.message))
+    Failure::here(Outcome::Unreachable, error.for_operator())
 }
 
 fn failure(error: &Error, unproven: bool) -> Failure {

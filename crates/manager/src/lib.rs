@@ -54,6 +54,7 @@ mod records;
 pub mod revocation;
 mod rotation;
 mod seal;
+mod sealed_records;
 pub mod security_certificates;
 mod server_certificates;
 pub mod sessions;
@@ -191,7 +192,7 @@ impl Manager {
         options: Options,
         admin_password_hash: impl AsyncFnOnce(&Gate) -> std::result::Result<String, String>,
     ) -> std::result::Result<Self, String> {
-        let text = |error: Error| error.detail.unwrap_or(error.message);
+        let text = Error::for_operator;
         let seal = Seal::open(Arc::clone(&options.seal)).await?;
         let founding = async || {
             cluster::check(&options.settings)?;

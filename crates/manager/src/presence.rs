@@ -234,7 +234,7 @@ async fn announce(inner: &Inner) -> keystead_store::Result<Revision> {
 }
 
 fn bytes(record: &impl Record) -> keystead_store::Result<Vec<u8>> {
-    record.encode().map_err(|error| StoreError::Refused(error.detail.unwrap_or(error.message)))
+    record.encode().map_err(|error| StoreError::Refused(error.for_operator()))
 }
 
 /// A node that is stopped is down at once. Where the store does not take that, the others see it when the lease is over.

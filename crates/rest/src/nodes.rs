@@ -162,7 +162,7 @@ async fn sender(
     if let Some(sender) = kept.as_ref().filter(|sender| !sender.is_closed()) {
         return Ok((sender.clone(), false));
     }
-    let new = connect(address, &identity().map_err(|error| error.detail.unwrap_or(error.message))?).await?;
+    let new = connect(address, &identity().map_err(|error| error.for_operator())?).await?;
     *kept = Some(new.clone());
     Ok((new, true))
 }

@@ -4,8 +4,12 @@ use super::{Backup, Inventory};
 use crate::aws::{context, kek_from, made};
 use crate::keys::record::{KeyObject, parse};
 use crate::onboard::{opened_by, unwrapped};
-use crate::records::{AuthorityRecord, AwsKmsRecord, CertificateRecord, ClusterRecord, KekRecord, OnboardKekRecord, OnboardRecord, certificate_key_place, key};
+use crate::records::{
+    AccountRecord, AuthorityRecord, AwsKmsRecord, CertificateRecord, ClusterRecord, EkmipClientCaRecord, EkmipClientRecord, JobRecord, KekRecord,
+    KeyStoreRecord, OnboardKekRecord, OnboardRecord, Record, SvmNameRecord, SvmRecord, key,
+};
 use crate::seal::Seal;
+use crate::sealed_records::Sealing;
 use crate::settings::Settings;
 use futures_util::StreamExt as _;
 use keystead_awskms::{Client, Egress, Environment};
@@ -25,7 +29,7 @@ const NAMED: usize = 10;
 /// What came of a drill.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Drill {
-    /// Secrets that do not open, in words.
+    /// Secrets that do not open, and records that cannot be read, in words.
     pub secrets: Vec<String>,
     /// Each SVM with keys or a KEK, by name.
     pub svms: Vec<SvmProof>,
@@ -69,9 +73,12 @@ impl Drill {
 /// # Errors
 /// A line for the operator: the file cannot be read, or its seal key is not the one of its records.
 pub async fn drill(backup: &Backup, inventory: &Inventory, aws: Option<&Environment>, mut progress: impl FnMut(&str, u64)) -> Result<Drill, String> {
-    let text = |error: crate::Error| error.detail.unwrap_or(error.message);
     let seal = inventory.seal().await?;
-    let cluster = inventory.all::<ClusterRecord>().next().ok_or("there is no cluster in it")?.map_err(text)?.record;
+    let cluster = match inventory.all::<ClusterRecord>().next().ok_or("there is no cluster in it")? {
+        Ok(cluster) => cluster.record,
+        // Without it, nobody knows which seal key counts.
+        Err(error) => return Ok(Drill { secrets: vec![error.for_operator()], svms: Vec::new() }),
+    };
     if !seal.choose(&cluster.seal_check) {
         return Err("the seal key in the backup is not the one that its secrets were sealed with".to_owned());
     }
@@ -80,7 +87,7 @@ pub async fn drill(backup: &Backup, inventory: &Inventory, aws: Option<&Environm
         aws.set_fips(settings.fips);
         aws.set_egress(Egress::parse(&settings.allow_endpoints).map_err(|error| error.to_string())?);
     }
-    let mut drill = Drill { secrets: sealed(inventory, &seal), svms: Vec::new() };
+    let mut drill = Drill { secrets: [sealed(inventory, &seal), unreadable(inventory)].concat(), svms: Vec::new() };
     let (mut keks, mut proofs) = (BTreeMap::new(), BTreeMap::<Uuid, Vec<KekProof>>::new());
     let mut had = 0;
     let mut take = |svm: Uuid, version: u32, wrapped_by: String, kek: Result<Kek, String>| {
@@ -94,14 +101,12 @@ pub async fn drill(backup: &Backup, inventory: &Inventory, aws: Option<&Environm
         progress("KEKs", had);
     };
     let onboard_key = inventory.get::<OnboardRecord>(&key::<OnboardRecord>("")).and_then(|record| opened_by(&seal, &record));
-    for record in inventory.all::<OnboardKekRecord>() {
-        let record = record.map_err(text)?.record;
+    for record in readable::<OnboardKekRecord>(inventory) {
         let kek = onboard_key.as_ref().and_then(|onboard_key| unwrapped(onboard_key, &record));
         take(record.svm, record.version, "the onboard key manager".to_owned(), kek.ok_or_else(|| "the onboard key does not open it".to_owned()));
     }
-    let records: Vec<KekRecord> = inventory.all::<KekRecord>().map(|record| record.map(|record| record.record)).collect::<Result<_, _>>().map_err(text)?;
-    let clients = clients(inventory, &seal, aws)?;
-    let clients = &clients;
+    let records: Vec<KekRecord> = readable(inventory).collect();
+    let clients = &clients(inventory, &seal, aws);
     let asked = futures_util::stream::iter(&records).map(|record| async move {
         let kek = match clients.get(&record.svm) {
             Some(client) => ask(client, record).await,
@@ -124,25 +129,13 @@ pub async fn drill(backup: &Backup, inventory: &Inventory, aws: Option<&Environm
     Ok(drill)
 }
 
-/// Secrets that do not open.
+/// Secrets that do not open. Those of nodes are not restored.
 fn sealed(inventory: &Inventory, seal: &Seal) -> Vec<String> {
     let mut failures = Vec::new();
-    let mut look = |what: String, opened: crate::Result<()>| {
-        if let Err(error) = opened {
-            failures.push(format!("{what}: {}", error.detail.unwrap_or(error.message)));
-        }
-    };
-    for authority in inventory.all::<AuthorityRecord>() {
-        let opened = authority.and_then(|authority| seal.open_text(crate::cluster::AUTHORITY_PLACE, &authority.record.private_key));
-        look("the private key of the cluster's CA".to_owned(), opened.map(drop));
-    }
-    for certificate in inventory.all::<CertificateRecord>() {
-        let opened = certificate.and_then(|stored| {
-            let record = stored.record;
-            record.private_key.map(|sealed| seal.open_bytes(&certificate_key_place(record.uuid), &sealed).map(drop)).transpose()
-        });
-        look("the private key of a certificate".to_owned(), opened.map(drop));
-    }
+    of_kind::<AuthorityRecord>(inventory, seal, &mut failures);
+    of_kind::<CertificateRecord>(inventory, seal, &mut failures);
+    of_kind::<AwsKmsRecord>(inventory, seal, &mut failures);
+    of_kind::<JobRecord>(inventory, seal, &mut failures);
     if let Some(onboard) = inventory.get::<OnboardRecord>(&key::<OnboardRecord>(""))
         && opened_by(seal, &onboard).is_none()
     {
@@ -151,19 +144,41 @@ fn sealed(inventory: &Inventory, seal: &Seal) -> Vec<String> {
     failures
 }
 
-/// A client for each SVM with AWS KMS; none without a way to AWS.
-fn clients(inventory: &Inventory, seal: &Seal, aws: Option<&Environment>) -> Result<BTreeMap<Uuid, Result<Client, String>>, String> {
-    let text = |error: crate::Error| error.detail.unwrap_or(error.message);
-    let mut clients = BTreeMap::new();
-    for config in inventory.all::<AwsKmsRecord>() {
-        let config = config.map_err(text)?.record;
-        let client = match aws {
-            Some(aws) => made(aws, seal, &config, Client::new).map_err(text),
-            None => Err("AWS KMS was not asked".to_owned()),
-        };
-        clients.insert(config.svm, client);
+fn of_kind<R: Sealing>(inventory: &Inventory, seal: &Seal, failures: &mut Vec<String>) {
+    for mut stored in inventory.all::<R>().flatten() {
+        let key = stored.key;
+        for secret in stored.record.secrets(&key) {
+            if let Err(error) = seal.open_bytes(&secret.place, secret.sealed) {
+                failures.push(format!("{} in {key}: {}", secret.what, error.for_operator()));
+            }
+        }
     }
-    Ok(clients)
+}
+
+/// Records that a node could not read.
+fn unreadable(inventory: &Inventory) -> Vec<String> {
+    fn of<R: Record>(inventory: &Inventory) -> impl Iterator<Item = String> {
+        inventory.all::<R>().filter_map(|record| record.err().map(crate::Error::for_operator))
+    }
+    let cluster = of::<Settings>(inventory).chain(of::<AuthorityRecord>(inventory)).chain(of::<AccountRecord>(inventory)).chain(of::<JobRecord>(inventory));
+    let svms = of::<SvmRecord>(inventory).chain(of::<SvmNameRecord>(inventory)).chain(of::<KeyStoreRecord>(inventory));
+    let keks = of::<AwsKmsRecord>(inventory).chain(of::<KekRecord>(inventory)).chain(of::<OnboardRecord>(inventory)).chain(of::<OnboardKekRecord>(inventory));
+    let certificates = of::<EkmipClientRecord>(inventory).chain(of::<EkmipClientCaRecord>(inventory)).chain(of::<CertificateRecord>(inventory));
+    cluster.chain(svms).chain(keks).chain(certificates).collect()
+}
+
+/// The records of a kind that can be read.
+fn readable<R: Record>(inventory: &Inventory) -> impl Iterator<Item = R> {
+    inventory.all::<R>().flatten().map(|stored| stored.record)
+}
+
+/// A client for each SVM with AWS KMS; none without a way to AWS.
+fn clients(inventory: &Inventory, seal: &Seal, aws: Option<&Environment>) -> BTreeMap<Uuid, Result<Client, String>> {
+    let client = |config: &AwsKmsRecord| match aws {
+        Some(aws) => made(aws, seal, config, Client::new).map_err(crate::Error::for_operator),
+        None => Err("AWS KMS was not asked".to_owned()),
+    };
+    readable::<AwsKmsRecord>(inventory).map(|config| (config.svm, client(&config))).collect()
 }
 
 /// Has AWS KMS unwrap a KEK, and looks whether it is that KEK.
@@ -183,7 +198,7 @@ fn unwrap_keys(backup: &Backup, keks: &BTreeMap<(Uuid, u32), Kek>, mut progress:
     while let Some(kept) = reader.next().map_err(failed)? {
         let Some((svm, id, false)) = parse(&kept.key) else { continue };
         let object = KeyObject::decode(id, false, Revision(0), kept.value.into());
-        let unwrapped = object.map_err(|error| error.detail.unwrap_or(error.message)).and_then(|object| {
+        let unwrapped = object.map_err(crate::Error::for_operator).and_then(|object| {
             if object.kek_version == 0 {
                 return Ok(());
             }

@@ -162,6 +162,8 @@ pub struct Opener<R: BufRead> {
     piece: Zeroizing<Vec<u8>>,
     at: usize,
     is_over: bool,
+    /// Nothing is believed behind a place where it was changed.
+    is_changed: bool,
 }
 
 /// Reads what can be read without a key.
@@ -199,7 +201,7 @@ impl<R: BufRead> Opener<R> {
             _ => return Err(invalid(format!("it is opened by {}", header.lock()))),
         };
         let pieces = Pieces::new(&line, file_key)?;
-        Ok((header, Self { source, pieces, piece: Zeroizing::new(Vec::new()), at: 0, is_over: false }))
+        Ok((header, Self { source, pieces, piece: Zeroizing::new(Vec::new()), at: 0, is_over: false, is_changed: false }))
     }
 
     fn next_piece(&mut self) -> Result<()> {
@@ -212,20 +214,24 @@ impl<R: BufRead> Opener<R> {
         }
         let mut sealed = vec![0u8; length];
         self.source.read_exact(&mut sealed).map_err(cut_off)?;
-        self.is_over = last == 1;
-        self.piece = self.pieces.open(self.is_over, sealed)?;
-        self.at = 0;
-        if self.is_over && !self.source.fill_buf()?.is_empty() {
+        let is_last = last == 1;
+        let piece = self.pieces.open(is_last, sealed)?;
+        if is_last && !self.source.fill_buf()?.is_empty() {
             return Err(invalid("something was added at its end"));
         }
+        // That it is the last is believed when the piece says so, and not before: else who reads on after an error would find an end.
+        (self.piece, self.at, self.is_over) = (piece, 0, is_last);
         Ok(())
     }
 }
 
 impl<R: BufRead> Read for Opener<R> {
     fn read(&mut self, out: &mut [u8]) -> Result<usize> {
+        if self.is_changed {
+            return Err(changed());
+        }
         while self.at == self.piece.len() && !self.is_over {
-            self.next_piece()?;
+            self.next_piece().inspect_err(|_| self.is_changed = true)?;
         }
         let left = self.piece.get(self.at..).unwrap_or_default();
         let count = left.len().min(out.len());
@@ -369,6 +375,28 @@ mod tests {
             let mut changed = file.clone();
             changed[at] ^= 1;
             assert!(opened(&changed, &key).is_err(), "{at}");
+        }
+    }
+
+    #[test]
+    fn who_reads_on_after_an_error_finds_neither_an_end_nor_the_rest() {
+        let (identity, recipient) = new_identity().unwrap();
+        let (file, key) = (sealed(&Lock::Recipient(recipient)), Key::Identity(identity));
+        let start = file.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+        let piece = 5 + PIECE + OVERHEAD;
+        // In the first piece; in the head of the second, which says then that it is the last; in the last; behind it.
+        for at in [Some(start + 50), Some(start + piece), Some(file.len() - 1), None] {
+            let mut changed = file.clone();
+            match at {
+                Some(at) => changed[at] ^= 1,
+                None => changed.push(0),
+            }
+            let (_, mut opener) = Opener::open(changed.as_slice(), &key).unwrap();
+            let mut all = Vec::new();
+            assert!(opener.read_to_end(&mut all).is_err(), "{at:?}");
+            for _ in 0..4 {
+                assert!(opener.read(&mut [0; 100]).is_err(), "{at:?}");
+            }
         }
     }
 

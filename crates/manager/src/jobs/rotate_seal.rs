@@ -5,15 +5,13 @@
 
 use super::context::JobContext;
 use super::{Afterwards, JobKind, Plan, everywhere};
-use crate::cluster::{AUTHORITY_PLACE, NEXT_AUTHORITY_PLACE, is_sealed_with, seal_check};
+use crate::cluster::{is_sealed_with, seal_check};
 use crate::inner::{Inner, may_change};
 use crate::model::{Accepted, Principal};
 use crate::peers::What;
-use crate::records::{
-    AuthorityRecord, AwsKmsRecord, Base64, CertificateRecord, ClusterRecord, EkmipCertificateRecord, OnboardRecord, Record, Stored, certificate_key_place,
-    ekmip_certificate_place, onboard_place, proxy_password_place, secret_place,
-};
+use crate::records::{AuthorityRecord, AwsKmsRecord, Base64, CertificateRecord, ClusterRecord, EkmipCertificateRecord, OnboardRecord, Record, Stored};
 use crate::seal::seal_with;
+use crate::sealed_records::Sealing;
 use crate::{Code, Error, Manager, Result};
 use keystead_keyring::{SealKey, Sealed};
 use keystead_store::{Compare, Error as StoreError, Txn};
@@ -120,39 +118,24 @@ async fn wait_for_jobs(job: &JobContext) -> Result<()> {
 
 /// Goes once through all that is sealed. Returns how many secrets were sealed again.
 async fn pass(job: &JobContext, next: &Arc<SealKey>) -> Result<usize> {
-    let manager = &job.manager;
-    manager.catch_up().await;
+    job.manager.catch_up().await;
+    Ok(all::<AuthorityRecord>(job, next).await?
+        + all::<EkmipCertificateRecord>(job, next).await?
+        + all::<CertificateRecord>(job, next).await?
+        + all::<OnboardRecord>(job, next).await?
+        + all::<AwsKmsRecord>(job, next).await?)
+}
+
+/// The same of one kind of records.
+async fn all<R: Sealing>(job: &JobContext, next: &Arc<SealKey>) -> Result<usize> {
     let mut done = 0;
-    for stored in manager.view.all::<AuthorityRecord>() {
-        let mut again = Again::new(manager, next);
-        let mut record = AuthorityRecord { private_key: again.seal(AUTHORITY_PLACE, &stored.record.private_key)?, ..stored.record.clone() };
-        if let Some(next) = &mut record.next {
-            next.private_key = again.seal(NEXT_AUTHORITY_PLACE, &next.private_key)?;
+    for stored in job.manager.view.all::<R>() {
+        let mut again = Again::new(&job.manager, next);
+        let mut record = stored.record.clone();
+        for secret in record.secrets(&stored.key) {
+            *secret.sealed = again.seal(&secret.place, secret.sealed)?;
         }
         done += again.store(job, &stored, &record).await?;
-    }
-    for stored in manager.view.all::<EkmipCertificateRecord>() {
-        let mut again = Again::new(manager, next);
-        let private_key = again.seal(&ekmip_certificate_place(&stored.key), &stored.record.private_key)?;
-        done += again.store(job, &stored, &EkmipCertificateRecord { private_key, ..stored.record.clone() }).await?;
-    }
-    for stored in manager.view.all::<CertificateRecord>() {
-        let mut again = Again::new(manager, next);
-        let place = certificate_key_place(stored.record.uuid);
-        let private_key = stored.record.private_key.as_ref().map(|sealed| again.seal(&place, sealed)).transpose()?;
-        done += again.store(job, &stored, &CertificateRecord { private_key, ..stored.record.clone() }).await?;
-    }
-    for stored in manager.view.all::<OnboardRecord>() {
-        let mut again = Again::new(manager, next);
-        let sealed = again.seal(&onboard_place(stored.record.uuid), &stored.record.sealed)?;
-        done += again.store(job, &stored, &OnboardRecord { sealed, ..stored.record.clone() }).await?;
-    }
-    for stored in manager.view.all::<AwsKmsRecord>() {
-        let mut again = Again::new(manager, next);
-        let config = stored.record.uuid;
-        let secret_access_key = stored.record.secret_access_key.as_ref().map(|sealed| again.seal(&secret_place(config), sealed)).transpose()?;
-        let proxy_password = stored.record.proxy_password.as_ref().map(|sealed| again.seal(&proxy_password_place(config), sealed)).transpose()?;
-        done += again.store(job, &stored, &AwsKmsRecord { secret_access_key, proxy_password, ..stored.record.clone() }).await?;
     }
     Ok(done)
 }

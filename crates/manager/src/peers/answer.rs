@@ -127,6 +127,6 @@ async fn prove_here(inner: &Inner, config: &AwsKmsRecord, kek: &KekRecord) -> (b
     };
     match proven.await {
         Ok(()) => (true, format!("version {} of the KEK is proven", kek.version)),
-        Err(error) => (false, error.detail.unwrap_or(error.message)),
+        Err(error) => (false, error.for_operator()),
     }
 }
