@@ -2,7 +2,7 @@
 
 use crate::cli::{BackupArguments, KeygenArguments, LockArguments, ServeArguments, UnlockArguments, VerifyBackupArguments};
 use crate::config::Config;
-use crate::folder::write_new;
+use crate::folder::{sync_folder_of, write_new};
 use crate::{process, seal_source, store_source, typed};
 use jiff::Timestamp;
 use keystead_awskms::{Egress, Environment, EnvironmentOptions, SystemResolver};
@@ -12,12 +12,13 @@ use keystead_store::snapshot::Snapshot;
 use keystead_store::sqlite::SqliteSnapshot;
 use secrecy::ExposeSecret as _;
 use std::fs::{File, OpenOptions};
-use std::io::{BufReader, BufWriter};
+use std::io::{BufReader, BufWriter, ErrorKind};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use uuid::Uuid;
 
 /// How often it is told how far something is.
 const TELL: Duration = Duration::from_secs(1);
@@ -37,12 +38,14 @@ pub fn run(arguments: &BackupArguments) -> Result<(), String> {
     let section = store_source::section(&config.store, &data_dir)?;
     let seal = seal_source::open(&config.seal, &data_dir, true)?;
     let lock = lock(&arguments.lock)?;
-    let (path, file) = new_file(out)?;
+    let file = NewFile::beside(out)?;
+    // Before the snapshot: what is done while it is being taken is of after the backup for who looks at the audit log.
+    let made = Timestamp::now();
     let taken = runtime()?.block_on(async {
         let mut tell = Tell::new();
         let mut take = async |snapshot: &mut dyn Snapshot| {
             let told = |records| tell.tell(|| format!("{records} records written"));
-            backup::take(snapshot, &*seal, BufWriter::new(&file), &lock, env!("CARGO_PKG_VERSION"), Timestamp::now(), told).await.map(|(_, taken)| taken)
+            backup::take(snapshot, &*seal, BufWriter::new(&file.file), &lock, env!("CARGO_PKG_VERSION"), made, told).await.map(|(_, taken)| taken)
         };
         let text = |error: keystead_store::Error| error.to_string();
         if section.backend.as_deref() == Some("etcd") {
@@ -52,11 +55,8 @@ pub fn run(arguments: &BackupArguments) -> Result<(), String> {
             take(&mut SqliteSnapshot::take(&data_dir.join("store.db")).await.map_err(text)?).await
         }
     });
-    let finish = |taken| {
-        file.sync_all().and_then(|()| std::fs::rename(&path, out)).map_err(|error| format!("the backup {} cannot be written: {error}", out.display()))?;
-        Ok::<_, String>(taken)
-    };
-    let taken = taken.and_then(finish).inspect_err(|_| drop(std::fs::remove_file(&path)))?;
+    let taken = taken?;
+    file.publish(out).map_err(|error| format!("the backup {} cannot be written: {error}", out.display()))?;
     let backup::Taken { cluster, cluster_name, records, keys, .. } = taken;
     println!("{}: a backup of the cluster {cluster_name} ({cluster}), {records} records, {keys} keys", out.display());
     println!("prove it: keystead backup verify {}", out.display());
@@ -131,9 +131,15 @@ pub fn opened(file: &Path, unlock: &UnlockArguments) -> Result<(Backup, Inventor
     let failed = |error: std::io::Error| format!("the backup {place}: {error}");
     let (header, _) = backup::header(&mut open(file).map_err(failed)?).map_err(failed)?;
     eprintln!("{place}: the cluster {} ({}) at {}, opened by {}", header.cluster_name, header.cluster, header.made, header.lock());
-    let key = match &unlock.identity_file {
-        Some(identity) => Key::Identity(typed::secret(Some(identity), ("the identity", "--identity-file"), false)?),
-        None => Key::Passphrase(typed::secret(unlock.passphrase_file.as_deref(), PASSPHRASE, false)?),
+    if is_newer(&header.version, env!("CARGO_PKG_VERSION")) {
+        eprintln!("{place}: it was made by Keystead {}, and this is {}: what is new in that is not understood here", header.version, env!("CARGO_PKG_VERSION"));
+    }
+    // Nobody is asked for what does not open it.
+    let key = match (&unlock.identity_file, header.is_for_recipient()) {
+        (Some(identity), true) => Key::Identity(typed::secret(Some(identity), ("the identity", "--identity-file"), false)?),
+        (None, false) => Key::Passphrase(typed::secret(unlock.passphrase_file.as_deref(), PASSPHRASE, false)?),
+        (None, true) => return Err(format!("the backup {place}: it is opened by {}: name its file with --identity-file", header.lock())),
+        (Some(_), false) => return Err(format!("the backup {place}: it is opened by a passphrase, and not by an identity")),
     };
     let path = file.to_owned();
     let backup = Backup::new(key, move || Ok(Box::new(open(&path)?)));
@@ -141,6 +147,12 @@ pub fn opened(file: &Path, unlock: &UnlockArguments) -> Result<(Backup, Inventor
     let inventory = backup::inventory(&backup, |records| tell.tell(|| format!("{records} records read"))).map_err(failed)?;
     eprintln!("{place}: whole, {} records", inventory.records);
     Ok((backup, inventory))
+}
+
+/// Whether a version is newer than another, by its numbers.
+fn is_newer(version: &str, than: &str) -> bool {
+    let numbers = |version: &str| -> Vec<u64> { version.split(['.', '-', '+']).take(3).map_while(|part| part.parse().ok()).collect() };
+    numbers(version) > numbers(than)
 }
 
 fn lock(arguments: &LockArguments) -> Result<Lock, String> {
@@ -169,17 +181,43 @@ pub fn runtime() -> Result<tokio::runtime::Runtime, String> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(|error| format!("no runtime: {error}"))
 }
 
-/// A file beside the one that is wanted, which is not there yet: so no half backup ever has its name.
-fn new_file(out: &Path) -> Result<(PathBuf, File), String> {
-    if out.exists() {
-        return Err(format!("{} is there already", out.display()));
+/// A file beside the one that is wanted, under a name that nobody else has: so no half backup ever has its name. It goes with this, unless it is published.
+struct NewFile {
+    path: PathBuf,
+    file: File,
+}
+
+impl NewFile {
+    fn beside(out: &Path) -> Result<Self, String> {
+        if out.exists() {
+            return Err(format!("{} is there already", out.display()));
+        }
+        let mut name = out.as_os_str().to_owned();
+        name.push(format!(".{}.new", Uuid::new_v4()));
+        let path = PathBuf::from(name);
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        file.map(|file| Self { path, file }).map_err(|error| format!("the backup {} cannot be written: {error}", out.display()))
     }
-    let mut name = out.as_os_str().to_owned();
-    name.push(".new");
-    let path = PathBuf::from(name);
-    let _ = std::fs::remove_file(&path);
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-    file.map(|file| (path, file)).map_err(|error| format!("the backup {} cannot be written: {error}", out.display()))
+
+    /// Gives it its name, durably. One that has come meanwhile is not written over.
+    fn publish(&self, out: &Path) -> std::io::Result<()> {
+        self.file.sync_all()?;
+        match std::fs::hard_link(&self.path, out) {
+            // A file system without links, as some that come over a network.
+            Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::Unsupported) && !out.try_exists()? => {
+                std::fs::rename(&self.path, out)?
+            }
+            linked => linked?,
+        }
+        sync_folder_of(out)
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        // It is the backup itself by another name, or it is nothing.
+        let _ = std::fs::remove_file(&self.path);
+    }
 }
 
 /// Says how far something is, once in a while.
@@ -203,5 +241,35 @@ impl Tell {
 impl Default for Tell {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    #[test]
+    fn a_backup_has_its_name_when_it_is_whole_and_takes_nobody_elses() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("monday.backup");
+        let names = || std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
+        // Two at the same time do not take each other's file; the first that ends has the name.
+        let (one, mut other) = (NewFile::beside(&out).unwrap(), NewFile::beside(&out).unwrap());
+        other.file.write_all(b"other").unwrap();
+        assert!(!out.exists());
+        other.publish(&out).unwrap();
+        assert_eq!(one.publish(&out).unwrap_err().kind(), ErrorKind::AlreadyExists);
+        drop((one, other));
+        assert_eq!(std::fs::read(&out).unwrap(), b"other");
+        assert_eq!(names(), ["monday.backup"]);
+        assert!(NewFile::beside(&out).is_err_and(|why| why.contains("is there already")));
+    }
+
+    #[test]
+    fn versions_are_compared_by_their_numbers() {
+        for (version, newer) in [("1.10.0", true), ("1.9.1", true), ("2", true), ("1.9.0", false), ("1.8.99", false), ("0.10", false), ("1.9.0-rc1", false)] {
+            assert_eq!(is_newer(version, "1.9.0"), newer, "{version}");
+        }
     }
 }

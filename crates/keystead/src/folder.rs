@@ -104,8 +104,11 @@ pub fn write_whole(path: &Path, mode: u32, content: &[u8]) -> std::io::Result<()
     sync_folder_of(path)
 }
 
-/// The name of a file is only durable when its folder is.
-fn sync_folder_of(path: &Path) -> std::io::Result<()> {
+/// Makes the name of a file durable: it is when its folder is.
+///
+/// # Errors
+/// The file system's.
+pub fn sync_folder_of(path: &Path) -> std::io::Result<()> {
     // That of a bare name is the one that the process works in.
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder)?.sync_all()

@@ -75,6 +75,11 @@ enum SealedKey {
 }
 
 impl Header {
+    /// Whether it is opened by an identity, and not by a passphrase.
+    pub fn is_for_recipient(&self) -> bool {
+        matches!(self.key, SealedKey::Recipient { .. })
+    }
+
     /// How it is opened, in words.
     pub fn lock(&self) -> String {
         match &self.key {
