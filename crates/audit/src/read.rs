@@ -4,7 +4,7 @@ use crate::chain;
 use crate::folder::{self, LinesFromEnd, LogFile};
 use crate::record::Record;
 use std::fs::File;
-use std::io::{ErrorKind, Read, Seek as _, SeekFrom};
+use std::io::{BufRead as _, BufReader, ErrorKind, Read, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 /// How many bytes are read at a time.
@@ -48,6 +48,63 @@ impl Iterator for NewestFirst {
                 }
             }
         }
+    }
+}
+
+/// A line of a log, for those who must know what they have not read.
+#[derive(Debug)]
+pub enum Line {
+    /// A record, as the node has written it.
+    Record(Box<Record>),
+    /// A record, and not as the node has written it: its hash is not that of its content.
+    Changed(Box<Record>),
+    /// No record.
+    Other,
+}
+
+/// How a record begins in its line.
+const BEGIN: &[u8] = b"{\"index\":";
+/// The longest line, in bytes; what is longer is no record, and is taken in parts.
+const MOST_LINE: u64 = 1024 * 1024;
+
+/// All lines of the log in a folder, the oldest first. Answers how many files there are.
+///
+/// # Errors
+/// The file system's; one that was deleted meanwhile was the oldest, and is left out.
+pub fn lines_of_folder(folder: &Path, mut take: impl FnMut(Line)) -> std::io::Result<usize> {
+    let files = folder::files(folder)?;
+    for file in &files {
+        match lines_of_file(&file.path, &mut take) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            read => read?,
+        }
+    }
+    Ok(files.len())
+}
+
+/// All lines of a file: of the log itself, or of a collector, with whatever it has put before a record.
+///
+/// # Errors
+/// The file system's.
+pub fn lines_of_file(path: &Path, mut take: impl FnMut(Line)) -> std::io::Result<()> {
+    let mut reader = BufReader::new(File::open(path)?);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        Read::by_ref(&mut reader).take(MOST_LINE).read_until(b'\n', &mut line)?;
+        if line.is_empty() {
+            return Ok(());
+        }
+        let text = line.trim_ascii();
+        if text.is_empty() {
+            continue;
+        }
+        let start = text.windows(BEGIN.len()).position(|window| window == BEGIN).unwrap_or_default();
+        let text = text.get(start..).unwrap_or_default();
+        take(match chain::read(text) {
+            Ok((record, _)) => Line::Record(Box::new(record)),
+            Err(_) => chain::parse(text).map_or(Line::Other, |record| Line::Changed(Box::new(record))),
+        });
     }
 }
 
@@ -220,6 +277,36 @@ mod tests {
         assert_eq!(indexes(None), (1..=35).rev().collect::<Vec<_>>());
         assert_eq!(indexes(Some(21)), (1..=20).rev().collect::<Vec<_>>());
         assert_eq!(indexes(Some(1)), [0; 0]);
+    }
+
+    #[test]
+    fn each_line_says_whether_it_is_a_record() {
+        let folder = tempfile::tempdir().unwrap();
+        written(folder.path(), 1, 12, Link::default());
+        let counted = |path: &Path, is_folder: bool| {
+            let mut counts = [0; 3];
+            let take = |line| match line {
+                Line::Record(_) => counts[0] += 1,
+                Line::Changed(_) => counts[1] += 1,
+                Line::Other => counts[2] += 1,
+            };
+            if is_folder {
+                assert!(lines_of_folder(path, take).unwrap() > 0);
+            } else {
+                lines_of_file(path, take).unwrap();
+            }
+            counts
+        };
+        assert_eq!(counted(folder.path(), true), [12, 0, 0]);
+        let path = folder::files(folder.path()).unwrap()[0].path.clone();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        let changed = lines[1].replace("\"input\":\"x", "\"input\":\"y");
+        let collected =
+            format!("Nov 30 12:00:00 host keystead[7]: {}\r\n{{rsyslog}} {changed}\n\nhttp success: POST /api/svm/svms\n{}", lines[0], &lines[2][..50]);
+        let file = folder.path().join("collected");
+        std::fs::write(&file, collected).unwrap();
+        assert_eq!(counted(&file, false), [1, 1, 2]);
     }
 
     #[test]

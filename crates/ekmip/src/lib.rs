@@ -20,7 +20,7 @@ mod stored;
 mod unit;
 
 pub use approved::fips_refusal;
-pub use managed::{algorithm, index};
+pub use managed::{algorithm, difference, index};
 pub use probe::Probe;
 pub use server::{Limits, serve};
 

@@ -99,6 +99,11 @@ impl<'a> Managed<'a> {
         self.attributes.iter().find(|attribute| attribute.identity == Identity::Known(tag)).map(|attribute| &attribute.value)
     }
 
+    /// All values under a tag, as stored.
+    fn values(&self, tag: Tag) -> Vec<&Value<'a>> {
+        self.attributes.iter().filter(|attribute| attribute.identity == Identity::Known(tag)).map(|attribute| &attribute.value).collect()
+    }
+
     /// A member of an enumeration.
     pub fn enumeration<E: Enumeration>(&self, tag: Tag) -> Option<E> {
         match self.value(tag) {
@@ -358,6 +363,32 @@ pub fn algorithm(attributes: &[u8]) -> Option<String> {
     })
 }
 
+/// What of an object counts for those who use it, and in which words. What mere use changes is not among it.
+const COUNTS: [(Tag, &str); 13] = [
+    (Tag::State, "state"),
+    (Tag::Name, "names"),
+    (Tag::ActivationDate, "activation date"),
+    (Tag::ProcessStartDate, "process start date"),
+    (Tag::ProtectStopDate, "protect stop date"),
+    (Tag::DeactivationDate, "deactivation date"),
+    (Tag::CompromiseOccurrenceDate, "compromise occurrence date"),
+    (Tag::CompromiseDate, "compromise date"),
+    (Tag::RevocationReason, "revocation reason"),
+    (Tag::CryptographicUsageMask, "usage mask"),
+    (Tag::CryptographicParameters, "cryptographic parameters"),
+    (Tag::Sensitive, "sensitive"),
+    (Tag::Extractable, "extractable"),
+];
+
+/// What differs between an object's attributes of two times, as far as it counts, with states as they are at `now` (seconds since 1970). `None`: one of the two is damaged.
+pub fn difference(then: &[u8], later: &[u8], now: i64) -> Option<Vec<&'static str>> {
+    let wanted = COUNTS.map(|(tag, _)| tag);
+    let read = |bytes| Managed::decode_some(Uuid::nil(), bytes, &wanted).ok();
+    let (then, later) = (read(then)?, read(later)?);
+    let differs = |tag: Tag| if tag == Tag::State { then.state(now) != later.state(now) } else { then.values(tag) != later.values(tag) };
+    Some(COUNTS.iter().filter(|(tag, _)| differs(*tag)).map(|(_, words)| *words).collect())
+}
+
 /// Whether a client may give an attribute when it makes an object.
 pub fn may_create(identity: &Identity<'_>) -> bool {
     match identity {
@@ -417,6 +448,26 @@ mod tests {
         let twice = Attribute::new(Tag::ContactInformation, Value::TextString("x".into()));
         key.add(twice.clone()).unwrap();
         assert_eq!(key.add(twice).unwrap_err().reason, ResultReason::IllegalOperation);
+    }
+
+    #[test]
+    fn what_counts_differs_and_use_does_not() {
+        let was = key();
+        let encoded = was.encode();
+        let change = |change: &dyn Fn(&mut Managed<'static>)| {
+            let mut changed = was.clone();
+            change(&mut changed);
+            difference(&encoded, &changed.encode(), 100)
+        };
+        assert_eq!(change(&|_| {}), Some(vec![]));
+        assert_eq!(change(&|key| key.set_date(Tag::LastChangeDate, 50)), Some(vec![]));
+        assert_eq!(change(&|key| key.set(Tag::Fresh, Value::Boolean(false))), Some(vec![]));
+        assert_eq!(change(&|key| key.set_state(State::Compromised)), Some(vec!["state"]));
+        assert_eq!(change(&|key| drop(key.add(Attribute::name("a")))), Some(vec!["names"]));
+        assert_eq!(change(&|key| key.set_date(Tag::ActivationDate, 50)), Some(vec!["state", "activation date"]), "it is active by now");
+        assert_eq!(change(&|key| key.set_date(Tag::ActivationDate, 500)), Some(vec!["activation date"]));
+        assert_eq!(change(&|key| key.set(Tag::CryptographicUsageMask, Value::Integer(4))), Some(vec!["usage mask"]));
+        assert_eq!(difference(&encoded, b"damaged", 100), None);
     }
 
     #[test]

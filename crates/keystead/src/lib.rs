@@ -1,6 +1,7 @@
 //! The program as a library, so that a test can run the same node with a listener at its steps. No logic lives here: only how the rooms are put together.
 
 pub mod audit;
+mod audit_since;
 pub mod backup;
 pub mod cli;
 pub mod config;

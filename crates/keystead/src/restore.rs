@@ -4,18 +4,12 @@ use crate::backup::{Tell, node, opened, runtime};
 use crate::cli::RestoreArguments;
 use crate::config::{Config, StoreSection};
 use crate::folder::Folder;
-use crate::{process, seal_source, store_source};
+use crate::{audit_since, process, seal_source, store_source};
 use jiff::Timestamp;
-use keystead_audit::read::newest_first;
-use keystead_manager::backup::{self, Backup, Comeback, Inventory, Restored, Since};
+use keystead_manager::backup::{self, Backup, Comeback, Inventory, Restored};
 use keystead_store::Store;
 use keystead_store::etcd::EtcdStore;
 use keystead_store::sqlite::SqliteStore;
-use std::io::{BufRead as _, BufReader};
-use std::path::Path;
-
-/// How many lines of each kind are shown.
-const SHOWN: usize = 1_000;
 
 /// Restores a backup.
 ///
@@ -86,7 +80,9 @@ fn tell_comeback(backup: &Backup, inventory: &Inventory, arguments: &RestoreArgu
     let made = inventory.header.made;
     let comeback = if let Some(file) = &arguments.later_backup {
         let (later, its_inventory) = opened(file, &arguments.unlock)?;
-        let compared = backup::compare_later((backup, inventory), (&later, &its_inventory));
+        let now = Timestamp::now().as_second();
+        let difference = move |then: &[u8], later: &[u8]| keystead_ekmip::difference(then, later, now);
+        let compared = runtime()?.block_on(backup::compare_later((backup, inventory), (&later, &its_inventory), &difference));
         compared.map_err(|error| format!("--later-backup {}: {error}", file.display()))?
     } else if arguments.audit.is_empty() {
         println!(
@@ -94,42 +90,26 @@ fn tell_comeback(backup: &Backup, inventory: &Inventory, arguments: &RestoreArgu
         );
         return Ok(());
     } else {
-        let mut since = Since::default();
-        for path in &arguments.audit {
-            read_log(path, made, &mut since).map_err(|error| format!("--audit {}: {error}", path.display()))?;
+        let mut read = audit_since::read(&arguments.audit, made)?;
+        for found in &read.found {
+            println!("{found}");
         }
-        println!("{} records of the audit log are of after {made}", since.records());
-        since.compare(backup, inventory)?
+        println!("{} records are of after {made}, or of up to {:#} before it", read.since.records(), backup::MARGIN);
+        let mut comeback = read.since.compare(backup, inventory)?;
+        comeback.doubts.append(&mut read.doubts);
+        comeback
     };
-    if comeback == Comeback::default() {
-        println!("nothing comes back to life, and nothing is lost");
-    }
-    for (lines, what) in [(&comeback.alive, "comes back to life"), (&comeback.lost, "is lost")] {
-        for line in lines.iter().take(SHOWN) {
+    // Each line is somebody's key: none is left out, however many there are.
+    for (lines, what) in [(&comeback.alive, "comes back to life"), (&comeback.lost, "is lost"), (&comeback.doubts, "not certain")] {
+        for line in lines {
             println!("{what}: {line}");
         }
-        if lines.len() > SHOWN {
-            println!("{what}: {} more", lines.len() - SHOWN);
-        }
     }
-    Ok(())
-}
-
-/// The folder of a log, the newest first as far as is needed; or a file of a collector, with a record in each line, whatever stands before it.
-fn read_log(path: &Path, made: Timestamp, since: &mut Since) -> std::io::Result<()> {
-    if path.is_dir() {
-        // A clock that was set back must not hide what came before.
-        for record in newest_first(path, None)? {
-            since.add(&record, made);
-        }
-        return Ok(());
-    }
-    for line in BufReader::new(std::fs::File::open(path)?).split(b'\n') {
-        let line = line?;
-        let start = line.iter().position(|byte| *byte == b'{').unwrap_or(line.len());
-        if let Some(record) = line.get(start..).and_then(keystead_audit::chain::parse) {
-            since.add(&record, made);
-        }
+    match (&comeback, comeback.alive.is_empty() && comeback.lost.is_empty()) {
+        (Comeback { doubts, .. }, true) if doubts.is_empty() => println!("nothing comes back to life, and nothing is lost"),
+        (_, true) => println!("nothing is known to come back to life or to be lost; there may be, since what is not certain stands above"),
+        (Comeback { doubts, .. }, false) if !doubts.is_empty() => println!("there may be more of it, since what is not certain stands above"),
+        _ => {}
     }
     Ok(())
 }

@@ -220,3 +220,85 @@ fn unwrap_keys(backup: &Backup, keks: &BTreeMap<(Uuid, u32), Kek>, mut progress:
     }
     Ok(svms)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::backup_of;
+    use super::*;
+    use crate::backup::inventory;
+    use crate::cluster::{AUTHORITY_PLACE, NEXT_AUTHORITY_PLACE, seal_check};
+    use crate::records::{proxy_password_place, secret_place};
+    use crate::seal::seal_with;
+    use keystead_keyring::SealKey;
+    use serde_json::{Value, json};
+
+    const CONFIG: Uuid = Uuid::from_u128(0xc0);
+
+    /// What cannot be recovered where some of the secrets were sealed with another key, and these records stand there as well.
+    async fn failures(other: &[&str], more: Vec<(String, Vec<u8>)>) -> Vec<String> {
+        // That of all backups here.
+        let keys = [7u8, 8].map(|byte| SealKey::take(&mut [byte; 32]).unwrap());
+        let seal = |name: &str, place: &str| seal_with(&keys[usize::from(other.contains(&name))], place, b"secret");
+        let record = |key: String, value: Value| (key, value.to_string().into_bytes());
+        let settings = json!({
+            "region": "eu-west-1", "key_id": "k", "access_key_id": "a", "encryption_context": null, "service": "kms", "default_domain": "amazonaws.com", "host": null,
+            "port": 443, "polling_period": 60, "timeout": 10, "verify": true, "verify_host": true, "verify_ip": true, "proxy": null
+        });
+        let job = |id: u128, kind: Value, state: &str| {
+            let value = json!({
+                "uuid": Uuid::from_u128(id), "kind": kind, "description": "", "account": "admin", "state": state, "message": "", "error": null,
+                "start_time": "2026-01-01T00:00:00Z", "end_time": null, "node": null, "svm": null
+            });
+            record(format!("/jobs/{}", Uuid::from_u128(id)), value)
+        };
+        let secret = |name: &str| seal(name, &secret_place(CONFIG));
+        let change = |name: &str| json!({ "modify": { "config": CONFIG, "change": { "secret_access_key": secret(name) } } });
+        let authority = json!({
+            "certificate": "", "private_key": seal("ca", AUTHORITY_PLACE), "next": { "certificate": "", "private_key": seal("next", NEXT_AUTHORITY_PLACE) }
+        });
+        let config = json!({
+            "uuid": CONFIG, "svm": CONFIG, "settings": settings, "secret_access_key": secret("secret"), "proxy_password": seal("proxy", &proxy_password_place(CONFIG))
+        });
+        let cluster = json!({ "uuid": CONFIG, "admin_svm": CONFIG, "seal_check": seal_check(&keys[0]), "created": "2026-01-01T00:00:00Z" });
+        let mut records = vec![
+            record("/cluster".to_owned(), cluster),
+            record("/certificate-authority".to_owned(), authority),
+            record(format!("/aws-kms/{CONFIG}"), config),
+            job(1, change("open job"), "queued"),
+            job(2, change("ended job"), "success"),
+        ];
+        records.extend(more);
+        let backup = backup_of(records);
+        let inventory = inventory(&backup, |_| {}).unwrap();
+        let drill = drill(&backup, &inventory, None, |_, _| {}).await.unwrap();
+        assert_eq!(drill.is_good(), drill.secrets.is_empty());
+        drill.secrets
+    }
+
+    #[tokio::test]
+    async fn each_secret_must_open_also_without_aws() {
+        assert_eq!(failures(&[], vec![]).await, [""; 0]);
+        for (name, what) in [
+            ("ca", "the private key of the cluster's CA in /certificate-authority"),
+            ("next", "the private key of the cluster's next CA"),
+            ("secret", "the secret access key in /aws-kms/"),
+            ("proxy", "the password of the proxy in /aws-kms/"),
+            ("open job", "the secret access key in /jobs/"),
+        ] {
+            let failures = failures(&[name], vec![]).await;
+            assert!(failures.len() == 1 && failures[0].starts_with(what), "{name}: {failures:?}");
+        }
+        assert_eq!(failures(&["ended job"], vec![]).await, [""; 0], "nobody needs it any more");
+    }
+
+    #[tokio::test]
+    async fn a_damaged_record_is_a_line_of_its_own() {
+        for key in ["/svms/1", "/keks/1/1", "/onboard-keys/1/1", "/aws-kms/1", "/jobs/x", "/settings", "/accounts/admin", "/onboard-key-manager"] {
+            let failures = failures(&[], vec![(key.to_owned(), b"{".to_vec())]).await;
+            assert!(failures.len() == 1 && failures[0].contains(&format!("the record {key} of the store is damaged")), "{key}: {failures:?}");
+        }
+        let backup = backup_of(vec![("/cluster".to_owned(), b"{".to_vec())]);
+        let inventory = inventory(&backup, |_| {}).unwrap();
+        assert!(!drill(&backup, &inventory, None, |_, _| {}).await.unwrap().is_good());
+    }
+}

@@ -61,6 +61,18 @@ impl Inventory {
         self.small.get(key).and_then(|entry| Stored::<R>::decode(entry).ok()).map(|stored| stored.record)
     }
 
+    /// One record; an error that names it where it cannot be read.
+    pub(super) fn find<R: Record>(&self, key: &str) -> crate::Result<Option<R>> {
+        let stored = self.small.get(key).map(Stored::<R>::decode).transpose()?;
+        Ok(stored.map(|stored| stored.record))
+    }
+
+    /// Whether there is a record of this identifier.
+    pub(super) fn has(&self, object: Uuid) -> bool {
+        let id = object.to_string();
+        self.small.keys().any(|key| key.rsplit_once('/').is_some_and(|(_, last)| last == id))
+    }
+
     /// The name of an SVM.
     pub(super) fn svm_name(&self, svm: Uuid) -> String {
         self.get::<SvmRecord>(&crate::records::key::<SvmRecord>(svm)).map_or_else(|| svm.to_string(), |svm| svm.name)

@@ -7,23 +7,29 @@
 //! | `inventory` | reading it once, whole: what stands in it |
 //! | `restore` | writing it into an empty store |
 //! | `comeback` | what a restore brings back to life, and what it loses, by the audit log |
+//! | `calls` | what a call of the REST API has done that a restore undoes |
+//! | `coverage` | how far the audit log tells of the time since a backup |
 //! | `later` | the same by a later backup |
 //! | `words` | records in words |
 //! | `drill` | whether everything could be recovered from it |
 
+mod calls;
 mod comeback;
 mod contents;
+mod coverage;
 mod drill;
 mod inventory;
 mod later;
 mod restore;
 mod sealed;
+#[cfg(test)]
+mod testing;
 mod words;
 
-pub use comeback::{Comeback, Since};
+pub use comeback::{Comeback, MARGIN, Since};
 pub use drill::{Drill, KekProof, SvmProof, drill};
 pub use inventory::{Inventory, inventory};
-pub use later::compare_later;
+pub use later::{Difference, compare_later};
 pub use restore::{Restored, check_empty, restore};
 pub use sealed::{Header, Key, Lock, SHORTEST_PASSPHRASE, Sealer, header, new_identity};
 

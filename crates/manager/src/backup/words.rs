@@ -1,7 +1,10 @@
 //! Records in words, for who restores a backup.
 
 use super::Inventory;
-use crate::records::{AccountRecord, AwsKmsRecord, CertificateRecord, EkmipClientCaRecord, EkmipClientRecord, KekRecord, Record, SvmRecord};
+use crate::records::{
+    AccountRecord, AuthorityRecord, AwsKmsRecord, CertificateRecord, EkmipClientCaRecord, EkmipClientRecord, KekRecord, KeyStoreRecord, OnboardKekRecord,
+    OnboardRecord, Record, SvmRecord,
+};
 
 /// A record that an operator knows by some words.
 pub(super) trait Told: Record {
@@ -48,5 +51,29 @@ impl Told for CertificateRecord {
 impl Told for AccountRecord {
     fn told(&self, _: &Inventory) -> String {
         format!("the account {}", self.name)
+    }
+}
+
+impl Told for AuthorityRecord {
+    fn told(&self, _: &Inventory) -> String {
+        "the cluster's CA".to_owned()
+    }
+}
+
+impl Told for OnboardRecord {
+    fn told(&self, _: &Inventory) -> String {
+        "the onboard key manager, with its key".to_owned()
+    }
+}
+
+impl Told for OnboardKekRecord {
+    fn told(&self, inventory: &Inventory) -> String {
+        format!("version {} of the KEK of the SVM {}, at the onboard key manager", self.version, inventory.svm_name(self.svm))
+    }
+}
+
+impl Told for KeyStoreRecord {
+    fn told(&self, inventory: &Inventory) -> String {
+        format!("the key store of the SVM {}", inventory.svm_name(self.svm))
     }
 }
