@@ -18,7 +18,7 @@ use crate::records::{NodeRecord, Record, Stored};
 use crate::{Code, Error, Manager, Result};
 use jiff::Timestamp;
 use keystead_store::Range;
-use record::{EventRecord, event_key};
+use record::{EventRecord, HeadRecord, event_key};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -108,13 +108,33 @@ impl Manager {
         if let Some(event) = waiting.iter().find(|event| event.index == index && named(event.node.uuid, &event.node.name)) {
             return Ok(event.as_ref().clone());
         }
-        for node in inner.view.all::<NodeRecord>().into_iter().map(|node| node.record).filter(|node| named(node.uuid, &node.name)) {
-            let entry = inner.store.get(&event_key(node.uuid, index)).await.map_err(Error::from)?;
-            if let Some(stored) = entry.as_ref().map(Stored::<EventRecord>::decode).transpose()? {
+        // Nodes that are there come first: of two with one name, theirs is meant.
+        let known = inner.view.all::<NodeRecord>().into_iter().map(|node| node.record);
+        let known: Vec<(Uuid, bool)> = known.map(|of| (of.uuid, named(of.uuid, &of.name))).collect();
+        let gone = nodes_with_events(inner).await?.into_iter().filter(|uuid| !known.iter().any(|(of, _)| of == uuid));
+        for (uuid, is_named) in known.iter().copied().filter(|(_, is_named)| *is_named).chain(gone.map(|uuid| (uuid, false))) {
+            let entry = inner.store.get(&event_key(uuid, index)).await.map_err(Error::from)?;
+            let Some(stored) = entry.as_ref().map(Stored::<EventRecord>::decode).transpose()? else { continue };
+            // A node that is gone is known by its events alone.
+            if is_named || named(uuid, &stored.record.node) {
                 return stored.record.event(&stored.key).ok_or_else(|| Error::unexpected(format!("{} is no key of an event", stored.key)));
             }
         }
         Err(Error::new(Code::NotFound).target("index"))
+    }
+}
+
+/// The nodes that have raised events which are kept, also those that the cluster has no more.
+pub(crate) async fn nodes_with_events(inner: &Inner) -> Result<Vec<Uuid>> {
+    let mut range = Range::prefix(HeadRecord::PREFIX, PAGE);
+    let mut nodes = Vec::new();
+    loop {
+        let page = inner.store.range(range.clone()).await.map_err(Error::from)?;
+        nodes.extend(page.entries.iter().filter_map(|entry| entry.key.strip_prefix(HeadRecord::PREFIX)?.parse::<Uuid>().ok()));
+        range.after = page.entries.last().map(|entry| entry.key.clone());
+        if !page.more {
+            return Ok(nodes);
+        }
     }
 }
 

@@ -1,15 +1,16 @@
 //! Brings events from the queue into the store, and deletes old ones.
 
 use super::catalogue::EVENTS_LOST;
-use super::record::{EventRecord, events_prefix, index_of};
+use super::record::{EventRecord, HeadRecord, events_prefix, index_of};
 use crate::inner::Inner;
-use crate::records::Stored;
+use crate::records::{NodeRecord, Stored, key};
 use crate::{Error, Result};
 use jiff::SignedDuration;
-use keystead_store::{Range, Txn};
+use keystead_store::{Compare, Error as StoreError, Range, Txn};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 /// How many events of a node are kept: its newest.
 pub(crate) const KEPT: usize = 10_000;
@@ -64,7 +65,8 @@ async fn work(manager: &Inner, sweeps: &mut Sweeps) -> Result<()> {
     let (now, last) = (manager.clock.monotonic(), manager.events.last());
     if now >= sweeps.at || last >= sweeps.after {
         manager.events.retain(|svm| !matches!(manager.key_store(svm), Ok(None)));
-        sweep(manager, last).await?;
+        sweep(manager, manager.node.uuid, last).await?;
+        sweep_gone(manager).await?;
         *sweeps = Sweeps { at: now + SWEEP_PERIOD, after: last.saturating_add(SWEEP as u64) };
     }
     Ok(())
@@ -82,8 +84,27 @@ async fn flush(manager: &Inner) -> Result<()> {
     Ok(())
 }
 
-/// Deletes this node's events that are too many or too old.
-async fn sweep(manager: &Inner, last: u64) -> Result<()> {
+/// Deletes what is too old of nodes that the cluster has no more: else nobody would.
+async fn sweep_gone(manager: &Inner) -> Result<()> {
+    for node in super::nodes_with_events(manager).await? {
+        if manager.view.contains(&key::<NodeRecord>(node)) || node == manager.node.uuid {
+            continue;
+        }
+        sweep(manager, node, 0).await?;
+        // Without events there is nothing that it would go on with, should it come back.
+        let head = key::<HeadRecord>(node);
+        let Some(entry) = manager.store.get(&head).await.map_err(Error::from)? else { continue };
+        let txn = Txn::new().when(Compare::EmptyPrefix(events_prefix(node))).when(Compare::Unchanged(head.clone(), entry.revision)).delete(head);
+        match manager.store.transact(txn).await {
+            Ok(_) | Err(StoreError::Conflict { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Deletes events of a node that are too old, or too many up to its newest.
+async fn sweep(manager: &Inner, node: Uuid, last: u64) -> Result<()> {
     let first_kept = (last + 1).saturating_sub(KEPT as u64);
     let now = manager.clock.utc();
     let is_old = |entry: &keystead_store::Entry| {
@@ -91,7 +112,7 @@ async fn sweep(manager: &Inner, last: u64) -> Result<()> {
             || Stored::<EventRecord>::decode(entry).is_ok_and(|event| now.duration_since(event.record.time) > KEPT_FOR)
     };
     loop {
-        let page = manager.store.range(Range::prefix(events_prefix(manager.node.uuid), SWEEP)).await.map_err(Error::from)?;
+        let page = manager.store.range(Range::prefix(events_prefix(node), SWEEP)).await.map_err(Error::from)?;
         let old: Vec<_> = page.entries.iter().take_while(|entry| is_old(entry)).map(|entry| entry.key.clone()).collect();
         if old.is_empty() {
             return Ok(());
