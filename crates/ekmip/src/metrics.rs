@@ -8,6 +8,7 @@ use crate::operations::OPERATIONS;
 use keystead_kmip::enumeration::{Enumeration as _, ResultReason};
 use keystead_kmip::message::Outcome;
 use keystead_metrics::{Counts, Name, Page, Source, Timings};
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -100,6 +101,16 @@ pub struct Metrics {
     pub clients: Arc<Clients>,
     /// The names of SVMs.
     pub identities: watch::Receiver<Arc<Identities>>,
+    /// How many SVMs have series of their own.
+    pub max_svms: usize,
+}
+
+/// Those with the most connections, no more than so many; of equal ones, the first by name.
+fn most_first(counts: HashMap<&str, usize>, most: usize) -> Vec<(&str, usize)> {
+    let mut counts: Vec<_> = counts.into_iter().collect();
+    counts.sort_by_key(|(svm, count)| (Reverse(*count), *svm));
+    counts.truncate(most);
+    counts
 }
 
 impl Source for Metrics {
@@ -117,7 +128,8 @@ impl Source for Metrics {
             for (svm, count) in self.clients.of_svms() {
                 *counts.entry(identities.svm_name(svm)).or_default() += count;
             }
-            counts.into_iter().filter(|(svm, _)| !svm.is_empty()).try_for_each(|(svm, count)| samples.count(&[("svm", svm)], count))
+            counts.remove("");
+            most_first(counts, self.max_svms).into_iter().try_for_each(|(svm, count)| samples.count(&[("svm", svm)], count))
         })?;
         page.counts(Name::plain("keystead_kmip_connections_refused", "Connections of EKMIP clients that were refused, by why"), &self.counted.refused)
     }
@@ -142,6 +154,13 @@ mod tests {
         let metrics = keystead_metrics::Metrics::default();
         metrics.register(Room(counted));
         metrics.text(keystead_metrics::Format::Prometheus).unwrap()
+    }
+
+    #[test]
+    fn no_more_svms_have_series_than_may() {
+        let counts = HashMap::from([("a", 1), ("b", 7), ("c", 7), ("d", 3)]);
+        assert_eq!(most_first(counts.clone(), 3), [("b", 7), ("c", 7), ("d", 3)]);
+        assert_eq!(most_first(counts, 0), []);
     }
 
     #[test]

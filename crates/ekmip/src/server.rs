@@ -95,6 +95,7 @@ pub async fn serve(listener: TcpListener, manager: Manager, limits: Limits, stop
         most: limits.max_connections,
         clients: Arc::clone(&clients),
         identities: identities.clone(),
+        max_svms: manager.metrics().max_svms(),
     });
     let shared = Arc::new(Shared { manager, identities, limits: limits.clone(), fresh, stop: stop.clone(), clients, counted });
     let door = Arc::new(Door::new());

@@ -128,7 +128,8 @@ pub async fn node(config: Config, hooks: Hooks, stop: CancellationToken, ready: 
     if let Some(join) = &config.join {
         crate::invite::join(join, &config, &folder).await?;
     }
-    let opened = store_source::open(&store_source::section(&config.store, &path)?, &folder).await?;
+    let store_section = store_source::section(&config.store, &path)?;
+    let opened = store_source::open(&store_section, &folder).await?;
     let seal = seal_source::open(&config.seal, &path, opened.existed)?;
     let store = Measured::new((hooks.store)(Arc::clone(&opened.store)));
     metrics.register(Arc::clone(store.calls()));
@@ -185,6 +186,10 @@ pub async fn node(config: Config, hooks: Hooks, stop: CancellationToken, ready: 
     let given = config.admin_password.clone();
     let manager = Manager::start(options, async |gate: &Gate| first_password(given, config.admin_password_file.as_deref(), &folder, gate).await).await?;
     let text = keystead_manager::Error::for_operator;
+    let of_store = store_source::client_certificate(&store_section);
+    if let Some(Err(why)) = of_store.map(|der| manager.shows_own_certificate(keystead_manager::OwnCertificate::StoreClient, &der)) {
+        tracing::warn!(why, "the metrics do not tell when the certificate for etcd ends");
+    }
     folder.write("ca.pem", 0o644, manager.ca_certificate().map_err(text)?.as_bytes())?;
     tokio::spawn(keep_ca_file(manager.clone(), path.clone(), stop.clone()));
 

@@ -7,6 +7,8 @@ use keystead_store::etcd::{EtcdOptions, EtcdStore, EtcdTls};
 use keystead_store::mirror::MirroredStore;
 use keystead_store::sqlite::SqliteStore;
 use keystead_store::{Error, Range, Store};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -126,6 +128,13 @@ pub fn etcd_options(section: &StoreSection) -> Result<EtcdOptions, String> {
         return Err("[store] endpoints lead to other machines: name ca, certificate and key, and https:// URLs".to_owned());
     }
     Ok(EtcdOptions { endpoints, prefix: section.prefix.clone().unwrap_or_else(|| PREFIX.to_owned()), tls })
+}
+
+/// The certificate that etcd is shown (DER), where there is one. It was read when the store was opened, and is shown until this process ends.
+pub fn client_certificate(section: &StoreSection) -> Option<Vec<u8>> {
+    let path = section.certificate.as_ref().filter(|_| section.backend.as_deref() == Some("etcd"))?;
+    let text = std::fs::read(path).ok()?;
+    CertificateDer::from_pem_slice(&text).ok().map(|certificate| certificate.to_vec())
 }
 
 /// Whether a plain URL stays on this machine.

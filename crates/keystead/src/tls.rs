@@ -1,7 +1,7 @@
 //! TLS of the REST API: this node's certificate, which is made anew while the node runs, or the operator's own, which is read again when its files change; and what may be agreed upon.
 
 use keystead_manager::fips::tls_provider;
-use keystead_manager::{Manager, ServerIdentity};
+use keystead_manager::{Manager, OwnCertificate, ServerIdentity};
 use keystead_rest::Vouchers;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
@@ -63,7 +63,7 @@ impl OwnFiles {
     }
 
     /// Reads them again when they change, until `stop`. What cannot be used is told, and the certificate before stays.
-    async fn follow(self, shown: Arc<Certificate>, mut again: watch::Receiver<()>, stop: CancellationToken) {
+    async fn follow(self, manager: Manager, shown: Arc<Certificate>, mut again: watch::Receiver<()>, stop: CancellationToken) {
         let (mut mark, mut told) = (None, None);
         loop {
             // First of all: they may have changed since they were read.
@@ -74,7 +74,7 @@ impl OwnFiles {
                         if mark.is_some() {
                             tracing::info!(certificate = %self.certificate.display(), "the REST API has a new certificate");
                         }
-                        shown.show(certified);
+                        shown.show(&manager, certified);
                         (mark, told) = (now, None);
                     }
                     // One of the two may be written a moment before the other.
@@ -109,8 +109,8 @@ pub fn of_rest(
     let first = manager.server_identity(names.clone(), addresses.clone()).map_err(keystead_manager::Error::for_operator)?;
     let certificate = Arc::new(Certificate { of_cluster: RwLock::new(certified(&first)?), own: RwLock::new(None) });
     if let Some(own) = own {
-        certificate.show(own.read()?);
-        tokio::spawn(own.follow(Arc::clone(&certificate), again, stop.clone()));
+        certificate.show(manager, own.read()?);
+        tokio::spawn(own.follow(manager.clone(), Arc::clone(&certificate), again, stop.clone()));
     }
     let vouchers = Vouchers::new(manager.clone());
     let tls = keystead_rest::Tls {
@@ -158,7 +158,10 @@ struct Certificate {
 }
 
 impl Certificate {
-    fn show(&self, own: Arc<CertifiedKey>) {
+    fn show(&self, manager: &Manager, own: Arc<CertifiedKey>) {
+        if let Some(Err(why)) = own.cert.first().map(|leaf| manager.shows_own_certificate(OwnCertificate::Rest, leaf)) {
+            tracing::warn!(why, "the metrics do not tell when the certificate of the REST API ends");
+        }
         *self.own.write().unwrap_or_else(PoisonError::into_inner) = Some(own);
     }
 

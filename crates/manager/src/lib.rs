@@ -75,6 +75,7 @@ pub use jobs::bulk::BulkItem;
 pub use jobs::table::JobAction;
 pub use keystead_store::Revision;
 pub use looks::Freshness;
+pub use metrics::OwnCertificate;
 pub use peers::{Answer, NODE_URI, NodeIdentity, Peers, Question};
 pub use reachability::EkmipProbe;
 pub use seal::{MOST_SEAL_KEYS, Seal, SealSource};

@@ -1,20 +1,21 @@
 //! The metrics of the key manager: where each SVM stands on this node, polls, jobs, nodes, the view, certificates and events.
 //!
-//! Most of it is gathered when it is asked for, from the state machines and the view. Of SVMs and of clients there may be many thousands: an SVM has four series at the most, no more than
-//! [`Metrics::max_svms`] have them, and those that are not well come first. What is worth a histogram is not told by SVM.
+//! Most of it is gathered when it is asked for, from the state machines and the view. Of SVMs and of clients there may be many thousands: an SVM has six series at the most, no more than
+//! [`Metrics::max_svms`] have those of its KEK, and those that are not well come first. What is worth a histogram is not told by SVM.
 
 use crate::inner::Inner;
 use crate::model::{JobState, NodeState};
 use crate::poll::Watch;
 use crate::records::{AuthorityRecord, CertificateRecord, EkmipCertificateRecord, EkmipClientCaRecord, EkmipClientRecord, JobRecord, NodeRecord, SvmRecord};
 use crate::revocation::{Outcome, State};
+use crate::server_certificates::renewal_of;
 use crate::x509::Facts;
+use crate::{Code, Manager};
 use jiff::Timestamp;
 use keystead_metrics::{Counts, GaugeSamples, Metrics, Name, Page, Source, Timings};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Result;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -31,13 +32,33 @@ const SEVERITIES: &[&str] = &["emergency", "alert", "error", "notice", "informat
 /// What an EKMIP client's certificate can be.
 const CLIENT_STATES: [&str; 4] = ["valid", "expiring", "expired", "revoked"];
 
+/// What a job can come to. One that somebody cancels is no failure.
+const JOB_RESULTS: &[&str] = &["success", "failure", "cancelled"];
+
+/// A certificate of the operator's own that this node shows: nobody renews it but the operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OwnCertificate {
+    /// To clients of the REST API, in place of the one of the cluster's CA.
+    Rest,
+    /// To etcd.
+    StoreClient,
+}
+
+/// When certificates end that stand in no record.
+#[derive(Debug, Default)]
+struct Ends {
+    /// Of the one of the REST API that the cluster's CA has signed: the end, and when it is made anew.
+    of_rest: Option<(Timestamp, Timestamp)>,
+    own_of_rest: Option<Timestamp>,
+    store_client: Option<Timestamp>,
+}
+
 /// What is counted, where nothing else keeps it.
 pub(crate) struct Counted {
     polls: Counts,
     jobs: Timings,
     events: Counts,
-    /// Up to when the certificate of the REST API is valid, in seconds since 1970; 0: there is none yet.
-    rest_certificate: AtomicI64,
+    ends: Mutex<Ends>,
 }
 
 impl Counted {
@@ -45,9 +66,9 @@ impl Counted {
     pub fn new() -> Self {
         Self {
             polls: Counts::new("outcome", OUTCOMES),
-            jobs: Timings::new(JOB_KINDS.map(|kind| vec![("kind", kind)]), &["success", "failure"], JOB_BOUNDS),
+            jobs: Timings::new(JOB_KINDS.map(|kind| vec![("kind", kind)]), JOB_RESULTS, JOB_BOUNDS),
             events: Counts::new("severity", SEVERITIES),
-            rest_certificate: AtomicI64::new(0),
+            ends: Mutex::default(),
         }
     }
 
@@ -65,13 +86,40 @@ impl Counted {
     pub fn job(&self, job: &JobRecord) {
         let took = job.end_time.and_then(|end| Duration::try_from(end.duration_since(job.start_time)).ok()).unwrap_or_default();
         if let Some(kind) = JOB_KINDS.iter().position(|kind| *kind == job.kind.name()) {
-            self.jobs.record(kind, usize::from(job.state != JobState::Success), took);
+            // No job that works ends with this code but by being cancelled (`Manager::control_job`).
+            let is_cancelled = job.error.as_ref().is_some_and(|error| error.code == Code::JobNotPausable.number());
+            let result = match job.state {
+                JobState::Success => 0,
+                _ => 1 + usize::from(is_cancelled),
+            };
+            self.jobs.record(kind, result, took);
         }
     }
 
-    /// Notes up to when the certificate is valid that the REST API shows.
-    pub fn rest_certificate(&self, expiry: Timestamp) {
-        self.rest_certificate.store(expiry.as_second(), Ordering::Relaxed);
+    /// Notes up to when the certificate of the cluster's CA is valid that the REST API shows where the operator has none, and when it is made anew.
+    pub fn rest_certificate(&self, expiry: Timestamp, renewal: Timestamp) {
+        self.ends().of_rest = Some((expiry, renewal));
+    }
+
+    // Nothing can fail while the lock is held, so a poisoned lock is as good as any.
+    fn ends(&self) -> MutexGuard<'_, Ends> {
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Manager {
+    /// Has the metrics tell when a certificate of the operator's own ends (DER), from now on.
+    ///
+    /// # Errors
+    /// A text: it cannot be read.
+    pub fn shows_own_certificate(&self, which: OwnCertificate, der: &[u8]) -> std::result::Result<(), String> {
+        let expiry = Some(Facts::of_der(der)?.expiry);
+        let mut ends = self.inner().counted.ends();
+        match which {
+            OwnCertificate::Rest => ends.own_of_rest = expiry,
+            OwnCertificate::StoreClient => ends.store_client = expiry,
+        }
+        Ok(())
     }
 }
 
@@ -128,10 +176,13 @@ fn nodes(inner: &Inner, page: &mut Page<'_>) -> Result {
     )?;
     let nodes = inner.view.shared_all::<NodeRecord>();
     page.gauge(Name::plain("keystead_node_up", "Whether a node of the cluster is there, as this node sees it: 1 or 0"), |samples| {
-        nodes.iter().try_for_each(|node| {
-            let (state, _) = crate::presence::standing(inner, &node.record);
-            samples.flag(&[("node", &node.record.name)], state == NodeState::Up)
-        })
+        // Names need not be unique, and series must be: of two nodes with one name, the one that is down is told.
+        let mut up = BTreeMap::new();
+        for node in &nodes {
+            let is_up = crate::presence::standing(inner, &node.record).0 == NodeState::Up;
+            *up.entry(node.record.name.as_str()).or_insert(true) &= is_up;
+        }
+        up.into_iter().try_for_each(|(name, is_up)| samples.flag(&[("node", name)], is_up))
     })?;
     page.gauge(
         Name::seconds("keystead_view_age", "How long ago what this node knows of the cluster was as the store; the store is away, or slow, where it grows"),
@@ -181,7 +232,8 @@ fn svms(inner: &Inner, page: &mut Page<'_>, names: &Names, most: usize) -> Resul
             "When the keys of an SVM will be refused if nothing changes, in seconds since 1970; absent where nothing is to be feared",
         ),
         |samples| {
-            watched.iter().try_for_each(|(svm, watch)| match watch.deadline {
+            // With max_unverified, one that is well has a moment too: the next good poll moves it.
+            watched.iter().try_for_each(|(svm, watch)| match watch.deadline.filter(|_| watch.state != State::Available) {
                 Some(at) => samples.put(&[("svm", svm)], (since_1970(utc) + at.saturating_sub(now).as_secs_f64()).round()),
                 None => Ok(()),
             })
@@ -231,17 +283,37 @@ fn listed(inner: &Inner) -> HashMap<Option<Uuid>, Timestamp> {
 }
 
 fn certificates(inner: &Inner, page: &mut Page<'_>, listed: Option<Timestamp>) -> Result {
-    let ca = inner.view.only::<AuthorityRecord>().ok().and_then(|record| Facts::of_pem(&record.record.certificate).ok()).map(|(_, facts)| facts.expiry);
-    let ekmip = inner.view.shared::<EkmipCertificateRecord>(inner.node.uuid).ok().flatten().map(|stored| stored.record.expiry);
-    let rest = Timestamp::from_second(inner.counted.rest_certificate.load(Ordering::Relaxed)).ok().filter(|expiry| *expiry > Timestamp::UNIX_EPOCH);
+    let authority = inner.view.only::<AuthorityRecord>().ok();
+    let trusted = authority.iter().flat_map(|authority| authority.record.trusted());
+    let ca = trusted.filter_map(|certificate| Facts::of_pem(certificate).ok()).map(|(_, facts)| facts.expiry).min();
+    let ekmip = inner.view.shared::<EkmipCertificateRecord>(inner.node.uuid).ok().flatten();
+    let (of_rest, own_of_rest, store_client) = {
+        let ends = inner.counted.ends();
+        (ends.of_rest, ends.own_of_rest, ends.store_client)
+    };
+    let rest = own_of_rest.or(of_rest.map(|(expiry, _)| expiry));
+    let put = |samples: &mut GaugeSamples<'_>, kind: &str, moment: Option<Timestamp>| {
+        moment.map_or(Ok(()), |moment| samples.put(&[("kind", kind)], since_1970(moment).trunc()))
+    };
     page.gauge(
         Name::seconds(
             "keystead_certificate_expiry_timestamp",
-            "When a certificate ends, in seconds since 1970: of this node's servers, the cluster's CA, or the first of the cluster's other certificates",
+            "When a certificate ends, in seconds since 1970: of this node's servers, its own for etcd, the first of the cluster's CAs, or of the cluster's other certificates",
         ),
         |samples| {
-            let all = [("cluster_ca", ca), ("ekmip_server", ekmip), ("rest_server", rest), ("certificate", listed)];
-            all.into_iter().try_for_each(|(kind, expiry)| expiry.map_or(Ok(()), |expiry| samples.put(&[("kind", kind)], since_1970(expiry))))
+            let ekmip = ekmip.as_ref().map(|stored| stored.record.expiry);
+            let all = [("cluster_ca", ca), ("ekmip_server", ekmip), ("rest_server", rest), ("store_client", store_client), ("certificate", listed)];
+            all.into_iter().try_for_each(|(kind, moment)| put(samples, kind, moment))
+        },
+    )?;
+    page.gauge(
+        Name::seconds(
+            "keystead_certificate_renewal_timestamp",
+            "When a certificate of this node's servers is due to be made anew by itself, in seconds since 1970; absent for the operator's own",
+        ),
+        |samples| {
+            put(samples, "ekmip_server", ekmip.as_ref().map(|stored| renewal_of(&stored.record)))?;
+            put(samples, "rest_server", of_rest.filter(|_| own_of_rest.is_none()).map(|(_, renewal)| renewal))
         },
     )
 }

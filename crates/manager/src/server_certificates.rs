@@ -105,7 +105,7 @@ impl Manager {
     ) {
         let inner = self.inner();
         let (mut issued, mut expiry, mut generation) = (first.issued, first.expiry, signs(inner));
-        inner.counted.rest_certificate(expiry);
+        inner.counted.rest_certificate(expiry, renewal_of_rest(issued, expiry));
         let mut changes = inner.view.changes();
         drop(first);
         let (mut alarm, mut pause) = (Alarm::default(), LOOK);
@@ -124,7 +124,7 @@ impl Manager {
             pause = LOOK;
             let age = inner.clock.utc().duration_since(issued);
             let signs_now = signs(inner);
-            if signs_now == generation && age < RENEW_EACH && age > -CLOCKS_DIFFER && inner.clock.utc() < renewal_at(Some(issued), expiry) {
+            if signs_now == generation && age > -CLOCKS_DIFFER && inner.clock.utc() < renewal_of_rest(issued, expiry) {
                 continue;
             }
             let new = self.server_identity(dns_names.clone(), addresses.clone());
@@ -134,7 +134,7 @@ impl Manager {
                     let reason = format!("the old one was valid until {expiry}, the new one is until {}", new.expiry);
                     inner.raise(&REST_CERTIFICATE_RENEWED, None, vec![("reason", reason), ("expiry", expiry.to_string())]);
                     (issued, expiry, generation) = (new.issued, new.expiry, signs_now);
-                    inner.counted.rest_certificate(expiry);
+                    inner.counted.rest_certificate(expiry, renewal_of_rest(issued, expiry));
                 }
                 Err(error) => {
                     tracing::warn!(%error, detail = error.detail.as_deref(), "the certificate of the REST API could not be renewed; it is tried again");
@@ -376,8 +376,15 @@ fn is_due(inner: &Inner, record: &EkmipCertificateRecord) -> bool {
     ahead || switched || record.names != ekmip_server_names(inner) || now >= renewal_of(record)
 }
 
-fn renewal_of(record: &EkmipCertificateRecord) -> Timestamp {
+/// When the certificate of an EKMIP server is made anew.
+pub(crate) fn renewal_of(record: &EkmipCertificateRecord) -> Timestamp {
     renewal_at(record.issued, record.expiry)
+}
+
+/// When the certificate of the REST API is made anew: each month, or before its end.
+fn renewal_of_rest(issued: Timestamp, expiry: Timestamp) -> Timestamp {
+    let before_its_end = renewal_at(Some(issued), expiry);
+    issued.checked_add(RENEW_EACH).map_or(before_its_end, |monthly| monthly.min(before_its_end))
 }
 
 /// When a certificate is made anew: when a third of its life is left, but not more than 30 days before its end.

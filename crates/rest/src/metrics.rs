@@ -8,6 +8,7 @@ use keystead_manager::{Error, Result};
 use keystead_metrics::{Counts, Format, Metrics, Name, Page, Source, Timings, trace};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use tracing::{Span, field};
 
 /// The upper bounds of the histogram, in seconds: from a GET of one record to a call that waits for its job.
@@ -16,6 +17,8 @@ const BOUNDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5
 const STATUSES: &[&str] = &["2xx", "3xx", "4xx", "5xx"];
 /// Why a connection was refused.
 const REFUSALS: &[&str] = &["handshake", "limit"];
+/// The methods that HTTP has (RFC 9110, section 9; PATCH: RFC 5789).
+const KNOWN_METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
 /// The labels of what is no call: what is open to all, and paths that there are not.
 const OTHER: &str = "other";
 
@@ -100,25 +103,37 @@ pub fn format(headers: &HeaderMap) -> Format {
     Format::of_accept(headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()))
 }
 
+/// A turn to write a page. There is one at a time, and who waits for it must not hold one of the threads that block.
+static TURN: Semaphore = Semaphore::const_new(1);
+
 /// The page, written away from the threads of the runtime.
 ///
 /// # Errors
 /// A source has refused, or has panicked.
 pub async fn text(metrics: Metrics, format: Format) -> std::result::Result<String, String> {
-    let written = tokio::task::spawn_blocking(move || metrics.text(format)).await;
+    let turn = TURN.acquire().await.map_err(|error| error.to_string())?;
+    let written = tokio::task::spawn_blocking(move || {
+        // It ends with the page, and not when who has asked goes away.
+        let _turn = turn;
+        metrics.text(format)
+    })
+    .await;
     written.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }
 
 /// The span of a request, in the trace that it names where it names one. Neither the path as it came nor anything of the body stands in it.
 pub fn span(method: &http::Method, route: Option<&'static Route>, headers: &HeaderMap) -> Span {
     let path = route.map_or(OTHER, |route| route.path);
+    // As OpenTelemetry's conventions have it: what a client has made up is no name of anything.
+    let known = KNOWN_METHODS.contains(&method.as_str());
+    let (name, method) = if known { (method.as_str(), method.as_str()) } else { ("HTTP", "_OTHER") };
     let span = tracing::info_span!(
         target: trace::TARGET,
         "http",
-        otel.name = format!("{method} {path}"),
+        otel.name = format!("{name} {path}"),
         otel.kind = "server",
         otel.status_code = field::Empty,
-        http.request.method = %method,
+        http.request.method = method,
         http.route = path,
         http.response.status_code = field::Empty,
     );

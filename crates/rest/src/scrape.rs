@@ -3,6 +3,7 @@
 //! Nothing but that page is served here. It shows the names of SVMs and nodes, and how they are; no secret, and nothing can be changed.
 
 use crate::metrics::{format, text};
+use crate::patience::Patient;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
@@ -60,7 +61,8 @@ async fn connection(stream: TcpStream, metrics: Metrics) {
     });
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
-    if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
+    // Who asks for pages and takes none keeps its place no longer than others.
+    if let Err(error) = builder.serve_connection(TokioIo::new(Patient::new(stream, PATIENCE)), service).await {
         tracing::debug!(%error, "a connection for /metrics has ended with an error");
     }
 }
@@ -71,7 +73,8 @@ async fn answer(request: &Request<Incoming>, metrics: Metrics) -> Response<Full<
             let format = format(request.headers());
             match tokio::time::timeout(PATIENCE, text(metrics, format)).await {
                 Ok(Ok(text)) => (StatusCode::OK, format.content_type(), Bytes::from(text)),
-                Ok(Err(_)) | Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, PLAIN, Bytes::from_static(b"the page cannot be written; see the log of the node\n")),
+                Ok(Err(error)) => failed(&error),
+                Err(_) => failed("it takes too long"),
             }
         }
         ("/metrics", _) => (StatusCode::METHOD_NOT_ALLOWED, PLAIN, Bytes::from_static(b"GET alone\n")),
@@ -82,6 +85,11 @@ async fn answer(request: &Request<Incoming>, metrics: Metrics) -> Response<Full<
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     answer.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     answer
+}
+
+fn failed(error: &str) -> (StatusCode, &'static str, Bytes) {
+    tracing::error!(error, "/metrics cannot be written");
+    (StatusCode::INTERNAL_SERVER_ERROR, PLAIN, Bytes::from_static(b"the page cannot be written; see the log of the node\n"))
 }
 
 const PLAIN: &str = "text/plain; charset=utf-8";
