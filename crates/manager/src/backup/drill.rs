@@ -252,7 +252,7 @@ mod tests {
             record(format!("/jobs/{}", Uuid::from_u128(id)), value)
         };
         let secret = |name: &str| seal(name, &secret_place(CONFIG));
-        let change = |name: &str| json!({ "modify": { "config": CONFIG, "change": { "secret_access_key": secret(name) } } });
+        let change = |name: &str| json!({ "type": "modify", "config": CONFIG, "change": { "secret_access_key": secret(name) } });
         let authority = json!({
             "certificate": "", "private_key": seal("ca", AUTHORITY_PLACE), "next": { "certificate": "", "private_key": seal("next", NEXT_AUTHORITY_PLACE) }
         });
