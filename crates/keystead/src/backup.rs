@@ -3,7 +3,7 @@
 use crate::cli::{BackupArguments, KeygenArguments, LockArguments, ServeArguments, UnlockArguments, VerifyBackupArguments};
 use crate::config::Config;
 use crate::folder::{sync_folder_of, write_new};
-use crate::{process, seal_source, store_source, typed};
+use crate::{last_backup, process, seal_source, store_source, typed};
 use jiff::Timestamp;
 use keystead_awskms::{Egress, Environment, EnvironmentOptions, SystemResolver};
 use keystead_manager::backup::{self, Backup, Drill, Inventory, Key, Lock};
@@ -57,6 +57,9 @@ pub fn run(arguments: &BackupArguments) -> Result<(), String> {
     });
     let taken = taken?;
     file.publish(out).map_err(|error| format!("the backup {} cannot be written: {error}", out.display()))?;
+    if let Err(error) = last_backup::note(&data_dir, made) {
+        eprintln!("the node's metrics do not tell of this backup: {} cannot be written: {error}", data_dir.display());
+    }
     let backup::Taken { cluster, cluster_name, records, keys, .. } = taken;
     println!("{}: a backup of the cluster {cluster_name} ({cluster}), {records} records, {keys} keys", out.display());
     println!("prove it: keystead backup verify {}", out.display());

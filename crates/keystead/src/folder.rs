@@ -6,6 +6,7 @@
 //! | `copy.db` | what etcd has, as far as this node knows it, where the store is etcd |
 //! | `store.toml`, `etcd-ca.pem`, `etcd-client.pem`, `etcd-client.key` | the store of the cluster that this node has joined |
 //! | `seal.key` | the seal key, unless `[seal]` says otherwise; 0600 |
+//! | `last-backup` | the moment of the last backup that was taken with this folder |
 //! | `audit/` | the audit log; 0700, its files 0600 |
 //! | `ca.pem` | the certificate of the cluster's CA |
 //! | `node-uuid` | the identifier of this node |

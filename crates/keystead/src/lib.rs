@@ -9,6 +9,7 @@ pub mod copy;
 mod folder;
 pub mod import;
 pub mod invite;
+mod last_backup;
 mod logging;
 mod otlp;
 pub mod process;

@@ -62,7 +62,7 @@ async fn written(
     let mut restore = async |store: &dyn Store| {
         backup::check_empty(inventory, store).await?;
         place_seal_key().await?;
-        backup::restore(backup, inventory, store, |records| tell.tell(|| format!("{records} records written"))).await
+        backup::restore(backup, inventory, store, Timestamp::now(), |records| tell.tell(|| format!("{records} records written"))).await
     };
     if section.backend.as_deref() == Some("etcd") {
         let store = EtcdStore::new(&store_source::etcd_options(section)?).map_err(|error| format!("[store] {error}"))?;

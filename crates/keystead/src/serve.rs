@@ -119,6 +119,7 @@ pub async fn node(config: Config, hooks: Hooks, stop: CancellationToken, ready: 
     let ekmip_address = ekmip.local_addr().map_err(|error| error.to_string())?;
     let metrics = Metrics::new(config.metrics_max_svms()?);
     metrics.register(Process::new(Duration::try_from(hooks.clock.utc().as_duration()).unwrap_or_default()));
+    metrics.register(crate::last_backup::LastBackup::of(&path));
     let metrics_listener = match config.metrics_listen()? {
         Some(address) => Some(listen("[metrics] listen", &address.to_string()).await?),
         None => None,

@@ -140,6 +140,9 @@ async fn every_key_is_what_it_was_on_an_empty_machine() {
     let mut kmip = Kmip::connect(&one.endpoint(node.ekmip));
     kmip.with_id(Operation::Destroy, &ids[7]).payload();
     assert_eq!(node.call("DELETE", &format!("/security/ekmip/clients/{}", two.uuid), None).await.unwrap().0, 200);
+    kmip.with_id(Operation::Activate, &ids[8]).payload();
+    // Use is no change.
+    kmip.get(&ids[9]).payload();
     let lost = kmip.created(vec![]);
     drop(kmip);
     assert_eq!(node.call("POST", "/svm/svms?return_timeout=30", Some(json!({ "name": "svm3" }))).await.unwrap().0, 201);
@@ -157,14 +160,22 @@ async fn every_key_is_what_it_was_on_an_empty_machine() {
     let compared = |this: &Path, later: &Path| run(&["restore", "--dry-run"], &[("", this), open[1], ("--data-dir", &to), ("--later-backup", later)]);
     let said = compared(&file, &later).good();
     let alive = said.lines().filter(|line| line.starts_with("comes back to life: ")).collect::<Vec<_>>();
-    assert_eq!(alive.len(), 2, "{said}");
+    assert_eq!(alive.len(), 3, "{said}");
+    assert_eq!(said.matches("with its state, activation date of then").count(), 1, "{said}");
+    let alive: Vec<&str> = alive.into_iter().filter(|line| !line.contains(&ids[8])).collect();
     assert!(alive[0].ends_with(&format!("the key {} of the SVM svm1, which was destroyed since", ids[7])), "{said}");
     assert!(alive[1].contains("the EKMIP client ") && alive[1].ends_with("of the SVM svm2, which was revoked since"), "{said}");
     let lost_lines = said.lines().filter(|line| line.starts_with("is lost: ")).collect::<Vec<_>>();
     assert!(lost_lines.len() == 2 && lost_lines[0].contains("keys that were made in the SVM svm1 since") && lost_lines[1].contains("the SVM svm3"), "{said}");
     assert!(compared(&file, &file).good().contains("nothing comes back to life, and nothing is lost"));
     compared(&later, &file).refused(1, "it is older");
+    // Where a log says nothing, nothing is believed.
+    let refused = |path: &Path| run(&["restore", "--dry-run"], &[open[0], open[1], ("--data-dir", &to), ("--audit", path)]);
+    refused(&data).refused(1, "there is no audit log in this folder");
+    refused(&config).refused(1, "is a record of the audit log");
+    run(&["restore", "--dry-run"], &[open[0], ("--identity-file", &wrong), ("--data-dir", &to)]).refused(1, "it is opened by a passphrase");
     let said = restore(&[]).good();
+    assert!(said.contains(" records, of ") && !said.contains("not certain"), "{said}");
     for expected in [format!("comes back to life: the key {} of the SVM svm1, which was destroyed", ids[7]), "comes back to life: the EKMIP client".to_owned()]
     {
         assert!(said.contains(&expected), "{said}");
@@ -172,6 +183,16 @@ async fn every_key_is_what_it_was_on_an_empty_machine() {
     assert!(said.contains("is lost: ") && said.contains("objects that were made over KMIP in the SVM svm1"), "{said}");
     let restored = start(&there, &toml).await;
     restore(&[]).refused(1, "in use");
+    // It is told, once, and with the moment of the backup.
+    let told = eventually("the restore must be told", async || {
+        let events = restored.get("/support/ems/events?message.name=keystead.cluster.restored&fields=*").await;
+        (events["num_records"] == 1).then_some(events["records"][0].clone())
+    })
+    .await;
+    let moment = said.lines().find_map(|line| line.split_once(") at ").filter(|(before, _)| before.contains("records restored"))).unwrap().1;
+    assert!(told["parameters"].as_array().unwrap().contains(&json!({ "name": "backup", "value": moment })), "{told} {moment}");
+    let recorded = restored.get("/security/audit/messages?input=keystead%20restore").await;
+    assert_eq!(recorded["num_records"], 1, "{recorded}");
     served(&restored, &one, &ids[0]).await;
     assert!(material(&restored, &one, &ids) == materials, "every key is what it was, the destroyed one too");
     served(&restored, &two, &onboard_ids[0]).await;

@@ -290,6 +290,7 @@ impl Manager {
         manager.tasks.spawn(audit::tell(Arc::clone(&inner), manager.stop.clone()));
         manager.tasks.spawn(clients::watch_expiry(Arc::clone(&inner), manager.stop.clone()));
         manager.tasks.spawn(server_certificates::renew_ekmip_certificates(Arc::clone(&inner), manager.stop.clone()));
+        manager.tasks.spawn(backup::tell(Arc::clone(&inner)));
         manager.tasks.spawn(seal::follow(Arc::clone(&inner), manager.stop.clone()));
         manager.tasks.spawn(fips::follow(inner, manager.stop.clone()));
         Ok(manager)

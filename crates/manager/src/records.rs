@@ -18,6 +18,7 @@
 //! | `/jobs/{uuid}` | [`JobRecord`] |
 //! | `/job-claims/{uuid}`, `/config-claims/{configuration}` | [`ClaimRecord`], which node works on the job; [`ConfigClaimRecord`], which job works on the configuration; under a lease |
 //! | `/events/{node}/{index}`, `/event-heads/{node}` | the events of a node, and what it goes on with after a restart: `crate::events::record` |
+//! | `/restored` | [`RestoredRecord`]: the cluster was restored from a backup, and no node has told of it yet |
 //! | `/onboard-key-manager` | [`OnboardRecord`] |
 //! | `/onboard-keys/{svm}/{version}` | [`OnboardKekRecord`]: what the onboard key manager holds for an SVM |
 //! | `/keys/{svm}/…`, `/destroyed-keys/{svm}/…`, `/key-names/{svm}/…` | keys of an SVM, under a version of its KEK, whoever wraps that: `crate::keys::record` |
@@ -101,6 +102,7 @@ records! {
     EkmipClientRecord => "/ekmip/clients/";
     EkmipClientCaRecord => "/ekmip/client-cas/";
     CertificateRecord => "/certificates/";
+    RestoredRecord => "/restored";
 }
 
 /// The key of a record that has an identifier.
@@ -682,6 +684,15 @@ pub struct OnboardKekRecord {
     pub check_value: Base64,
     /// When it was wrapped.
     pub wrapped_at: Timestamp,
+}
+
+/// That the cluster was restored from a backup. It goes with the event that the first node makes of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoredRecord {
+    /// The moment of the backup.
+    pub backup: Timestamp,
+    /// When it was restored.
+    pub restored: Timestamp,
 }
 
 /// A job.

@@ -1,6 +1,7 @@
 //! What a call of the REST API has done that a restore undoes, as far as its record in the audit log tells.
 
 use super::Inventory;
+use super::restore::TOLD;
 use super::words::Told;
 use crate::records::{
     AccountRecord, AwsKmsRecord, CertificateRecord, EkmipClientCaRecord, EkmipClientRecord, OnboardRecord, Record, SvmRecord, account_key, key,
@@ -46,6 +47,9 @@ impl Call {
 
     /// What a restore does to it.
     pub fn effect(&self, inventory: &Inventory) -> Effect {
+        if self.input == TOLD {
+            return Effect::Nothing;
+        }
         if let Some(name) = self.input.strip_prefix("keystead account reset ") {
             let account = inventory.get::<AccountRecord>(&account_key(name));
             return account.map_or(Effect::Lost, |account| Effect::Alive(format!("{}, with the password that it had before", account.told(inventory))));

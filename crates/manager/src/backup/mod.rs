@@ -30,6 +30,7 @@ pub use comeback::{Comeback, MARGIN, Since};
 pub use drill::{Drill, KekProof, SvmProof, drill};
 pub use inventory::{Inventory, inventory};
 pub use later::{Difference, compare_later};
+pub(crate) use restore::tell;
 pub use restore::{Restored, check_empty, restore};
 pub use sealed::{Header, Key, Lock, SHORTEST_PASSPHRASE, Sealer, header, new_identity};
 

@@ -1,12 +1,21 @@
 //! Writing a backup into an empty store.
 
 use super::{Backup, Inventory};
-use crate::records::{EkmipCertificateRecord, JobRecord, NodeRecord, NodeStandingRecord, PresenceRecord, Record as _};
+use crate::accounts::SYSTEM;
+use crate::events::catalogue::RESTORED;
+use crate::inner::Inner;
+use crate::records::{EkmipCertificateRecord, JobRecord, NodeRecord, NodeStandingRecord, PresenceRecord, Record as _, RestoredRecord};
+use jiff::Timestamp;
+use keystead_audit::{Application, Record as Audited, State};
 use keystead_store::copy::{MARK, OF_BACKUP, begin, half, write};
-use keystead_store::{MAX_TXN_BYTES, MAX_TXN_OPS, Range, Store, Txn};
+use keystead_store::{Compare, Error as StoreError, MAX_TXN_BYTES, MAX_TXN_OPS, Range, Store, Txn};
+use std::sync::Arc;
 
 /// What belongs to the nodes of that time. Those that come now announce themselves.
 const OF_NODES: [&str; 4] = [NodeRecord::PREFIX, NodeStandingRecord::PREFIX, PresenceRecord::PREFIX, EkmipCertificateRecord::PREFIX];
+
+/// What a restore is called in the audit log.
+pub(super) const TOLD: &str = "keystead restore";
 
 /// What was restored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +43,7 @@ pub async fn check_empty(inventory: &Inventory, store: &dyn Store) -> Result<(),
 ///
 /// # Errors
 /// A line for the operator: the store is not empty, or refuses; the file cannot be read.
-pub async fn restore(backup: &Backup, inventory: &Inventory, store: &dyn Store, mut progress: impl FnMut(u64)) -> Result<Restored, String> {
+pub async fn restore(backup: &Backup, inventory: &Inventory, store: &dyn Store, now: Timestamp, mut progress: impl FnMut(u64)) -> Result<Restored, String> {
     check_empty(inventory, store).await?;
     // Whoever fills the same store at the same time, a copy or another restore, is kept out by it, or keeps this one out.
     let begun = begin(store, &mark(inventory)).await.map_err(text)?;
@@ -58,10 +67,27 @@ pub async fn restore(backup: &Backup, inventory: &Inventory, store: &dyn Store, 
     if !txn.writes.is_empty() {
         write(store, &begun, txn).await.map_err(text)?;
     }
-    write(store, &begun, Txn::new().delete(MARK)).await.map_err(text)?;
+    let restored = RestoredRecord { backup: inventory.header.made, restored: now }.encode().map_err(crate::Error::for_operator)?;
+    write(store, &begun, Txn::new().delete(MARK).put(RestoredRecord::PREFIX, restored)).await.map_err(text)?;
     let open = |job: &JobRecord| !job.state.is_final();
     let open_jobs = inventory.all::<JobRecord>().filter_map(|job| job.ok().map(|job| job.record)).filter(open);
     Ok(Restored { records, open_jobs: open_jobs.map(|job| format!("{} ({})", job.description, job.uuid)).collect() })
+}
+
+/// Tells, on the first node that starts, that the cluster was restored: who looks at it later must not wonder why keys are there that were destroyed.
+pub(crate) async fn tell(manager: Arc<Inner>) {
+    let Ok(stored) = manager.view.only::<RestoredRecord>() else { return };
+    let RestoredRecord { backup, restored } = stored.record;
+    let reason = format!("of {backup:.0}, at {restored:.0}");
+    manager.raise(&RESTORED, None, vec![("reason", reason.clone()), ("backup", backup.to_string()), ("restored", restored.to_string())]);
+    let mut record = Audited::new(Application::Job, State::Success, TOLD);
+    (record.user, record.message) = (Some(SYSTEM.to_owned()), Some(format!("the cluster was restored from the backup {reason}")));
+    manager.audit.end_durably(vec![record]).await;
+    // Where this fails, it is told once more at the next start.
+    match manager.store.transact(Txn::new().when(Compare::Unchanged(stored.key.clone(), stored.revision)).delete(stored.key)).await {
+        Ok(_) | Err(StoreError::Conflict { .. }) => {}
+        Err(error) => tracing::warn!(%error, "the record that the cluster was restored stays, and is told of again"),
+    }
 }
 
 /// What stands in a store while this backup is written into it.

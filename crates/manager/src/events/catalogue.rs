@@ -107,6 +107,16 @@ pub static ONLINE: Message = Message {
     corrective_action: "Bring volumes online that had gone offline.",
 };
 
+/// The cluster was restored from a backup.
+pub static RESTORED: Message = Message {
+    name: "keystead.cluster.restored",
+    severity: Severity::Alert,
+    summary: "the cluster was restored from a backup",
+    description: "The store of the cluster was filled from a backup. What was destroyed, revoked or changed after the moment of the backup is as it was then, and what was made after it is lost. The \
+                  parameter backup has that moment. Raised by the first node that started after it.",
+    corrective_action: "If nobody meant to restore the cluster, stop the nodes, and find out who has. Otherwise destroy and revoke again what should not have come back: keystead restore has listed it.",
+};
+
 /// The syslog collector takes nothing.
 pub static AUDIT_COLLECTOR_AWAY: Message = Message {
     name: "keystead.audit.collectorAway",
@@ -310,7 +320,7 @@ pub static MIGRATE_TURNED: Message = Message {
 };
 
 /// All messages, by name.
-pub static MESSAGES: [&Message; 27] = [
+pub static MESSAGES: [&Message; 28] = [
     &AVAILABLE,
     &KEY_CHANGED,
     &KEY_VERSION_CHANGED,
@@ -326,6 +336,7 @@ pub static MESSAGES: [&Message; 27] = [
     &REVOKING,
     &REWRAP_FAILED,
     &THROTTLED,
+    &RESTORED,
     &CERTIFICATE_EXPIRING,
     &CERTIFICATE_RENEWED,
     &CLIENT_EXPIRING,
