@@ -22,7 +22,7 @@ WAIT = 1
 # Where all is well, no client is connected, and no job is open, there is nothing to see of these.
 NOTHING_TO_SHOW = {
     "keystead_svm_kek_state", "keystead_svm_refusal_timestamp_seconds", "keystead_svm_kmip_connections", "keystead_kmip_operations_total", "keystead_jobs_open", "keystead_jobs_ended_total",
-    "keystead_jobs_oldest_start_timestamp_seconds", "keystead_audit_collector_up", "keystead_audit_forward_backlog_records",
+    "keystead_jobs_oldest_start_timestamp_seconds", "keystead_last_backup_timestamp_seconds", "keystead_audit_collector_up", "keystead_audit_forward_backlog_records",
 }
 
 

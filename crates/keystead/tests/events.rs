@@ -195,6 +195,34 @@ async fn old_events_are_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_of_a_node_that_is_gone_are_found_and_go_in_their_time() {
+    let scene = scene().await;
+    let (gone, store) = ("00000000-0000-4000-8000-00000000000a", scene.store.inner());
+    let time = |days: i64| jiff::Timestamp::now() - jiff::SignedDuration::from_hours(24 * days);
+    let record = |days: i64| {
+        json!({ "time": time(days), "node": "old-node", "message": "keystead.test", "severity": "notice", "text": "keystead.test: a test", "svm": null })
+            .to_string()
+    };
+    let put = Txn::new().put(format!("/events/{gone}/{:020}", 1), record(31)).put(format!("/events/{gone}/{:020}", 2), record(29));
+    store.transact(put.put(format!("/event-heads/{gone}"), json!({ "last": 2 }).to_string())).await.unwrap();
+    let listed = scene.node.get(&format!("{EVENTS}?node.name=old-node")).await;
+    for event in listed["records"].as_array().unwrap() {
+        let href = event["_links"]["self"]["href"].as_str().unwrap().strip_prefix("/api").unwrap();
+        assert_eq!(scene.node.get(href).await["index"], event["index"]);
+    }
+    assert_eq!(scene.node.get(&format!("{EVENTS}/{gone}/2")).await["node"]["name"], "old-node");
+    assert_eq!(scene.node.ask("GET", &format!("{EVENTS}/other-node/2"), None).await.0, 404);
+    let left = async || store.range(Range::prefix("/event", 1_000)).await.unwrap().entries.into_iter().filter(|entry| entry.key.contains(gone)).count();
+    scene.clock.advance(MINUTE * 60);
+    eventually("what is too old must go", async || (left().await == 2).then_some(())).await;
+    assert_eq!(scene.node.ask("GET", &format!("{EVENTS}/{gone}/1"), None).await.0, 404);
+    store.transact(Txn::new().put(format!("/events/{gone}/{:020}", 2), record(31))).await.unwrap();
+    scene.clock.advance(MINUTE * 60);
+    eventually("nothing must be left of it", async || (left().await == 0).then_some(())).await;
+    scene.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn alarms_come_beside_what_they_are_the_reason_of() {
     let scene = scene().await;
     let error = |code: &str| Fault::Error { code: code.to_owned(), status: 400, message: "says the test".to_owned() };

@@ -136,6 +136,10 @@ async fn what_happens_to_an_svm_shows() {
     let day = 24.0 * 3600.0;
     let certificates = [r#"{kind="cluster_ca"}"#, r#"{kind="ekmip_server"}"#, r#"{kind="rest_server"}"#]
         .map(|label| good.value(&format!("keystead_certificate_expiry_timestamp_seconds{label}")));
+    for kind in ["ekmip_server", "rest_server"] {
+        let [expiry, renewal] = ["expiry", "renewal"].map(|what| good.value(&format!("keystead_certificate_{what}_timestamp_seconds{{kind=\"{kind}\"}}")));
+        assert!(now < renewal && renewal < expiry, "{kind}: {now} {renewal} {expiry}");
+    }
     let client = good.value(r#"keystead_svm_certificate_expiry_timestamp_seconds{svm="svm1",kind="ekmip_client"}"#);
     assert!(certificates.into_iter().chain([client]).all(|expiry| expiry > now + 30.0 * day), "{certificates:?} {client}");
     // Of those of /security/certificates, the first to end.
@@ -187,12 +191,63 @@ async fn what_happens_to_an_svm_shows() {
     .await;
 }
 
+/// The moment is always near where max_unverified is hardly more than the time between two polls: that is no news while polls are good.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn max_unverified_is_no_reason_to_fear_while_polls_are_good() {
+    let scene = scene().await;
+    let node = &scene.node;
+    let path = format!("{}?return_timeout=30", scene.config);
+    assert_eq!(node.ask("PATCH", &path, Some(json!({ "polling_period": 5, "keystead": { "max_unverified": "10m" } }))).await.0, 200);
+    let refusal = r#"keystead_svm_refusal_timestamp_seconds{svm="svm1"}"#;
+    eventually("the SVM must be served", async || (node.get(&format!("{}?fields=state", scene.config)).await["state"]["code"] == "0").then_some(())).await;
+    assert_eq!(Page::of(node).await.find(refusal), None);
+    scene.kms.set_key_state(&scene.key, KeyState::Unavailable).unwrap();
+    eventually("the failing polls must show", async || {
+        scene.clock.advance(Duration::from_secs(30));
+        Page::of(node).await.find(refusal)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_of_one_name_are_one_series() {
+    let scene = scene().await;
+    let store = scene.store.inner();
+    let own = store.range(keystead_store::Range::prefix("/nodes/", 10)).await.unwrap().entries.remove(0);
+    let mut other: Value = serde_json::from_slice(&own.value).unwrap();
+    let name = other["name"].as_str().unwrap().to_owned();
+    other["uuid"] = json!(NOWHERE);
+    store.transact(Txn::new().put(format!("/nodes/{NOWHERE}"), other.to_string())).await.unwrap();
+    // A page with a series twice is refused by Prometheus as a whole, and by `Page`.
+    eventually("the one that is down must show", async || {
+        (Page::of(&scene.node).await.value(&format!("keystead_node_up{{node=\"{name}\"}}")) == 0.0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_was_cancelled_has_not_failed() {
+    let scene = scene().await;
+    let node = &scene.node;
+    let record = json!({
+        "uuid": NOWHERE, "kind": { "type": "restore", "config": NOWHERE }, "description": "POST /api/security/aws-kms/x/restore", "account": "admin", "state": "paused",
+        "message": "", "error": null, "start_time": jiff::Timestamp::now(), "end_time": null, "node": null, "svm": null
+    });
+    scene.store.inner().transact(Txn::new().put(format!("/jobs/{NOWHERE}"), record.to_string())).await.unwrap();
+    let path = format!("/cluster/jobs/{NOWHERE}?action=cancel");
+    eventually("the job must be cancelled", async || (node.ask("PATCH", &path, None).await.0 == 200).then_some(())).await;
+    let page = Page::of(node).await;
+    for (result, count) in [("cancelled", 1.0), ("failure", 0.0), ("success", 0.0)] {
+        assert_eq!(page.value(&format!("keystead_jobs_ended_total{{kind=\"restore\",result=\"{result}\"}}")), count, "{result}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_is_away_shows_in_the_age_of_the_view() {
     let scene = scene().await;
     let before = Page::of(&scene.node).await;
     assert!(before.value("keystead_view_age_seconds") < 10.0);
-    assert_eq!(before.value(r#"keystead_store_calls_total{operation="transact",result="unavailable"}"#), 0.0);
+    assert_eq!(before.value(r#"keystead_store_calls_total{operation="compare",result="unavailable"}"#), 0.0);
     assert!(before.value(r#"keystead_store_calls_total{operation="transact",result="ok"}"#) > 0.0);
     scene.store.set(Mood::Unavailable);
     let away = eventually("the view must become old", async || {
@@ -200,7 +255,7 @@ async fn a_store_that_is_away_shows_in_the_age_of_the_view() {
         (page.value("keystead_view_age_seconds") > 3.0).then_some(page)
     })
     .await;
-    assert!(away.value(r#"keystead_store_calls_total{operation="transact",result="unavailable"}"#) >= 1.0);
+    assert!(away.value(r#"keystead_store_calls_total{operation="compare",result="unavailable"}"#) >= 1.0);
     scene.store.set(Mood::Good);
     eventually("the view must be young again", async || (Page::of(&scene.node).await.value("keystead_view_age_seconds") < 2.0).then_some(())).await;
 }

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -155,22 +156,36 @@ async fn a_crowd_that_wants_keys_made_leaves_the_node_to_others() {
     scene.node.stop().await;
 }
 
-/// Writes a certificate of an own CA for `localhost`, and its key; answers the certificate.
-fn own_certificate(folder: &std::path::Path) -> Vec<u8> {
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+/// Writes a certificate of an own CA for `localhost`, which is valid until the beginning of this year, and its key; answers the certificate.
+fn own_certificate(folder: &std::path::Path, year: i32) -> Vec<u8> {
+    let (mut parameters, signing_key) = (rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap(), rcgen::KeyPair::generate().unwrap());
+    parameters.not_after = rcgen::date_time_ymd(year, 1, 1);
+    let cert = parameters.self_signed(&signing_key).unwrap();
     // The key first, as tools that renew certificates may do it.
-    std::fs::write(folder.join("own.key"), made.signing_key.serialize_pem()).unwrap();
+    std::fs::write(folder.join("own.key"), signing_key.serialize_pem()).unwrap();
     std::fs::set_permissions(folder.join("own.key"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-    std::fs::write(folder.join("own.pem"), made.cert.pem()).unwrap();
-    made.cert.der().to_vec()
+    std::fs::write(folder.join("own.pem"), cert.pem()).unwrap();
+    cert.der().to_vec()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_operators_own_certificate_is_shown_and_read_again_when_it_changes() {
     let temporary = tempfile::tempdir().unwrap();
     let folder = temporary.path();
-    let first = own_certificate(folder);
-    let toml = format!("[rest]\ncertificate = {:?}\nkey = {:?}\n", folder.join("own.pem"), folder.join("own.key"));
+    let first = own_certificate(folder, 2100);
+    let metrics = free_port();
+    let toml = format!("[rest]\ncertificate = {:?}\nkey = {:?}\n[metrics]\nlisten = \"127.0.0.1:{metrics}\"\n", folder.join("own.pem"), folder.join("own.key"));
+    // What the metrics tell is the end of what is shown.
+    let told = async |end: &str| {
+        let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", metrics)).await.unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.unwrap();
+        let mut page = String::new();
+        stream.read_to_string(&mut page).await.unwrap();
+        let end = end.parse::<jiff::Timestamp>().unwrap().as_second();
+        let expected = format!("\nkeystead_certificate_expiry_timestamp_seconds{{kind=\"rest_server\"}} {end}.0\n");
+        assert!(page.contains(&expected), "{expected} {page}");
+        assert!(!page.contains("\nkeystead_certificate_renewal_timestamp_seconds{kind=\"rest_server\"}"), "nobody renews it");
+    };
     let command = |toml: &str, port: u16| {
         std::fs::write(folder.join("keystead.toml"), toml).unwrap();
         let mut command = serve(folder, port, free_port());
@@ -182,10 +197,12 @@ async fn the_operators_own_certificate_is_shown_and_read_again_when_it_changes()
     let mut child = command(&toml, port).stderr(std::fs::File::create(&log).unwrap()).spawn().unwrap();
     eventually("the node must listen", async || tokio::net::TcpStream::connect(address).await.ok()).await;
     assert!(shown_certificate(address).await == first);
-    let second = own_certificate(folder);
+    told("2100-01-01T00:00:00Z").await;
+    let second = own_certificate(folder, 2200);
     let hangup = || assert!(std::process::Command::new("kill").args(["-HUP", &child.id().to_string()]).status().unwrap().success());
     hangup();
     eventually("the new one must be shown", async || (shown_certificate(address).await == second).then_some(())).await;
+    told("2200-01-01T00:00:00Z").await;
     // Half of a change is none.
     std::fs::write(folder.join("own.pem"), "nonsense").unwrap();
     hangup();

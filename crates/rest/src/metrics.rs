@@ -124,9 +124,7 @@ pub async fn text(metrics: Metrics, format: Format) -> std::result::Result<Strin
 /// The span of a request, in the trace that it names where it names one. Neither the path as it came nor anything of the body stands in it.
 pub fn span(method: &http::Method, route: Option<&'static Route>, headers: &HeaderMap) -> Span {
     let path = route.map_or(OTHER, |route| route.path);
-    // As OpenTelemetry's conventions have it: what a client has made up is no name of anything.
-    let known = KNOWN_METHODS.contains(&method.as_str());
-    let (name, method) = if known { (method.as_str(), method.as_str()) } else { ("HTTP", "_OTHER") };
+    let (name, method) = names(method);
     let span = tracing::info_span!(
         target: trace::TARGET,
         "http",
@@ -145,6 +143,11 @@ pub fn span(method: &http::Method, route: Option<&'static Route>, headers: &Head
     span
 }
 
+/// A method in the name of a span, and as its attribute. What a client has made up is no name of anything (OpenTelemetry's conventions for HTTP spans).
+fn names(method: &http::Method) -> (&str, &str) {
+    if KNOWN_METHODS.contains(&method.as_str()) { (method.as_str(), method.as_str()) } else { ("HTTP", "_OTHER") }
+}
+
 /// Says in the span of a request what was answered.
 pub fn answered(span: &Span, status: StatusCode) {
     span.record("http.response.status_code", status.as_u16());
@@ -157,6 +160,12 @@ pub fn answered(span: &Span, status: StatusCode) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_method_that_a_client_has_made_up_names_no_span() {
+        assert_eq!(names(&http::Method::PATCH), ("PATCH", "PATCH"));
+        assert_eq!(names(&http::Method::from_bytes(b"SECRET-IN-A-METHOD").unwrap()), ("HTTP", "_OTHER"));
+    }
 
     #[test]
     fn each_call_is_counted_under_its_route_and_what_was_never_called_is_left_out() {
