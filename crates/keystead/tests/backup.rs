@@ -5,6 +5,8 @@ use crate::common;
 
 use common::cluster::{keystead, store_section};
 use common::kmip::{Credentials, Kmip};
+use common::metrics::Page;
+use common::program::free_port;
 use common::run::Run;
 use common::{SECRET, enable_body, eventually, stand_in, toml_for};
 use keystead_kmip::enumeration::Operation;
@@ -250,13 +252,20 @@ async fn a_cluster_is_restored_into_an_empty_etcd() {
     std::fs::create_dir_all(&here).unwrap();
     std::fs::create_dir_all(&there).unwrap();
     let toml = toml_for(&kms, temporary.path()) + &store_section(&etcd.endpoints(), etcd.tls(), temporary.path());
-    let (node, one, _) = node(&here, &toml, &kms, &key).await;
+    let metrics = free_port();
+    let (node, one, _) = node(&here, &format!("{toml}[metrics]\nlisten = \"127.0.0.1:{metrics}\"\n"), &kms, &key).await;
+    // What etcd is shown is among the certificates whose end is told; nobody renews it.
+    let page = Page::plain(metrics).await;
+    assert!(page.value(r#"keystead_certificate_expiry_timestamp_seconds{kind="store_client"}"#) > jiff::Timestamp::now().as_second() as f64);
+    assert_eq!(page.find("keystead_last_backup_timestamp_seconds"), None);
     let ids = tokio::task::block_in_place(|| Kmip::connect(&one.endpoint(node.ekmip)).created_together(1_500));
     let materials = material(&node, &one, &ids);
     let (file, passphrase) = (temporary.path().join("backup"), temporary.path().join("passphrase"));
     std::fs::write(&passphrase, format!("{PASSPHRASE}\n")).unwrap();
     let config = here.join("keystead.toml");
     run(&["backup"], &[("--data-dir", &here.join("data")), ("--config", &config), ("--out", &file), ("--passphrase-file", &passphrase)]).good();
+    let age = jiff::Timestamp::now().as_second() as f64 - Page::plain(metrics).await.value("keystead_last_backup_timestamp_seconds");
+    assert!((0.0..300.0).contains(&age), "{age}");
 
     let config = there.join("keystead.toml");
     let (to, open) = (there.join("data"), [("", file.as_path()), ("--passphrase-file", passphrase.as_path())]);

@@ -4,6 +4,7 @@
 use crate::common;
 
 use common::blind::shown_certificate;
+use common::metrics::Page;
 use common::program::{fails, free_port, serve};
 use common::scene::scene;
 use common::{ManualClock, Node, code, enable_body, eventually};
@@ -13,7 +14,6 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -177,14 +177,10 @@ async fn the_operators_own_certificate_is_shown_and_read_again_when_it_changes()
     let toml = format!("[rest]\ncertificate = {:?}\nkey = {:?}\n[metrics]\nlisten = \"127.0.0.1:{metrics}\"\n", folder.join("own.pem"), folder.join("own.key"));
     // What the metrics tell is the end of what is shown.
     let told = async |end: &str| {
-        let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", metrics)).await.unwrap();
-        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.unwrap();
-        let mut page = String::new();
-        stream.read_to_string(&mut page).await.unwrap();
-        let end = end.parse::<jiff::Timestamp>().unwrap().as_second();
-        let expected = format!("\nkeystead_certificate_expiry_timestamp_seconds{{kind=\"rest_server\"}} {end}.0\n");
-        assert!(page.contains(&expected), "{expected} {page}");
-        assert!(!page.contains("\nkeystead_certificate_renewal_timestamp_seconds{kind=\"rest_server\"}"), "nobody renews it");
+        let page = Page::plain(metrics).await;
+        let end = end.parse::<jiff::Timestamp>().unwrap().as_second() as f64;
+        assert_eq!(page.value(r#"keystead_certificate_expiry_timestamp_seconds{kind="rest_server"}"#), end);
+        assert_eq!(page.find(r#"keystead_certificate_renewal_timestamp_seconds{kind="rest_server"}"#), None, "nobody renews it");
     };
     let command = |toml: &str, port: u16| {
         std::fs::write(folder.join("keystead.toml"), toml).unwrap();

@@ -2,6 +2,7 @@
 
 use super::Node;
 use std::collections::{BTreeMap, BTreeSet};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// A page in the text format of Prometheus.
 pub struct Page {
@@ -34,6 +35,15 @@ impl Page {
         let (status, text) = fetch(node.client.get(format!("https://{}/metrics", node.address)).basic_auth("admin", Some(super::PASSWORD))).await;
         assert_eq!(status, 200, "{text}");
         Self::new(text)
+    }
+
+    /// The page at `[metrics] listen` of this port.
+    pub async fn plain(port: u16) -> Self {
+        let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        Self::new(answer.split_once("\r\n\r\n").unwrap().1.to_owned())
     }
 
     /// The value of a sample, with its labels as they stand; `None`: there is no such sample.
