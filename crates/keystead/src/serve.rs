@@ -199,9 +199,8 @@ pub async fn node(config: Config, hooks: Hooks, stop: CancellationToken, ready: 
     let tls = crate::tls::of_rest(&manager, dns_names, addresses, own, hangups()?, stop.clone())?;
     tokio::spawn(remove_first_password(manager.clone(), path.clone(), stop.clone()));
     tracing::info!(%listen_address, %ekmip_address, node = name, store = opened.store.describe(), "the REST API and the EKMIP server are served");
-    if let Some(listener) = metrics_listener {
+    if let Some(listener) = &metrics_listener {
         tracing::info!(address = %listener.local_addr().map_err(|error| error.to_string())?, "/metrics is served without a login");
-        tokio::spawn(keystead_rest::scrape::serve(listener, metrics, stop.clone()));
     }
     ready(listen_address, ekmip_address);
     tell_systemd(NotifyState::Ready);
@@ -214,7 +213,13 @@ pub async fn node(config: Config, hooks: Hooks, stop: CancellationToken, ready: 
         // One without the other is no node.
         keystead_ekmip::serve(ekmip, manager.clone(), limits, stop.clone()).await.inspect_err(|_| stop.cancel())
     };
-    let (_, data_plane) = tokio::join!(rest, data_plane);
+    // The last: by then the others have registered what they count, and no page is without it.
+    let page = async {
+        if let Some(listener) = metrics_listener {
+            keystead_rest::scrape::serve(listener, metrics, stop.clone()).await;
+        }
+    };
+    let (_, data_plane, ()) = tokio::join!(rest, data_plane, page);
     tracing::info!("stopping");
     tell_systemd(NotifyState::Stopping);
     manager.stop().await;
