@@ -307,3 +307,17 @@ def broken_links(top):
 
 def test_links_lead_somewhere():
     assert broken_links(support.TOP) == [], "\n".join(broken_links(support.TOP))
+
+
+def test_kmip_results_are_those_of_the_program():
+    """The codes that become a Result Reason of their own are named in its row."""
+    numbers = dict(re.findall(r"^    (\w+) = (\d+),", (support.TOP / "crates/manager/src/error.rs").read_text(), re.MULTILINE))
+    source = (support.TOP / "crates/ekmip/src/reason.rs").read_text()
+    page = (MANUAL / "errors.md").read_text()
+    arms = re.findall(r"((?:Code::\w+(?: \| )?)+) => \{?\s*ResultReason::(\w+)", source)
+    assert {reason for _, reason in arms} == {"PermissionDenied", "CryptographicFailure"}
+    for codes, reason in arms:
+        row = re.search(r"^\| %s \|.*$" % re.sub(r"(?<!^)(?=[A-Z])", " ", reason), page, re.MULTILINE).group()
+        # An account's rights are no matter of a KMIP client.
+        missing = [code for code in re.findall(r"Code::(\w+)", codes) if code != "PermissionDenied" and not re.search(r"\b%s\b" % numbers[code], row)]
+        assert missing == [], (reason, missing)
