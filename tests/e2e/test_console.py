@@ -175,6 +175,39 @@ def test_a_day_of_a_key_administrator(browser, scene):
         page.get_by_role("button", name="Load the KEKs").click()
         expect(page.locator("#jobs").get_by_role("row", name="Load KEKs")).to_contain_text("success")
 
+        # Another access key and another period; what was not changed is not sent. An access key that AWS does not know changes nothing.
+        page.get_by_role("link", name="Change", exact=True).click()
+        expect(page.get_by_label("Access key id")).to_have_value(scene.kms.access_key_id)
+        page.get_by_text("How soon a revocation counts").click()
+        page.get_by_label("Poll every").fill("17")
+        page.get_by_label("Access key id").fill("AKIANOBODYKNOWSIT000")
+        page.get_by_label("Secret access key").fill("of nobody, and long enough for one of AWS")
+        page.get_by_role("button", name="Change", exact=True).click()
+        expect(page.get_by_role("alert")).to_contain_text("Nothing was changed.")
+        page.get_by_label("Access key id").fill(scene.kms.access_key_id)
+        page.get_by_role("button", name="Change", exact=True).click()
+        expect(page.get_by_text("every 17 min")).to_be_visible()
+        expect(page.locator("#audit")).to_contain_text("PATCH /api/security/aws-kms")
+
+        # What was typed outlives the session.
+        page.get_by_role("link", name="Change", exact=True).click()
+        page.get_by_text("How soon a revocation counts").click()
+        page.get_by_label("Poll every").fill("23")
+        page.context.clear_cookies()
+        page.get_by_role("button", name="Change", exact=True).click()
+        expect(page.get_by_text("Your session has ended, and nothing was sent.")).to_be_visible()
+        with page.context.expect_page() as opened:
+            page.get_by_role("link", name="Log in again").click()
+        again = opened.value
+        again.get_by_label("Name").fill("admin")
+        again.get_by_label("Password").fill(support.PASSWORD)
+        again.get_by_role("button", name="Log in").click()
+        expect(again.get_by_role("heading", level=1)).to_contain_text("Change AWS KMS of tenant1")
+        again.close()
+        expect(page.get_by_label("Poll every")).to_have_value("23")
+        page.get_by_role("button", name="Change", exact=True).click()
+        expect(page.get_by_text("every 23 min")).to_be_visible()
+
         # The certificate is revoked, and is good for nothing then.
         page.get_by_role("link", name="Revoke array-7").click()
         expect(page.get_by_text("gets no key of tenant1 any more")).to_be_visible()
@@ -346,13 +379,13 @@ def test_axe_finds_nothing_in_both_schemes_at_both_widths(browser, scene, pytest
     job = node.call("GET", "/cluster/jobs?svm.name=axe").json()["records"][0]["uuid"]
     owner = node.call("GET", "/security/accounts?name=admin").json()["records"][0]["owner"]["uuid"]
     svm = "svms/" + uuid
-    pages = ["", "?state=none", "svms/new", svm + "?check=true", svm + "/rekey-internal", svm + "/rekey-external", svm + "/disable", svm + "/clients", svm + "/clients/new", "%s/clients/%s/revoke" % (svm, client.uuid),
+    pages = ["", "?state=none", "svms/new", svm + "?check=true", svm + "/rekey-internal", svm + "/rekey-external", svm + "/change", svm + "/restore", svm + "/disable", svm + "/clients", svm + "/clients/new", "%s/clients/%s/revoke" % (svm, client.uuid),
              "svms/%s/enable" % node.call("GET", "/svm/svms?name=an-svm*").json()["records"][0]["uuid"], "jobs", "jobs/" + job, "events", "audit", "nodes", "accounts", "accounts/new", "accounts/%s/admin/lock" % owner, "password", "nonsense"]
     axe, found = Axe(), []
 
     def look(page, what):
         found = []
-        for width, scheme in ((1280, "light"), (360, "dark")):
+        for width, scheme in ((1280, "light"), (1280, "dark"), (360, "dark"), (360, "light")):
             page.set_viewport_size({"width": width, "height": 800})
             page.emulate_media(color_scheme=scheme)
             wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")

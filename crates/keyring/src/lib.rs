@@ -24,7 +24,7 @@ mod seal;
 pub use aead::{AeadError, OVERHEAD};
 pub use heap::give_back_large_allocations;
 pub use kek::{CheckValue, Kek, WrappedKey};
-pub use locked::{KEY_BYTES, LockedKey};
+pub use locked::{KEY_BYTES, LockedKey, locking_has_failed};
 pub use ring::Keyring;
 pub use seal::{SealKey, Sealed};
 

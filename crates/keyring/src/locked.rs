@@ -1,5 +1,6 @@
 //! 256 bits in memory that is locked (never swapped), kept out of core dumps, and wiped when dropped.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
 
@@ -9,10 +10,18 @@ pub const KEY_BYTES: usize = 32;
 /// A 256-bit key on pages of its own kind. Moving the value moves a pointer, not the key.
 ///
 /// Locking is a best effort: where the process may lock no more memory (`RLIMIT_MEMLOCK`), the key still works and is still wiped. [`LockedKey::is_locked`]
-/// tells, so that the program can warn the operator.
+/// tells of one key, and [`locking_has_failed`] of all, so that the program can warn the operator.
 pub struct LockedKey {
     bytes: Box<[u8; KEY_BYTES]>,
     locked: bool,
+}
+
+/// Whether a key was ever made that is not locked.
+static UNLOCKED: AtomicBool = AtomicBool::new(false);
+
+/// Whether the memory of any key could not be locked since the process began.
+pub fn locking_has_failed() -> bool {
+    UNLOCKED.load(Ordering::Relaxed)
 }
 
 impl LockedKey {
@@ -47,6 +56,9 @@ impl LockedKey {
     fn zeroed() -> Self {
         let bytes = Box::new([0u8; KEY_BYTES]);
         let locked = pages::lock(bytes.as_slice());
+        if !locked {
+            UNLOCKED.store(true, Ordering::Relaxed);
+        }
         Self { bytes, locked }
     }
 }

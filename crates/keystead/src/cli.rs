@@ -13,7 +13,7 @@ use std::path::PathBuf;
     name = "keystead",
     version,
     about,
-    after_help = "serve, audit, store, cluster invite and ekmip import work at a node or with keys; all other commands ask a node over its REST API (docs/manual/command-line.md)."
+    after_help = "serve, audit, store, backup, restore, account, cluster invite, cluster join and ekmip import work at a node or with keys, completions and man at nothing; all other commands ask a node over its REST API (docs/manual/command-line.md)."
 )]
 pub struct Cli {
     /// What to do.
@@ -40,6 +40,9 @@ pub enum Command {
     Backup(Box<BackupArguments>),
     /// Restore a backup into an empty data folder, or an empty etcd.
     Restore(Box<RestoreArguments>),
+    /// The accounts of the REST API, where nobody can log in any more.
+    #[command(subcommand)]
+    Account(AccountCommand),
     /// The keys that storage gets over KMIP: who may have them, and taking them in from another server.
     #[command(subcommand)]
     Ekmip(EkmipCommand),
@@ -141,7 +144,7 @@ pub struct KeygenArguments {
 
 /// The flags of `restore`.
 ///
-/// The whole cluster is as it was at the moment of the backup: what was destroyed, revoked or changed since then comes back, and what was made since is lost. `--audit` says what that is.
+/// The whole cluster is as it was at the moment of the backup: what was destroyed, revoked or changed since then comes back, and what was made since is lost. `--later-backup` or `--audit` says what that is.
 #[derive(Debug, Args)]
 pub struct RestoreArguments {
     /// The backup.
@@ -159,6 +162,9 @@ pub struct RestoreArguments {
     /// An audit log of after the backup: the folder `audit` of a node, or a collector's file of JSON. Once for each node. What the restore brings back to life, and what it loses, is listed by it.
     #[arg(long, value_name = "PATH")]
     pub audit: Vec<PathBuf>,
+    /// A backup of the store that is given up, where that can still be read: taken later, and opened by the same passphrase or identity. By it, the list is exact.
+    #[arg(long, value_name = "FILE", conflicts_with = "audit")]
+    pub later_backup: Option<PathBuf>,
     /// Also write the seal key into this file, for a [seal] that is a credential or a command.
     #[arg(long, value_name = "FILE")]
     pub seal_key_out: Option<PathBuf>,
@@ -196,8 +202,29 @@ pub enum ClusterCommand {
     /// What asks a node over its REST API.
     #[command(flatten)]
     Operator(keystead_cli::cluster::Command),
-    /// Write what a new node needs to join: `keystead serve --join` takes it. It is good for a day.
+    /// Write what a new node needs to join: `keystead cluster join`, and `keystead serve --join`, take it. It is good for a day.
     Invite(InviteArguments),
+    /// Make a machine a node of the cluster of an invitation, before its first start.
+    Join(JoinArguments),
+}
+
+/// The flags of `cluster join`.
+///
+/// What the node needs is written into its data folder, and the seal key to where [seal] says. `keystead serve`, or its unit, is started afterwards. A seal key that is there already, and is another one, is not written over.
+#[derive(Debug, Args)]
+pub struct JoinArguments {
+    /// The invitation.
+    #[arg(value_name = "FILE")]
+    pub invitation: PathBuf,
+    /// A new data folder.
+    #[arg(long, value_name = "DIR", env = "KEYSTEAD_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// The configuration file of the node.
+    #[arg(long, value_name = "FILE", env = "KEYSTEAD_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// A file whose first line is the passphrase. Without it, the terminal is asked.
+    #[arg(long, value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
 }
 
 /// The flags of `cluster invite`.
@@ -217,6 +244,30 @@ pub struct InviteArguments {
     /// A file whose first line is the passphrase. Without it, the terminal is asked.
     #[arg(long, value_name = "FILE")]
     pub passphrase_file: Option<PathBuf>,
+}
+
+/// What can be done with accounts beside the REST API.
+#[derive(Debug, Subcommand)]
+pub enum AccountCommand {
+    /// Give an account a new password and let it log in with that, whatever it was: for a password that is lost. Who can read the seal key can do so. It is recorded in this node's audit log.
+    Reset(ResetArguments),
+}
+
+/// The flags of `account reset`.
+#[derive(Debug, Args)]
+pub struct ResetArguments {
+    /// The account.
+    #[arg(value_name = "NAME", default_value = "admin")]
+    pub name: String,
+    /// The data folder of the node, which must be stopped.
+    #[arg(long, value_name = "DIR", env = "KEYSTEAD_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Its configuration file.
+    #[arg(long, value_name = "FILE", env = "KEYSTEAD_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// A file whose first line is the new password. Without it, the terminal is asked.
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
 }
 
 /// What can be done with an audit log.

@@ -184,11 +184,11 @@ pub struct StoreSection {
     pub key: Option<PathBuf>,
 }
 
-/// `[seal]`: where the seal key comes from; at most one of the three. By default `seal.key` in the data folder.
+/// `[seal]`: where the seal key comes from; at most one of the three, but for a file beside a credential. By default `seal.key` in the data folder.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SealSection {
-    /// A file with 64 hexadecimal digits, mode 0600. Made where there is none.
+    /// A file with 64 hexadecimal digits, mode 0600. Made where there is none. Beside a credential: the file that systemd loads it from, for commands that are run beside the unit.
     pub file: Option<PathBuf>,
     /// The name of a systemd credential with 64 hexadecimal digits.
     pub credential: Option<String>,

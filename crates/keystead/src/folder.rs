@@ -14,7 +14,7 @@
 use fs4::FileExt;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt as _, OpenOptionsExt, lchown};
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
@@ -39,6 +39,11 @@ impl Folder {
         }
     }
 
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The path of a file in it.
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
@@ -61,6 +66,14 @@ impl Folder {
         }
     }
 
+    /// Gives everything in it to whom the folder belongs: a command that root runs writes for the service's user.
+    ///
+    /// # Errors
+    /// One line.
+    pub fn give_to_its_owner(&self) -> Result<(), String> {
+        give(&self.path).map_err(|error| format!("what is in {} cannot be given to its owner: {error}", self.path.display()))
+    }
+
     /// Writes a file whole, or not at all: under another name first, synced, then renamed.
     ///
     /// # Errors
@@ -80,15 +93,39 @@ pub fn write_whole(path: &Path, mode: u32, content: &[u8]) -> std::io::Result<()
     name.push(".new");
     let new = PathBuf::from(name);
     let _ = std::fs::remove_file(&new);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    std::fs::rename(&new, path)?;
-    // The name is only durable when the folder is.
-    match path.parent() {
-        Some(folder) => File::open(folder)?.sync_all(),
-        None => Ok(()),
+    let written = || {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        std::fs::rename(&new, path)
+    };
+    // It may be a key: no part of it stays under another name.
+    written().inspect_err(|_| drop(std::fs::remove_file(&new)))?;
+    sync_folder_of(path)
+}
+
+/// The name of a file is only durable when its folder is.
+fn sync_folder_of(path: &Path) -> std::io::Result<()> {
+    // That of a bare name is the one that the process works in.
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
+}
+
+/// Gives what is below a folder to its owner, where it is somebody else's.
+fn give(folder: &Path) -> std::io::Result<()> {
+    let owner = std::fs::symlink_metadata(folder)?;
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        // Of a link itself, not of what it leads to.
+        let (path, of) = (entry.path(), entry.metadata()?);
+        if (of.uid(), of.gid()) != (owner.uid(), owner.gid()) {
+            lchown(&path, Some(owner.uid()), Some(owner.gid()))?;
+        }
+        if of.is_dir() {
+            give(&path)?;
+        }
     }
+    Ok(())
 }
 
 /// Writes a file that is not there yet.
@@ -98,7 +135,8 @@ pub fn write_whole(path: &Path, mode: u32, content: &[u8]) -> std::io::Result<()
 pub fn write_new(path: &Path, mode: u32, content: &[u8]) -> std::io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
     file.write_all(content)?;
-    file.sync_all()
+    file.sync_all()?;
+    sync_folder_of(path)
 }
 
 fn private(path: &Path) -> std::io::Result<File> {
@@ -118,6 +156,26 @@ mod tests {
         assert!(Folder::open(&path).err().unwrap().contains("in use"));
         drop(folder);
         assert!(Folder::open(&path).is_ok());
+    }
+
+    #[test]
+    fn what_root_writes_is_given_to_the_owner_of_the_folder() {
+        let temporary = tempfile::tempdir().unwrap();
+        if lchown(temporary.path(), Some(12_345), Some(12_346)).is_err() {
+            // Nobody but root can give anything away; then there is nothing to give.
+            assert_ne!(std::fs::metadata("/proc/self").unwrap().uid(), 0);
+            return;
+        }
+        let folder = Folder::open(temporary.path()).unwrap();
+        std::fs::create_dir(folder.file("audit")).unwrap();
+        folder.write("audit/x", 0o600, b"x").unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", folder.file("link")).unwrap();
+        folder.give_to_its_owner().unwrap();
+        for name in ["lock", "audit", "audit/x", "link"] {
+            let of = std::fs::symlink_metadata(folder.file(name)).unwrap();
+            assert_eq!((of.uid(), of.gid()), (12_345, 12_346), "{name}");
+        }
+        assert_eq!(std::fs::metadata("/etc/passwd").unwrap().uid(), 0);
     }
 
     #[test]

@@ -1,6 +1,7 @@
-//! Joining a cluster: `keystead cluster invite` on one of its nodes, `keystead serve --join` on the new one.
+//! Joining a cluster: `keystead cluster invite` on one of its nodes; on the new one `keystead cluster join`, and then its start, or both by `keystead serve --join`.
 
-use crate::cli::{InviteArguments, ServeArguments};
+use crate::backup::{node, runtime};
+use crate::cli::{InviteArguments, JoinArguments};
 use crate::config::{Config, StoreSection};
 use crate::folder::{Folder, write_new};
 use crate::{process, seal_source, store_source, typed};
@@ -9,7 +10,7 @@ use keystead_manager::invitation::{self, Invitation, MOST_BYTES, Secrets};
 use keystead_store::etcd::EtcdStore;
 use std::io::Read as _;
 use std::path::PathBuf;
-use zeroize::Zeroizing;
+use uuid::Uuid;
 
 /// The files of a joined node, in the data folder. The last one is written last: it is what makes the node one of the cluster.
 const FILES: [&str; 3] = ["etcd-ca.pem", "etcd-client.pem", "etcd-client.key"];
@@ -32,9 +33,7 @@ pub struct Join {
 /// One line for the operator.
 pub fn run(arguments: &InviteArguments) -> Result<(), String> {
     process::no_core_dumps()?;
-    let serve = ServeArguments { data_dir: arguments.data_dir.clone(), config: arguments.config.clone(), ..ServeArguments::default() };
-    let config = Config::load(&serve, process::variables()?.into_iter())?;
-    let data_dir = config.data_dir.clone().ok_or("--data-dir is missing (also data_dir of the configuration file, or KEYSTEAD_DATA_DIR)")?;
+    let (config, data_dir) = node(arguments.data_dir.clone(), arguments.config.clone())?;
     let section = store_source::section(&config.store, &data_dir)?;
     if section.backend.as_deref() != Some("etcd") {
         return Err("this node has a store of its own (SQLite); a cluster of several nodes has etcd: keystead store copy brings what is here there".to_owned());
@@ -52,24 +51,46 @@ pub fn run(arguments: &InviteArguments) -> Result<(), String> {
         certificate: options.tls.as_ref().map(|tls| text(&tls.certificate)).unwrap_or_default(),
         key: options.tls.as_ref().map(|tls| text(&tls.key)).unwrap_or_default(),
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(|error| format!("no runtime: {error}"))?;
-    let invited = runtime.block_on(async { invitation::invite(&store()?, &*seal, Timestamp::now(), secrets, passphrase).await })?;
+    let invited = runtime()?.block_on(async { invitation::invite(&store()?, &*seal, Timestamp::now(), secrets, passphrase).await })?;
     write_new(&arguments.out, 0o600, invited.to_text()?.as_bytes())
         .map_err(|error| format!("the invitation {} cannot be written: {error}", arguments.out.display()))?;
     println!("{}: an invitation to the cluster {} ({}), good until {}", arguments.out.display(), invited.cluster_name, invited.cluster, invited.expires);
-    println!("on the new node: keystead serve --data-dir <a new folder> --join <this file>, with the addresses that others reach it at; then delete the file");
+    println!(
+        "on the new node: keystead cluster join <this file>, with the addresses that others reach it at in its configuration; then delete the file, and start the node"
+    );
     Ok(())
 }
 
-/// Makes this node one of the cluster of an invitation, unless it is one already.
+/// `keystead cluster join`: what `serve --join` does before it serves, for a node that is started by somebody else.
 ///
 /// # Errors
 /// One line for the operator.
-pub async fn join(join: &Join, config: &Config, folder: &Folder) -> Result<(), String> {
+pub fn run_join(arguments: &JoinArguments) -> Result<(), String> {
+    process::no_core_dumps()?;
+    let (config, data_dir) = node(arguments.data_dir.clone(), arguments.config.clone())?;
+    let folder = Folder::open(&data_dir)?;
+    if folder.file(store_source::JOINED).exists() {
+        return Err(format!("the data folder {} is of a node that has joined already", data_dir.display()));
+    }
+    let asked = Join { invitation: arguments.invitation.clone(), passphrase_file: arguments.passphrase_file.clone() };
+    let cluster = runtime()?.block_on(join(&asked, &config, &folder));
+    // Also what was left half-way: the next try may be the service's own user's.
+    folder.give_to_its_owner()?;
+    if let Some((cluster, name)) = cluster? {
+        println!("the node belongs to the cluster {name} ({cluster}) from its start on; delete the invitation");
+    }
+    Ok(())
+}
+
+/// Makes this node one of the cluster of an invitation, and answers that with its name; nothing where it has joined before.
+///
+/// # Errors
+/// One line for the operator.
+pub async fn join(join: &Join, config: &Config, folder: &Folder) -> Result<Option<(Uuid, String)>, String> {
     let joined = folder.file(store_source::JOINED);
     if joined.exists() {
         tracing::info!(file = %joined.display(), "this node has joined before; --join does nothing");
-        return Ok(());
+        return Ok(None);
     }
     if config.store != StoreSection::default() {
         return Err("[store] and --join say two things: the invitation brings the store".to_owned());
@@ -88,16 +109,13 @@ pub async fn join(join: &Join, config: &Config, folder: &Folder) -> Result<(), S
     let secrets = tokio::task::spawn_blocking(move || opening.open(Timestamp::now(), &passphrase)).await.map_err(|error| error.to_string())?;
     let secrets = secrets.map_err(|why| format!("the invitation {place}: {why}"))?;
     // A joining that was ended half-way has left this one; it goes on.
-    let own = std::fs::read(folder.file("seal.key")).map(Zeroizing::new);
-    if own.is_ok_and(|own| own.as_slice() != seal_source::text_of(&secrets.seal_key).as_bytes()) {
-        return is_used("seal.key");
-    }
-    write_files(&secrets, config, folder)?;
+    seal_source::place(&config.seal, folder.path(), &secrets.seal_key, "the cluster").await?;
+    write_files(&secrets, folder)?;
     tracing::info!(cluster = %invitation.cluster, name = invitation.cluster_name, "this node joins the cluster; the invitation is not needed any more: delete it");
-    Ok(())
+    Ok(Some((invitation.cluster, invitation.cluster_name)))
 }
 
-fn write_files(secrets: &Secrets, config: &Config, folder: &Folder) -> Result<(), String> {
+fn write_files(secrets: &Secrets, folder: &Folder) -> Result<(), String> {
     let [ca, certificate, key] = FILES;
     let encrypted = !secrets.ca.is_empty();
     let path = |name: &str| encrypted.then(|| folder.file(name));
@@ -105,9 +123,6 @@ fn write_files(secrets: &Secrets, config: &Config, folder: &Folder) -> Result<()
         folder.write(ca, 0o644, secrets.ca.as_bytes())?;
         folder.write(certificate, 0o644, secrets.certificate.as_bytes())?;
         folder.write(key, 0o600, secrets.key.as_bytes())?;
-    }
-    if seal_source::is_default(&config.seal) {
-        folder.write("seal.key", 0o600, seal_source::text_of(&secrets.seal_key).as_bytes())?;
     }
     let section = StoreSection {
         backend: Some("etcd".to_owned()),

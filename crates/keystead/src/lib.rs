@@ -11,6 +11,7 @@ pub mod invite;
 mod logging;
 mod otlp;
 pub mod process;
+pub mod reset;
 pub mod restore;
 mod seal_source;
 pub mod serve;

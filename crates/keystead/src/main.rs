@@ -2,7 +2,7 @@
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser as _};
-use keystead::cli::{AuditCommand, BackupCommand, Cli, ClusterCommand, Command, EkmipCommand, StoreCommand};
+use keystead::cli::{AccountCommand, AuditCommand, BackupCommand, Cli, ClusterCommand, Command, EkmipCommand, StoreCommand};
 use std::process::ExitCode;
 
 /// Everything that is freed is wiped first, whoever allocated it: the SDK, the TLS library, a JSON parser.
@@ -26,6 +26,7 @@ fn main() -> ExitCode {
     let result = match command {
         Command::Serve(arguments) => keystead::serve::run(arguments, keystead::serve::Hooks::default()).map(|()| ExitCode::SUCCESS),
         Command::Cluster(ClusterCommand::Invite(arguments)) => keystead::invite::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Cluster(ClusterCommand::Join(arguments)) => keystead::invite::run_join(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Cluster(ClusterCommand::Operator(command)) => return keystead_cli::run_cluster(command),
         Command::Store(StoreCommand::Copy(arguments)) => keystead::copy::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Backup(arguments) => match &arguments.command {
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
             Some(BackupCommand::Keygen(arguments)) => keystead::backup::keygen(arguments).map(|()| ExitCode::SUCCESS),
         },
         Command::Restore(arguments) => keystead::restore::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Account(AccountCommand::Reset(arguments)) => keystead::reset::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Ekmip(EkmipCommand::Import(arguments)) => keystead::import::run(&arguments),
         Command::Ekmip(EkmipCommand::Operator(command)) => return keystead_cli::run_ekmip(*command),
         Command::Audit(AuditCommand::Verify(arguments)) => return keystead::audit::verify(&arguments.data_dir),

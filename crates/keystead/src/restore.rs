@@ -2,17 +2,17 @@
 
 use crate::backup::{Tell, node, opened, runtime};
 use crate::cli::RestoreArguments;
-use crate::config::{Config, SealSection, StoreSection};
-use crate::folder::{Folder, write_new, write_whole};
+use crate::config::{Config, StoreSection};
+use crate::folder::Folder;
 use crate::{process, seal_source, store_source};
 use jiff::Timestamp;
 use keystead_audit::read::newest_first;
-use keystead_manager::backup::{self, Backup, Inventory, Restored, Since};
+use keystead_manager::backup::{self, Backup, Comeback, Inventory, Restored, Since};
 use keystead_store::Store;
 use keystead_store::etcd::EtcdStore;
 use keystead_store::sqlite::SqliteStore;
 use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// How many lines of each kind are shown.
 const SHOWN: usize = 1_000;
@@ -25,7 +25,7 @@ pub fn run(arguments: &RestoreArguments) -> Result<(), String> {
     process::no_core_dumps()?;
     let (config, data_dir) = node(arguments.data_dir.clone(), arguments.config.clone())?;
     let (backup, inventory) = opened(&arguments.file, &arguments.unlock)?;
-    tell_comeback(&backup, &inventory, &arguments.audit)?;
+    tell_comeback(&backup, &inventory, arguments)?;
     if arguments.dry_run {
         println!("nothing was written (--dry-run)");
         return Ok(());
@@ -34,9 +34,17 @@ pub fn run(arguments: &RestoreArguments) -> Result<(), String> {
     if let Some(used) = ["node-uuid", "copy.db", store_source::JOINED].into_iter().find(|used| folder.file(used).exists()) {
         return Err(format!("the data folder {} has a {used} already: a backup is restored into a new folder", data_dir.display()));
     }
-    place_seal_key(&config.seal, &data_dir, &inventory, arguments.seal_key_out.as_deref())?;
     let section = store_source::section(&config.store, &data_dir)?;
-    let restored = runtime()?.block_on(written(&backup, &inventory, &section, &folder))?;
+    let place_seal_key = async || {
+        if let Some(out) = &arguments.seal_key_out {
+            seal_source::write_out(out, &inventory.seal_key).map_err(|why| format!("--seal-key-out {}: {why}", out.display()))?;
+        }
+        seal_source::place(&config.seal, &data_dir, &inventory.seal_key, "the backup")
+            .await
+            .map_err(|why| format!("{why} (--seal-key-out FILE writes it into a file)"))
+    };
+    let restored = runtime()?.block_on(written(&backup, &inventory, &section, &folder, place_seal_key))?;
+    folder.give_to_its_owner()?;
     println!(
         "{} records restored, of the cluster {} ({}) at {}",
         restored.records, inventory.header.cluster_name, inventory.header.cluster, inventory.header.made
@@ -48,9 +56,20 @@ pub fn run(arguments: &RestoreArguments) -> Result<(), String> {
     Ok(())
 }
 
-async fn written(backup: &Backup, inventory: &Inventory, section: &StoreSection, folder: &Folder) -> Result<Restored, String> {
+/// The seal key is placed when the store is known to be empty, and before anything stands in it.
+async fn written(
+    backup: &Backup,
+    inventory: &Inventory,
+    section: &StoreSection,
+    folder: &Folder,
+    place_seal_key: impl AsyncFn() -> Result<(), String>,
+) -> Result<Restored, String> {
     let mut tell = Tell::new();
-    let mut restore = async |store: &dyn Store| backup::restore(backup, inventory, store, |records| tell.tell(|| format!("{records} records written"))).await;
+    let mut restore = async |store: &dyn Store| {
+        backup::check_empty(inventory, store).await?;
+        place_seal_key().await?;
+        backup::restore(backup, inventory, store, |records| tell.tell(|| format!("{records} records written"))).await
+    };
     if section.backend.as_deref() == Some("etcd") {
         let store = EtcdStore::new(&store_source::etcd_options(section)?).map_err(|error| format!("[store] {error}"))?;
         store.check_members().await.map_err(|error| format!("[store] {error}"))?;
@@ -62,39 +81,29 @@ async fn written(backup: &Backup, inventory: &Inventory, section: &StoreSection,
     restored
 }
 
-/// Puts the seal key to where a node looks for it. A source that is no file must give it already.
-fn place_seal_key(section: &SealSection, data_dir: &Path, inventory: &Inventory, out: Option<&Path>) -> Result<(), String> {
-    let text = seal_source::text_of(&inventory.seal_key);
-    if let Some(out) = out {
-        write_new(out, 0o600, text.as_bytes()).map_err(|error| format!("--seal-key-out {}: {error}", out.display()))?;
-    }
-    let file = if seal_source::is_default(section) { Some(data_dir.join("seal.key")) } else { section.file.clone() };
-    if let Some(file) = &file
-        && !file.exists()
-    {
-        return write_whole(file, 0o600, text.as_bytes()).map_err(|error| format!("the seal key {} cannot be written: {error}", file.display()));
-    }
-    let source = seal_source::open(section, data_dir, true)?;
-    let given = runtime()?.block_on(source.fetch())?;
-    if given.chunks(keystead_keyring::KEY_BYTES).any(|key| inventory.seal_key.chunks(keystead_keyring::KEY_BYTES).any(|own| own == key)) {
-        return Ok(());
-    }
-    Err(format!("{} gives another seal key than the backup has; --seal-key-out FILE writes that into a file: bring it there", source.describe()))
-}
-
 /// Says what works again that was taken away, and what is lost.
-fn tell_comeback(backup: &Backup, inventory: &Inventory, audit: &[PathBuf]) -> Result<(), String> {
+fn tell_comeback(backup: &Backup, inventory: &Inventory, arguments: &RestoreArguments) -> Result<(), String> {
     let made = inventory.header.made;
-    if audit.is_empty() {
-        println!("what was destroyed, revoked or changed after {made} comes back as it was then; --audit, with the audit log of each node, lists it");
+    let comeback = if let Some(file) = &arguments.later_backup {
+        let (later, its_inventory) = opened(file, &arguments.unlock)?;
+        let compared = backup::compare_later((backup, inventory), (&later, &its_inventory));
+        compared.map_err(|error| format!("--later-backup {}: {error}", file.display()))?
+    } else if arguments.audit.is_empty() {
+        println!(
+            "what was destroyed, revoked or changed after {made} comes back as it was then; --later-backup, with a backup of the store that is given up, or --audit, with the audit log of each node, lists it"
+        );
         return Ok(());
+    } else {
+        let mut since = Since::default();
+        for path in &arguments.audit {
+            read_log(path, made, &mut since).map_err(|error| format!("--audit {}: {error}", path.display()))?;
+        }
+        println!("{} records of the audit log are of after {made}", since.records());
+        since.compare(backup, inventory)?
+    };
+    if comeback == Comeback::default() {
+        println!("nothing comes back to life, and nothing is lost");
     }
-    let mut since = Since::default();
-    for path in audit {
-        read_log(path, made, &mut since).map_err(|error| format!("--audit {}: {error}", path.display()))?;
-    }
-    let comeback = since.compare(backup, inventory)?;
-    println!("{} records of the audit log are of after {made}", since.records());
     for (lines, what) in [(&comeback.alive, "comes back to life"), (&comeback.lost, "is lost")] {
         for line in lines.iter().take(SHOWN) {
             println!("{what}: {line}");

@@ -1,7 +1,7 @@
 //! Where the seal key comes from: a file, a systemd credential, a command.
 
 use crate::config::SealSection;
-use crate::folder::write_whole;
+use crate::folder::{write_new, write_whole};
 use async_trait::async_trait;
 use keystead_keyring::{KEY_BYTES, SealKey};
 use keystead_manager::{MOST_SEAL_KEYS, SealSource};
@@ -18,7 +18,7 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(10);
 /// The longest text that is read: the digits, and some white space around them.
 const MAX_TEXT: u64 = 256;
 
-/// The source that the configuration names.
+/// The source that the configuration names. A file beside a credential is for where systemd gives none: commands that an operator runs beside the unit.
 ///
 /// # Errors
 /// One line: more than one is named, or a credential is asked for where systemd has given none.
@@ -26,22 +26,68 @@ pub fn open(section: &SealSection, data_dir: &Path, store_exists: bool) -> Resul
     match (&section.file, &section.credential, &section.command) {
         (None, None, None) => file(data_dir.join("seal.key"), store_exists),
         (Some(path), None, None) => file(path.clone(), store_exists),
-        (None, Some(name), None) => {
-            let folder = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or_else(|| {
-                format!(
-                    "[seal] credential {name:?}: systemd has passed no credentials (CREDENTIALS_DIRECTORY is not set); see LoadCredential= of systemd.exec(5)"
-                )
-            })?;
-            Ok(Arc::new(FileSource { path: Path::new(&folder).join(name), private: false }))
-        }
+        (beside, Some(name), None) => match (credentials(), beside) {
+            (Some(folder), _) => Ok(Arc::new(FileSource { path: folder.join(name), private: false })),
+            (None, Some(path)) => file(path.clone(), true),
+            (None, None) => Err(format!(
+                "[seal] credential {name:?}: systemd has passed no credentials (CREDENTIALS_DIRECTORY is not set; LoadCredential= of systemd.exec(5)); for commands beside the unit, [seal] file = \"…\" names the file that it is loaded from"
+            )),
+        },
         (None, None, Some(command)) => Ok(Arc::new(CommandSource { command: command.clone() })),
-        _ => Err("[seal] takes one of file, credential and command".to_owned()),
+        _ => Err("[seal] takes one of file, credential and command; a file may stand beside a credential".to_owned()),
     }
 }
 
-/// Whether the seal key is the file of the data folder.
-pub fn is_default(section: &SealSection) -> bool {
-    section.file.is_none() && section.credential.is_none() && section.command.is_none()
+/// Puts a seal key to where a node will look for it, unless it is there. A source that is no file must give it already. `whose`: what has this seal key, in words.
+///
+/// # Errors
+/// One line: another key is there, or it cannot be written.
+pub async fn place(section: &SealSection, data_dir: &Path, keys: &[u8], whose: &str) -> Result<(), String> {
+    let file = match (&section.file, &section.credential, &section.command) {
+        (None, None, None) => Some(data_dir.join("seal.key")),
+        (file, ..) => file.clone(),
+    };
+    if let Some(file) = &file
+        && !file.exists()
+    {
+        return write_whole(file, 0o600, text_of(keys).as_bytes()).map_err(|error| format!("the seal key {} cannot be written: {error}", file.display()));
+    }
+    let source = open(section, data_dir, true)?;
+    if has_all(&source.fetch().await?, keys) {
+        return Ok(());
+    }
+    let way = match file {
+        Some(_) => "if nothing that is needed was sealed with it, move it away and begin again: the right one is written then",
+        None => "bring the right one there",
+    };
+    Err(format!("{} gives another seal key than {whose} has: {way}", source.describe()))
+}
+
+/// Writes a seal key into a new file. One that has it already is as good.
+///
+/// # Errors
+/// Why not.
+pub fn write_out(path: &Path, keys: &[u8]) -> Result<(), String> {
+    match write_new(path, 0o600, text_of(keys).as_bytes()) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            let there = std::fs::read(path).map(Zeroizing::new).map_err(|error| error.to_string())?;
+            let same = decode(&there, "it").is_ok_and(|there| has_all(&there, keys));
+            if same { Ok(()) } else { Err("it is there already, with another content".to_owned()) }
+        }
+        written => written.map_err(|error| error.to_string()),
+    }
+}
+
+/// Whether all of these keys are among those that a source gives. Compared in constant time.
+fn has_all(given: &[u8], wanted: &[u8]) -> bool {
+    let keys = |bytes: &[u8]| -> Vec<SealKey> { bytes.chunks(KEY_BYTES).filter_map(|key| SealKey::take(&mut Zeroizing::new(key.to_vec()))).collect() };
+    let given = keys(given);
+    wanted.chunks(KEY_BYTES).all(|wanted| given.iter().any(|given| given.matches(wanted)))
+}
+
+/// Where systemd has put the credentials of this unit.
+fn credentials() -> Option<PathBuf> {
+    std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from)
 }
 
 /// The text of a seal key's file: a line for each key.
@@ -193,6 +239,26 @@ mod tests {
         assert!(fetch(&section("echo short"), folder).await.unwrap_err().contains("damaged"));
         let endless = fetch(&section("yes"), folder).await.unwrap_err();
         assert!(endless.contains("damaged") || endless.contains("failed"), "{endless}");
+    }
+
+    #[tokio::test]
+    async fn a_key_is_placed_once_and_another_one_is_not_written_over() {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = temporary.path();
+        let section = SealSection { credential: Some("seal.key".into()), file: Some(folder.join("beside")), ..SealSection::default() };
+        assert!(open(&section, folder, true).err().unwrap().contains("missing"), "no key is made beside a unit");
+        let (key, other) = (vec![1; KEY_BYTES], vec![2; KEY_BYTES]);
+        for _ in 0..2 {
+            place(&section, folder, &key, "the backup").await.unwrap();
+        }
+        assert_eq!(*open(&section, folder, true).unwrap().fetch().await.unwrap(), key);
+        for wanted in [other.clone(), [key.clone(), other].concat()] {
+            let refused = place(&section, folder, &wanted, "the backup").await.unwrap_err();
+            assert!(refused.contains("another seal key than the backup has") && refused.contains("move it away"), "{refused}");
+        }
+        assert_eq!(*open(&section, folder, true).unwrap().fetch().await.unwrap(), key);
+        let command = SealSection { command: Some("echo".to_owned() + &format!(" {}", "03".repeat(KEY_BYTES))), ..SealSection::default() };
+        assert!(place(&command, folder, &key, "the backup").await.unwrap_err().contains("bring the right one there"));
     }
 
     #[test]

@@ -142,6 +142,9 @@ async fn every_key_is_what_it_was_on_an_empty_machine() {
     assert_eq!(node.call("DELETE", &format!("/security/ekmip/clients/{}", two.uuid), None).await.unwrap().0, 200);
     let lost = kmip.created(vec![]);
     drop(kmip);
+    assert_eq!(node.call("POST", "/svm/svms?return_timeout=30", Some(json!({ "name": "svm3" }))).await.unwrap().0, 201);
+    let later = temporary.path().join("later");
+    take(&later).good();
     node.stop();
 
     let to = there.join("data");
@@ -150,6 +153,17 @@ async fn every_key_is_what_it_was_on_an_empty_machine() {
     let restore = |more: &[(&str, &Path)]| run(&["restore"], &[&open[..], &[("--data-dir", &to), ("--audit", &audit)], more].concat());
     let said = run(&["restore", "--dry-run"], &[open[0], open[1], ("--data-dir", &to), ("--audit", &audit)]).good();
     assert!(!to.exists() && said.contains("nothing was written"), "{said}");
+    // By a backup of the store that is given up: exact, the keys of the time in between among it.
+    let compared = |this: &Path, later: &Path| run(&["restore", "--dry-run"], &[("", this), open[1], ("--data-dir", &to), ("--later-backup", later)]);
+    let said = compared(&file, &later).good();
+    let alive = said.lines().filter(|line| line.starts_with("comes back to life: ")).collect::<Vec<_>>();
+    assert_eq!(alive.len(), 2, "{said}");
+    assert!(alive[0].ends_with(&format!("the key {} of the SVM svm1, which was destroyed since", ids[7])), "{said}");
+    assert!(alive[1].contains("the EKMIP client ") && alive[1].ends_with("of the SVM svm2, which was revoked since"), "{said}");
+    let lost_lines = said.lines().filter(|line| line.starts_with("is lost: ")).collect::<Vec<_>>();
+    assert!(lost_lines.len() == 2 && lost_lines[0].contains("keys that were made in the SVM svm1 since") && lost_lines[1].contains("the SVM svm3"), "{said}");
+    assert!(compared(&file, &file).good().contains("nothing comes back to life, and nothing is lost"));
+    compared(&later, &file).refused(1, "it is older");
     let said = restore(&[]).good();
     for expected in [format!("comes back to life: the key {} of the SVM svm1, which was destroyed", ids[7]), "comes back to life: the EKMIP client".to_owned()]
     {
@@ -228,6 +242,7 @@ async fn a_cluster_is_restored_into_an_empty_etcd() {
     std::fs::write(&config, &toml).unwrap();
     let into = |config: &Path| run(&["restore"], &[open[0], open[1], ("--data-dir", &to), ("--config", config)]);
     into(&config).refused(1, "has records already");
+    assert!(!to.join("seal.key").exists(), "nothing is written where nothing is restored");
     let toml = toml + "prefix = \"/restored\"\n";
     std::fs::write(&config, &toml).unwrap();
     into(&config).good();

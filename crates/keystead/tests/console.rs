@@ -121,7 +121,7 @@ async fn every_page_by_every_role() {
     let client = node.get("/security/ekmip/clients?svm.name=svm2").await["records"][0]["uuid"].as_str().unwrap().to_owned();
     let job = node.get("/cluster/jobs?svm.name=svm1").await["records"][0]["uuid"].as_str().unwrap().to_owned();
     // By admin, readonly, and an administrator of svm1: 2 it is shown, 3 the role may not, 4 it does not exist.
-    let pages: [(String, &str); 24] = [
+    let pages: [(String, &str); 26] = [
         ("".into(), "222"),
         ("?state=available&name=svm*".into(), "222"),
         ("svms/new".into(), "233"),
@@ -130,6 +130,8 @@ async fn every_page_by_every_role() {
         (format!("svms/{NOWHERE}"), "444"),
         (format!("svms/{one}/enable"), "232"),
         (format!("svms/{two}/enable"), "234"),
+        (format!("svms/{one}/change"), "232"),
+        (format!("svms/{two}/change"), "434"),
         (format!("svms/{one}/rekey-internal"), "232"),
         (format!("svms/{two}/rekey-external"), "234"),
         (format!("svms/{one}/restore"), "232"),
@@ -170,6 +172,7 @@ async fn every_page_by_every_role() {
     for (browser, path, status) in [
         (&browsers[1], format!("svms/{one}/disable"), 403),
         (&browsers[1], format!("svms/{one}/enable"), 403),
+        (&browsers[1], format!("svms/{one}/change"), 403),
         (&browsers[1], format!("svms/{one}/clients/new"), 403),
         (&browsers[1], format!("accounts/{admin_svm}/tenant/unlock"), 403),
         (&browsers[2], format!("accounts/{admin_svm}/reader/delete"), 403),

@@ -9,6 +9,7 @@ mod audit;
 mod audit_program;
 mod aws_calls;
 mod backup;
+mod beside;
 mod bulk;
 mod ca_rotation;
 mod certificate_owners;

@@ -95,6 +95,13 @@ async fn what_happens_to_an_svm_shows() {
     let key = kmip.created(vec![]);
     kmip.get(&key);
     assert_eq!(kmip.get(NOWHERE).reason(), Some(ResultReason::ItemNotFound));
+    for (svm, days) in [(Some("svm1"), 20), (Some("svm1"), 10), (None, 40)] {
+        let mut certificate = json!({ "type": "server", "common_name": format!("host{days}"), "expiry_time": format!("P{days}DT") });
+        if let Some(svm) = svm {
+            certificate["svm"] = json!({ "name": svm });
+        }
+        assert_eq!(node.ask("POST", "/security/certificates", Some(certificate)).await.0, 201);
+    }
     let good = Page::of(node).await;
     for (sample, value) in [
         (r#"keystead_svm_kek_state{svm="svm1",state="available"}"#, 1.0),
@@ -131,6 +138,14 @@ async fn what_happens_to_an_svm_shows() {
         .map(|label| good.value(&format!("keystead_certificate_expiry_timestamp_seconds{label}")));
     let client = good.value(r#"keystead_svm_certificate_expiry_timestamp_seconds{svm="svm1",kind="ekmip_client"}"#);
     assert!(certificates.into_iter().chain([client]).all(|expiry| expiry > now + 30.0 * day), "{certificates:?} {client}");
+    // Of those of /security/certificates, the first to end.
+    for (sample, days) in [
+        (r#"keystead_svm_certificate_expiry_timestamp_seconds{svm="svm1",kind="certificate"}"#, 10.0),
+        (r#"keystead_certificate_expiry_timestamp_seconds{kind="certificate"}"#, 40.0),
+    ] {
+        let left = (good.value(sample) - now) / day;
+        assert!((left - days).abs() < 0.1, "{sample}: {left} days");
+    }
 
     // The tenant disables the key. Denials are confirmed within the grace of an hour, and keys will be refused at its end.
     let settings = json!({ "aws_kms": { "access_error_grace": "60m", "min_poll_interval": "5s" } });

@@ -3,6 +3,7 @@
 
 use crate::common;
 
+use common::cluster::Cluster;
 use common::program::{Program, fails, free_port, serve};
 use common::{Log, PASSWORD, SECRET, enable_body, eventually, stand_in, toml_for};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -160,6 +161,39 @@ async fn one_post_is_one_trace_from_http_through_the_job_to_aws() {
     }
     assert!(collector.requests.lock().unwrap().iter().all(|head| head.starts_with("POST /v1/traces HTTP/1.1")));
     assert!(!program.said().contains("keystead_trace"), "spans are not in the log: {}", program.said());
+}
+
+/// A job asks the other node, which asks AWS: one trace on both.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trace_goes_on_at_the_node_that_is_asked() {
+    let collector = Collector::start().await;
+    let mut cluster = Cluster::start(1, 2).await;
+    let (config, _) = cluster.tenant("svm1").await;
+    for number in 0..2 {
+        cluster.stop(number);
+        let path = cluster.folder(number).join("keystead.toml");
+        let toml = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, format!("{toml}\n[tracing]\notlp_endpoint = \"http://{}\"\n", collector.address)).unwrap();
+        cluster.restart(number).await;
+    }
+    eventually("both nodes must be there", async || (cluster.node(0).get("/cluster/nodes?state=up").await["num_records"] == 2).then_some(())).await;
+    let (status, answer) = cluster.node(0).call("POST", &format!("{config}/restore?return_timeout=60"), None).await.unwrap();
+    assert_eq!(status, 201, "{answer}");
+    let (ask, trace) = eventually("the trace must arrive", async || {
+        let ask = collector.named("ask restore").pop()?;
+        let trace = collector.trace(&ask.trace_id);
+        ["job restore", "answer restore"].iter().all(|name| trace.iter().any(|span| span.name == *name)).then_some((ask, trace))
+    })
+    .await;
+    let one = |name: &str| trace.iter().find(|span| span.name == name).unwrap();
+    assert_eq!((ask.kind(), &ask.parent_span_id), (SpanKind::Client, &one("job restore").span_id));
+    assert!(attribute(&ask, "keystead.node").is_some_and(|node| node.starts_with("node")));
+    let answered = one("answer restore");
+    assert_eq!((answered.kind(), &answered.parent_span_id), (SpanKind::Server, &ask.span_id));
+    eventually("what the other node asks of AWS belongs to it", async || {
+        collector.trace(&ask.trace_id).iter().any(|span| span.name == "KMS.Decrypt" && span.parent_span_id == answered.span_id).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

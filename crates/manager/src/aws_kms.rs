@@ -140,7 +140,7 @@ impl Manager {
         let inner = self.inner();
         let config = self.ready(who, uuid)?;
         crate::jobs::restore::has_the_keys(inner, &config.record).await?;
-        let state = inner.polls.state(config.record.svm);
+        let state = inner.standing(config.record.svm);
         if !state.serves() {
             return Err(Error::with(Code::Blocked, state.describe()));
         }
@@ -249,7 +249,7 @@ pub(crate) fn own_state(inner: &Inner, config: &Stored<AwsKmsRecord>) -> (bool, 
         // Its keys are with the onboard key manager: nothing here depends on AWS.
         return (true, String::new());
     }
-    let state = inner.polls.state(config.record.svm);
+    let state = inner.standing(config.record.svm);
     if state.is_available() { (true, String::new()) } else { (state.serves(), state.describe()) }
 }
 

@@ -4,8 +4,10 @@ use crate::inner::Inner;
 use crate::records::{AwsKmsRecord, Stored, StoredSettings, SvmRecord};
 use crate::revocation;
 use crate::settings::Settings;
+use keystead_awskms::TlsPolicy;
 use keystead_store::Revision;
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use uuid::Uuid;
@@ -25,7 +27,7 @@ pub struct AwsKms {
 /// A configuration, copied: a list goes through thousands of them in this order, and finds one beside the other in memory. The view's own lie wherever there was room when each was read.
 #[derive(Debug)]
 pub(crate) struct Shown {
-    bound: Duration,
+    bound: Option<Duration>,
     config: AwsKmsRecord,
     svm_name: Box<str>,
     texts: [OnceLock<Arc<[u8]>>; TEXTS],
@@ -58,8 +60,8 @@ impl AwsKms {
         &self.shown().config.settings
     }
 
-    /// How long after a revocation in AWS this SVM's keys can still be served.
-    pub fn bound(&self) -> Duration {
+    /// How long after a revocation in AWS this SVM's keys can still be served; none where nothing bounds it.
+    pub fn bound(&self) -> Option<Duration> {
         self.shown().bound
     }
 
@@ -125,7 +127,10 @@ impl Shown {
 
 fn shown(cluster: &Settings, stored: Arc<Stored<AwsKmsRecord>>, svm: Option<Arc<Stored<SvmRecord>>>) -> Shown {
     let settings = crate::poll::poll_settings(cluster, &stored.record);
-    let bound = revocation::bound(&settings, Duration::from_secs(u64::from(stored.record.settings.timeout)));
+    let of = &stored.record.settings;
+    let tls = TlsPolicy { verify: of.verify, verify_host: of.verify_host, verify_ip: of.verify_ip };
+    let proven = tls.proves(of.host.as_ref().is_some_and(|host| host.parse::<IpAddr>().is_ok()));
+    let bound = revocation::bound(&settings, Duration::from_secs(u64::from(of.timeout)), proven);
     let svm_name = svm.as_ref().map_or("", |svm| &svm.record.name).into();
     Shown { bound, config: stored.record.clone(), svm_name, texts: Default::default(), of: (stored, svm) }
 }

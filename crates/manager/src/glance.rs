@@ -24,7 +24,7 @@ impl Manager {
             KeyStoreState::Active | KeyStoreState::SvmKekRekey | KeyStoreState::Switching | KeyStoreState::Mixed => {}
         }
         if inner.has_aws_kek(svm) {
-            let standing = inner.polls.state(svm);
+            let standing = inner.standing(svm);
             return SvmStanding { state: standing.word(), reason: if standing.is_available() { String::new() } else { standing.describe() } };
         }
         match inner.onboard_key() {

@@ -60,7 +60,7 @@ impl Manager {
         inner.every_node_can_move_keys()?;
         inner.onboard_key_for_moving()?;
         let gives_up = to_onboard && store.record.state == KeyStoreState::Mixed && store.record.manager == source;
-        let state = inner.polls.state(svm.uuid);
+        let state = inner.standing(svm.uuid);
         // Where a move was given up, all that AWS has kept may be destroyed by now.
         let needs_aws = inner.has_aws_kek(svm.uuid) && !gives_up && !(to_onboard && store.record.is_given_up());
         if needs_aws && !state.serves() {
@@ -99,7 +99,7 @@ impl Manager {
             let store = inner.key_store(svm)?;
             let enabled = store.as_ref().is_some_and(|store| store.record.is_for(config.record.uuid));
             let state = match store {
-                _ if inner.has_aws_kek(svm) && inner.polls.state(svm).is_blocked() => "blocked",
+                _ if inner.has_aws_kek(svm) && inner.standing(svm).is_blocked() => "blocked",
                 Some(store) => state_name(store.record.state),
                 None => "active",
             };

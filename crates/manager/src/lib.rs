@@ -5,6 +5,7 @@
 //!
 //! [`Manager`] is a cheap handle. [`Manager::start`] makes or opens the cluster and starts the background tasks; [`Manager::stop`] ends them.
 
+pub mod account_reset;
 mod accounts;
 mod approved;
 mod audit;
@@ -61,6 +62,7 @@ pub mod signing_requests;
 mod standing;
 pub mod steps;
 mod svms;
+mod unlocked;
 mod view;
 pub mod x509;
 

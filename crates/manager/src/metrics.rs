@@ -6,7 +6,7 @@
 use crate::inner::Inner;
 use crate::model::{JobState, NodeState};
 use crate::poll::Watch;
-use crate::records::{AuthorityRecord, EkmipCertificateRecord, EkmipClientCaRecord, EkmipClientRecord, JobRecord, NodeRecord, SvmRecord};
+use crate::records::{AuthorityRecord, CertificateRecord, EkmipCertificateRecord, EkmipClientCaRecord, EkmipClientRecord, JobRecord, NodeRecord, SvmRecord};
 use crate::revocation::{Outcome, State};
 use crate::x509::Facts;
 use jiff::Timestamp;
@@ -96,8 +96,9 @@ impl Source for Gathered {
         let names = Names::of(&inner);
         svms(&inner, page, &names, self.max_svms)?;
         jobs(&inner, page)?;
-        certificates(&inner, page)?;
-        clients(&inner, page, &names, self.max_svms)?;
+        let listed = listed(&inner);
+        certificates(&inner, page, listed.get(&None).copied())?;
+        clients(&inner, page, &names, self.max_svms, &listed)?;
         page.counts(Name::plain("keystead_events", "Events that this node has raised since its start, by severity"), &inner.counted.events)?;
         page.gauge(Name::plain("keystead_events_waiting", "Events of this node that are not in the store yet"), |samples| {
             samples.count(&[], inner.events.count_waiting())
@@ -214,23 +215,38 @@ fn jobs(inner: &Inner, page: &mut Page<'_>) -> Result {
     page.durations(Name::seconds("keystead_job_duration", "How long jobs take, from their acceptance to their end"), &inner.counted.jobs)
 }
 
-fn certificates(inner: &Inner, page: &mut Page<'_>) -> Result {
+/// When the first certificate of `/security/certificates` ends of those that have not ended, of the cluster and of each SVM.
+fn listed(inner: &Inner) -> HashMap<Option<Uuid>, Timestamp> {
+    let now = inner.clock.utc();
+    let mut first = HashMap::new();
+    for stored in inner.view.shared_all::<CertificateRecord>() {
+        let record = &stored.record;
+        let expiry = record.expiry.or_else(|| Facts::of_pem(&record.certificate).ok().map(|(_, facts)| facts.expiry));
+        if let Some(expiry) = expiry.filter(|expiry| *expiry > now) {
+            let known = first.entry(record.svm).or_insert(expiry);
+            *known = expiry.min(*known);
+        }
+    }
+    first
+}
+
+fn certificates(inner: &Inner, page: &mut Page<'_>, listed: Option<Timestamp>) -> Result {
     let ca = inner.view.only::<AuthorityRecord>().ok().and_then(|record| Facts::of_pem(&record.record.certificate).ok()).map(|(_, facts)| facts.expiry);
     let ekmip = inner.view.shared::<EkmipCertificateRecord>(inner.node.uuid).ok().flatten().map(|stored| stored.record.expiry);
     let rest = Timestamp::from_second(inner.counted.rest_certificate.load(Ordering::Relaxed)).ok().filter(|expiry| *expiry > Timestamp::UNIX_EPOCH);
     page.gauge(
         Name::seconds(
             "keystead_certificate_expiry_timestamp",
-            "When a certificate of this node's servers, or of the cluster's CA, ends, in seconds since 1970",
+            "When a certificate ends, in seconds since 1970: of this node's servers, the cluster's CA, or the first of the cluster's other certificates",
         ),
         |samples| {
-            let all = [("cluster_ca", ca), ("ekmip_server", ekmip), ("rest_server", rest)];
+            let all = [("cluster_ca", ca), ("ekmip_server", ekmip), ("rest_server", rest), ("certificate", listed)];
             all.into_iter().try_for_each(|(kind, expiry)| expiry.map_or(Ok(()), |expiry| samples.put(&[("kind", kind)], since_1970(expiry))))
         },
     )
 }
 
-fn clients(inner: &Inner, page: &mut Page<'_>, names: &Names, most: usize) -> Result {
+fn clients(inner: &Inner, page: &mut Page<'_>, names: &Names, most: usize, listed: &HashMap<Option<Uuid>, Timestamp>) -> Result {
     let now = inner.clock.utc();
     let mut states: BTreeMap<&str, usize> = CLIENT_STATES.into_iter().map(|state| (state, 0)).collect();
     let mut soonest: HashMap<(Uuid, &str), Timestamp> = HashMap::new();
@@ -248,6 +264,9 @@ fn clients(inner: &Inner, page: &mut Page<'_>, names: &Names, most: usize) -> Re
     for ca in inner.view.shared_all::<EkmipClientCaRecord>().iter().filter(|ca| ca.record.expiry > now) {
         ends(ca.record.svm, "client_ca", ca.record.expiry);
     }
+    for (svm, expiry) in listed.iter().filter_map(|(svm, expiry)| svm.map(|svm| (svm, *expiry))) {
+        ends(svm, "certificate", expiry);
+    }
     page.gauge(
         Name::plain("keystead_ekmip_clients", "Certificates of EKMIP clients that the cluster's CA has issued, by state; the same on every node"),
         |samples| states.iter().try_for_each(|(state, count)| samples.count(&[("state", state)], *count)),
@@ -258,7 +277,7 @@ fn clients(inner: &Inner, page: &mut Page<'_>, names: &Names, most: usize) -> Re
     page.gauge(
         Name::seconds(
             "keystead_svm_certificate_expiry_timestamp",
-            "When the first of an SVM's client certificates, or of its own CAs, ends of those that have not ended, in seconds since 1970",
+            "When the first of an SVM's client certificates, of its own CAs, or of its other certificates, ends of those that have not ended, in seconds since 1970",
         ),
         |samples: &mut GaugeSamples<'_>| {
             soonest.iter().try_for_each(|((svm, kind), expiry)| samples.put(&[("svm", &names.get(*svm)), ("kind", kind)], since_1970(*expiry)))

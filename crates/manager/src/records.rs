@@ -288,6 +288,9 @@ pub struct CertificateRecord {
     /// The CA of this list that has signed it, where it was made here.
     #[serde(default)]
     pub issuer: Option<Uuid>,
+    /// Up to when it is valid, as the certificate says; for those who look at all of them. Records of before it was kept have none.
+    #[serde(default)]
+    pub expiry: Option<Timestamp>,
 }
 
 /// The place that the private key of a node's EKMIP server is sealed for, by the key of its record.

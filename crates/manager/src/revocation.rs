@@ -363,9 +363,13 @@ fn strictest(one: Settings, other: Settings) -> Settings {
     }
 }
 
-/// The promise: from "the key is unusable in AWS" to "this node hands out no key".
-pub fn bound(settings: &Settings, timeout: Duration) -> Duration {
-    settings.polling_period.mul_f64(1.0 + JITTER) + settings.min_poll_interval + settings.access_error_grace + timeout
+/// The promise: from "the key is unusable in AWS" to "this node hands out no key". Where no denial counts, since who sits on the path could forge one (`proven`: the certificate is checked in full), `max_unverified` alone
+/// bounds it, from the last good poll; without that, there is no bound.
+pub fn bound(settings: &Settings, timeout: Duration, proven: bool) -> Option<Duration> {
+    if !proven {
+        return settings.max_unverified;
+    }
+    Some(settings.polling_period.mul_f64(1.0 + JITTER) + settings.min_poll_interval + settings.access_error_grace + timeout)
 }
 
 #[cfg(test)]
@@ -621,6 +625,9 @@ mod tests {
     #[test]
     fn the_bound_of_the_page_is_under_85_seconds() {
         let settings = Settings { polling_period: MINUTE, min_poll_interval: SECOND * 5, access_error_grace: Duration::ZERO, max_unverified: None };
-        assert!(bound(&settings, SECOND * 10) < SECOND * 85);
+        assert!(bound(&settings, SECOND * 10, true).unwrap() < SECOND * 85);
+        assert_eq!(bound(&settings, SECOND * 10, false), None, "no denial counts");
+        let limited = Settings { max_unverified: Some(MINUTE * 240), ..settings };
+        assert_eq!(bound(&limited, SECOND * 10, false), Some(MINUTE * 240));
     }
 }

@@ -55,6 +55,7 @@ impl Seal {
     pub async fn open(source: Arc<dyn SealSource>) -> std::result::Result<Self, String> {
         let mut others = read(&*source).await?;
         let current = others.remove(0);
+        crate::unlocked::warn();
         Ok(Self { keys: RwLock::new(Keys { current, others }), source })
     }
 

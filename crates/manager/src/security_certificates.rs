@@ -129,6 +129,7 @@ impl Manager {
             certificate,
             intermediates: Vec::new(),
             issuer: ca.filter(|ca| ca.own.is_none()).map(|ca| ca.uuid),
+            expiry: Some(facts.expiry),
             private_key: Some(inner.seal.seal(&certificate_key_place(uuid), created.private_key_pem.expose_secret().as_bytes())),
         };
         let certificate = self.store_certificate(svm.as_ref(), record).await?;
@@ -204,6 +205,7 @@ impl Manager {
             intermediates,
             private_key,
             issuer: None,
+            expiry: Some(facts.expiry),
         };
         self.store_certificate(svm.as_ref(), record).await
     }

@@ -8,7 +8,7 @@ use crate::jobs::index::JobIndex;
 use crate::keys::Indexer;
 use crate::keys::cache::KeyCache;
 use crate::keys::record::BULK;
-use crate::records::{AwsKmsRecord, JobRecord, KekRecord, Record, Stored, SvmRecord, key};
+use crate::records::{AwsKmsRecord, JobRecord, KekRecord, KeyStoreRecord, OnboardKekRecord, OnboardRecord, Record, Stored, SvmRecord, key};
 use crate::settings::Settings;
 use crate::{Error, Result};
 use jiff::Timestamp;
@@ -49,6 +49,8 @@ struct State {
     configs: Revision,
     /// The last revision that changed a wrapped KEK.
     keks: Revision,
+    /// The last revision that changed what polls are planned by.
+    polls: Revision,
 }
 
 /// A record as the store has it, and as it was read the first time that somebody wanted it.
@@ -191,6 +193,11 @@ impl View {
         self.read().keks
     }
 
+    /// The last revision that changed what polls are planned by: configurations, settings, KEKs, key stores, the onboard key manager.
+    pub fn polls_revision(&self) -> Revision {
+        self.read().polls
+    }
+
     /// Signals each revision that changes a record.
     pub fn changes(&self) -> watch::Receiver<Revision> {
         self.changed.subscribe()
@@ -265,7 +272,7 @@ impl View {
         let of_jobs = fresh.records.range(JobRecord::PREFIX.to_owned()..).take_while(|(key, _)| JobIndex::is_job(key));
         of_jobs.filter_map(|(_, kept)| kept.decode().ok()).for_each(|job| fresh.jobs.put(job));
         fresh.configs = revision.unwrap_or_default();
-        fresh.keks = fresh.configs;
+        (fresh.keks, fresh.polls) = (fresh.configs, fresh.configs);
         // What was there may be large: it is given back when nobody waits for the lock.
         let before = std::mem::replace(&mut *self.write(), fresh);
         drop(before);
@@ -287,13 +294,16 @@ impl View {
             return;
         }
         let mut state = self.write();
-        let State { records, jobs, configs, keks } = &mut *state;
+        let State { records, jobs, configs, keks, polls } = &mut *state;
         for event in batch.events {
             if shows_in_configs(&event) {
                 *configs = batch.revision;
             }
             if key_of(&event).starts_with(KekRecord::PREFIX) {
                 *keks = batch.revision;
+            }
+            if POLLS.iter().any(|prefix| key_of(&event).starts_with(prefix)) {
+                *polls = batch.revision;
             }
             match event {
                 Event::Put(entry) if is_kept(&entry.key) => {
@@ -328,6 +338,9 @@ impl View {
         self.state.write().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
+
+/// What polls are planned by.
+const POLLS: [&str; 6] = [AwsKmsRecord::PREFIX, Settings::PREFIX, KekRecord::PREFIX, KeyStoreRecord::PREFIX, OnboardRecord::PREFIX, OnboardKekRecord::PREFIX];
 
 /// Whether a change may be one of what configurations show.
 fn shows_in_configs(event: &Event) -> bool {

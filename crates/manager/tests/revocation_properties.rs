@@ -134,7 +134,7 @@ proptest! {
                 // AWS has decided on the last good poll at some time between the question and the answer.
                 let revoked = asked + latency.mul_f64(at);
                 revoked_at = Some(revoked);
-                end = revoked + bound(&settings, timeout);
+                end = revoked + bound(&settings, timeout, true).unwrap();
             } else if n > good {
                 machine.on_settings(asked + latency, Settings { max_unverified: None, ..lax });
             }
@@ -143,7 +143,7 @@ proptest! {
             machine.on_tick(at);
         }
         prop_assert!(revoked_at.is_some());
-        prop_assert_eq!(machine.state(), State::Blocked, "not blocked {:?} after the revocation; settings {:?}", bound(&settings, timeout), settings);
+        prop_assert_eq!(machine.state(), State::Blocked, "not blocked {:?} after the revocation; settings {:?}", bound(&settings, timeout, true).unwrap(), settings);
     }
 
     /// Whatever comes after a block: an ok alone ends it.

@@ -10,6 +10,9 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 /// The target of spans that are meant for a collector.
 pub const TARGET: &str = "keystead_trace";
 
+/// The header that says where a span stands in its trace (W3C Trace Context, section 3.2).
+pub const HEADER: &str = "traceparent";
+
 /// Where the current span stands, as the value of a `traceparent` header. `None`: there is none that goes to a collector.
 pub fn traceparent() -> Option<String> {
     let context = Span::current().context();

@@ -123,7 +123,7 @@ pub fn span(method: &http::Method, route: Option<&'static Route>, headers: &Head
         http.response.status_code = field::Empty,
     );
     if !span.is_disabled()
-        && let Some(parent) = headers.get("traceparent").and_then(|parent| parent.to_str().ok())
+        && let Some(parent) = headers.get(trace::HEADER).and_then(|parent| parent.to_str().ok())
     {
         trace::continue_from(&span, parent);
     }

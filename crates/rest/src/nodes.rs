@@ -13,6 +13,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use keystead_manager::x509::Facts;
 use keystead_manager::{Answer, Manager, NodeIdentity, Peers, Question};
+use keystead_metrics::trace;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
@@ -25,6 +26,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 /// How a connection between nodes says what it is.
 const PROTOCOL: &[u8] = b"keystead-node/1";
@@ -132,6 +134,7 @@ async fn answer(manager: &Manager, request: Request<Incoming>) -> Response<Full<
     if request.method() != Method::POST || request.uri().path() != PATH {
         return says(StatusCode::NOT_FOUND, b"nodes ask each other nothing else".to_vec());
     }
+    let parent = request.headers().get(trace::HEADER).and_then(|parent| parent.to_str().ok()).map(str::to_owned);
     let Ok(text) = Limited::new(request.into_body(), LONGEST).collect().await else {
         return says(StatusCode::BAD_REQUEST, b"the question cannot be read".to_vec());
     };
@@ -139,7 +142,11 @@ async fn answer(manager: &Manager, request: Request<Incoming>) -> Response<Full<
     let Ok(question) = serde_json::from_slice::<Question>(&text.to_bytes()) else {
         return says(StatusCode::BAD_REQUEST, b"the question is unknown to this version".to_vec());
     };
-    match serde_json::to_vec(&manager.answer(question).await) {
+    let span = tracing::info_span!(target: trace::TARGET, "answer", otel.name = format!("answer {}", question.name()), otel.kind = "server");
+    if let Some(parent) = parent {
+        trace::continue_from(&span, &parent);
+    }
+    match serde_json::to_vec(&manager.answer(question).instrument(span).await) {
         Ok(text) => says(StatusCode::OK, text),
         Err(error) => says(StatusCode::INTERNAL_SERVER_ERROR, error.to_string().into_bytes()),
     }
@@ -183,7 +190,11 @@ async fn connect(address: &str, identity: &NodeIdentity) -> Result<Sender, Strin
 }
 
 async fn exchange(mut sender: Sender, text: Bytes) -> Result<Answer, String> {
-    let request = Request::post(format!("https://node{PATH}")).body(Full::new(text)).map_err(|error| error.to_string())?;
+    let mut request = Request::post(format!("https://node{PATH}"));
+    if let Some(parent) = trace::traceparent() {
+        request = request.header(trace::HEADER, parent);
+    }
+    let request = request.body(Full::new(text)).map_err(|error| error.to_string())?;
     sender.ready().await.map_err(|error| error.to_string())?;
     let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
     let status = response.status();

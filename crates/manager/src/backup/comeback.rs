@@ -1,5 +1,6 @@
-//! What a restore brings back to life, and what it loses: what was done since the backup, as the audit log tells it.
+//! What a restore brings back to life, and what it loses: what was done since the backup, as the audit log tells it. `later` does so by another backup.
 
+use super::words::Told;
 use super::{Backup, Inventory};
 use crate::keys::record::parse;
 use crate::records::{AccountRecord, AwsKmsRecord, CertificateRecord, EkmipClientCaRecord, EkmipClientRecord, Record, SvmRecord, account_key, key};
@@ -111,21 +112,12 @@ fn taken_away(call: &str, inventory: &Inventory) -> Option<String> {
     let named = |id: &str| id.parse::<Uuid>().ok();
     match (method, parts.as_slice()) {
         ("DELETE", ["security", "ekmip", "clients", id]) => {
-            let client = known::<EkmipClientRecord>(inventory, named(id)?)?;
-            client.revoked.is_none().then(|| format!("the EKMIP client {} of the SVM {}", client.common_name, inventory.svm_name(client.svm)))
+            known::<EkmipClientRecord>(inventory, named(id)?).filter(|client| client.revoked.is_none()).map(|client| client.told(inventory))
         }
-        ("DELETE", ["security", "ekmip", "client-cas", id]) => {
-            let ca = known::<EkmipClientCaRecord>(inventory, named(id)?)?;
-            Some(format!("the CA {} of EKMIP clients of the SVM {}", ca.subject, inventory.svm_name(ca.svm)))
-        }
-        ("DELETE", ["security", "certificates", id]) => {
-            known::<CertificateRecord>(inventory, named(id)?).map(|certificate| format!("the certificate {}", certificate.name))
-        }
-        ("DELETE", ["svm", "svms", id]) => known::<SvmRecord>(inventory, named(id)?).map(|svm| format!("the SVM {}", svm.name)),
-        ("DELETE", ["security", "aws-kms", id]) => {
-            let config = known::<AwsKmsRecord>(inventory, named(id)?)?;
-            Some(format!("AWS KMS of the SVM {}, with its credentials", inventory.svm_name(config.svm)))
-        }
+        ("DELETE", ["security", "ekmip", "client-cas", id]) => told::<EkmipClientCaRecord>(inventory, named(id)?),
+        ("DELETE", ["security", "certificates", id]) => told::<CertificateRecord>(inventory, named(id)?),
+        ("DELETE", ["svm", "svms", id]) => told::<SvmRecord>(inventory, named(id)?),
+        ("DELETE", ["security", "aws-kms", id]) => told::<AwsKmsRecord>(inventory, named(id)?),
         ("PATCH", ["security", "aws-kms", id]) => {
             let config = known::<AwsKmsRecord>(inventory, named(id)?)?;
             Some(format!("the settings and credentials that AWS KMS of the SVM {} had before", inventory.svm_name(config.svm)))
@@ -140,7 +132,7 @@ fn taken_away(call: &str, inventory: &Inventory) -> Option<String> {
         }
         ("DELETE" | "PATCH", ["security", "accounts", _, name]) => {
             let account = inventory.get::<AccountRecord>(&account_key(name))?;
-            Some(format!("the account {} as it was before, with its password then", account.name))
+            Some(format!("{} as it was before, with its password then", account.told(inventory)))
         }
         ("POST", ["security", "authentication", "password"]) => Some("the password that an account had before".to_owned()),
         _ => None,
@@ -149,4 +141,8 @@ fn taken_away(call: &str, inventory: &Inventory) -> Option<String> {
 
 fn known<R: Record>(inventory: &Inventory, id: Uuid) -> Option<R> {
     inventory.get::<R>(&key::<R>(id))
+}
+
+fn told<R: Told>(inventory: &Inventory, id: Uuid) -> Option<String> {
+    known::<R>(inventory, id).map(|record| record.told(inventory))
 }

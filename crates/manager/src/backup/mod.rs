@@ -6,20 +6,25 @@
 //! | `contents` | what is in it: the seal key, and all records |
 //! | `inventory` | reading it once, whole: what stands in it |
 //! | `restore` | writing it into an empty store |
-//! | `comeback` | what a restore brings back to life, and what it loses |
+//! | `comeback` | what a restore brings back to life, and what it loses, by the audit log |
+//! | `later` | the same by a later backup |
+//! | `words` | records in words |
 //! | `drill` | whether everything could be recovered from it |
 
 mod comeback;
 mod contents;
 mod drill;
 mod inventory;
+mod later;
 mod restore;
 mod sealed;
+mod words;
 
 pub use comeback::{Comeback, Since};
 pub use drill::{Drill, KekProof, SvmProof, drill};
 pub use inventory::{Inventory, inventory};
-pub use restore::{Restored, restore};
+pub use later::compare_later;
+pub use restore::{Restored, check_empty, restore};
 pub use sealed::{Header, Key, Lock, SHORTEST_PASSPHRASE, Sealer, header, new_identity};
 
 use crate::SealSource;

@@ -17,22 +17,21 @@ pub struct Restored {
     pub open_jobs: Vec<String>,
 }
 
+/// Looks whether a backup can be restored into a store: it is empty, or has a part of the same restore, which was ended.
+///
+/// # Errors
+/// A line for the operator: it is not, or cannot be read.
+pub async fn check_empty(inventory: &Inventory, store: &dyn Store) -> Result<(), String> {
+    is_begun(inventory, store).await.map(drop)
+}
+
 /// Writes all records into an empty store. While it goes on, the mark of a copy stands in it, so that no node starts on half of it; a restore that was ended is begun again with the same arguments.
 ///
 /// # Errors
 /// A line for the operator: the store is not empty, or refuses; the file cannot be read.
 pub async fn restore(backup: &Backup, inventory: &Inventory, store: &dyn Store, mut progress: impl FnMut(u64)) -> Result<Restored, String> {
-    let text = |error: keystead_store::Error| error.to_string();
-    let name = format!("the backup of {}", inventory.header.made);
-    match store.get(MARK).await.map_err(text)? {
-        Some(mark) if mark.value != name.as_bytes() => {
-            return Err(format!("{} has half a copy of {}; end that, or empty it", store.describe(), String::from_utf8_lossy(&mark.value)));
-        }
-        Some(_) => {}
-        None if store.range(Range::prefix("/", 1)).await.map_err(text)?.entries.is_empty() => {
-            store.transact(Txn::new().put(MARK, name)).await.map_err(text)?;
-        }
-        None => return Err(format!("{} has records already: a backup is restored into an empty store", store.describe())),
+    if !is_begun(inventory, store).await? {
+        store.transact(Txn::new().put(MARK, mark(inventory))).await.map_err(text)?;
     }
     let failed = |error: std::io::Error| format!("the backup cannot be read: {error}");
     let (_, mut reader) = backup.read().map_err(failed)?;
@@ -58,4 +57,25 @@ pub async fn restore(backup: &Backup, inventory: &Inventory, store: &dyn Store, 
     let open = |job: &JobRecord| !job.state.is_final();
     let open_jobs = inventory.all::<JobRecord>().filter_map(|job| job.ok().map(|job| job.record)).filter(open);
     Ok(Restored { records, open_jobs: open_jobs.map(|job| format!("{} ({})", job.description, job.uuid)).collect() })
+}
+
+/// Whether this restore was begun in a store; if not, it is empty.
+async fn is_begun(inventory: &Inventory, store: &dyn Store) -> Result<bool, String> {
+    match store.get(MARK).await.map_err(text)? {
+        Some(found) if found.value != mark(inventory).as_bytes() => {
+            Err(format!("{} has half a copy of {}; end that, or empty it", store.describe(), String::from_utf8_lossy(&found.value)))
+        }
+        Some(_) => Ok(true),
+        None if store.range(Range::prefix("/", 1)).await.map_err(text)?.entries.is_empty() => Ok(false),
+        None => Err(format!("{} has records already: a backup is restored into an empty store", store.describe())),
+    }
+}
+
+/// What stands in a store while this backup is written into it.
+fn mark(inventory: &Inventory) -> String {
+    format!("the backup of {}", inventory.header.made)
+}
+
+fn text(error: keystead_store::Error) -> String {
+    error.to_string()
 }

@@ -295,7 +295,7 @@ async fn turn(job: &JobContext, store: Stored<KeyStoreRecord>, next: KeyStoreRec
 async fn fresh_ok(job: &JobContext, config: &Stored<AwsKmsRecord>) -> Result<Duration> {
     let manager = &job.manager;
     let svm = config.record.svm;
-    let state = manager.polls.state(svm);
+    let state = manager.standing(svm);
     if state.is_blocked() {
         return Err(Error::with(Code::Blocked, format!("SVM {} on node {}: {}", manager.svm_ref(svm).name, manager.node.name, state.describe())));
     }

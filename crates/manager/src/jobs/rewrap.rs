@@ -244,7 +244,7 @@ pub(super) async fn arrived(job: &JobContext, svm: Uuid, version: u32) -> Result
     let manager = &job.manager;
     let deadline = tokio::time::Instant::now() + ARRIVAL;
     while manager.kek(svm, version).is_none() {
-        if manager.polls.state(svm).is_blocked() || tokio::time::Instant::now() > deadline {
+        if manager.standing(svm).is_blocked() || tokio::time::Instant::now() > deadline {
             return loaded(manager, svm, version).map(drop);
         }
         tokio::time::sleep(AWAY / 5).await;
@@ -255,7 +255,7 @@ pub(super) async fn arrived(job: &JobContext, svm: Uuid, version: u32) -> Result
 /// A KEK in memory, or 65537556.
 fn loaded(manager: &Inner, svm: Uuid, version: u32) -> Result<Arc<Kek>> {
     manager.kek(svm, version).ok_or_else(|| {
-        let state = manager.polls.state(svm).describe();
+        let state = manager.standing(svm).describe();
         Error::with(
             Code::Blocked,
             format!("SVM {} on node {}: version {version} of the KEK is not in memory: {state}", manager.svm_ref(svm).name, manager.node.name),

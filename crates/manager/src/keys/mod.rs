@@ -329,7 +329,7 @@ impl Keys {
         }
         Error::with(
             Code::Blocked,
-            format!("SVM {} on node {}: {}", self.inner.svm_ref(self.svm).name, self.inner.node.name, self.inner.polls.state(self.svm).describe()),
+            format!("SVM {} on node {}: {}", self.inner.svm_ref(self.svm).name, self.inner.node.name, self.inner.standing(self.svm).describe()),
         )
     }
 }

@@ -94,7 +94,7 @@ impl Inner {
         if missing.is_empty() {
             return Ok((true, format!("version {} of the KEK is loaded", listed(&there))));
         }
-        let state = self.polls.state(svm).describe();
+        let state = self.standing(svm).describe();
         Ok((false, format!("version {} of the KEK is not loaded: {state}", listed(&missing))))
     }
 }

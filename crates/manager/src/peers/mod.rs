@@ -14,8 +14,10 @@ use crate::model::{NodeRef, NodeState};
 use crate::records::{AuthorityRecord, AwsKmsRecord, Base64, KekRecord, NodeRecord, PresenceRecord, key};
 use crate::{Manager, Result};
 use async_trait::async_trait;
+use keystead_metrics::trace;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
+use tracing::{Instrument as _, field};
 use uuid::Uuid;
 
 /// What the URI of a node's own certificate starts with; the node's identifier follows.
@@ -53,6 +55,13 @@ pub struct Question {
     to: Uuid,
     #[serde(flatten)]
     what: What,
+}
+
+impl Question {
+    /// What is asked, in a word.
+    pub fn name(&self) -> &'static str {
+        self.what.name()
+    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -148,6 +157,22 @@ impl Said {
 }
 
 impl What {
+    /// As on the wire.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::State { .. } => "state",
+            Self::Amazon { .. } => "amazon",
+            Self::Ekmip { .. } => "ekmip",
+            Self::Restore { .. } => "restore",
+            Self::Prove { .. } => "prove",
+            Self::Onboard => "onboard",
+            Self::SealKey { .. } => "seal_key",
+            Self::SealKeyInUse { .. } => "seal_key_in_use",
+            Self::Loaded { .. } => "loaded",
+            Self::Blocked { .. } => "blocked",
+        }
+    }
+
     fn limit(&self) -> Duration {
         match self {
             Self::State { .. }
@@ -210,11 +235,23 @@ impl Inner {
         let limit = what.limit();
         let question = Question { to: node.uuid, what };
         let identity = || self.node_identity();
-        tokio::select! {
-            answer = self.peers.ask(address, &identity, &question) => answer.map_err(Said::Silent),
+        let asking = tracing::info_span!(
+            target: trace::TARGET,
+            "ask",
+            otel.name = format!("ask {}", question.name()),
+            otel.kind = "client",
+            otel.status_code = field::Empty,
+            keystead.node = node.name,
+        );
+        let said = tokio::select! {
+            answer = self.peers.ask(address, &identity, &question).instrument(asking.clone()) => answer.map_err(Said::Silent),
             () = tokio::time::sleep(limit) => Err(Said::Silent(format!("it does not answer at {address} within {} s", limit.as_secs()))),
             down = gone(self, node) => Err(Said::Down(down)),
+        };
+        if said.is_err() {
+            asking.record("otel.status_code", "ERROR");
         }
+        said
     }
 
     /// For ten minutes. Not recorded: nothing but nodes takes it.
@@ -244,6 +281,30 @@ async fn gone(inner: &Inner, node: &NodeRecord) -> String {
         }
         if changes.changed().await.is_err() {
             return std::future::pending().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_is_called_what_it_is_on_the_wire() {
+        let (config, check) = (Uuid::nil(), Base64(Vec::new()));
+        for what in [
+            What::State { config },
+            What::Amazon { config },
+            What::Ekmip { config },
+            What::Restore { config },
+            What::Onboard,
+            What::SealKey { check: check.clone() },
+            What::SealKeyInUse { check },
+            What::Loaded { keks: Vec::new() },
+            What::Blocked { svm: config },
+        ] {
+            let question = Question { to: config, what };
+            assert_eq!(serde_json::to_value(&question).unwrap()["question"], question.name());
         }
     }
 }

@@ -183,8 +183,8 @@ pub const AWS_KMS: Resource<Record> = Resource {
             "keystead.bound",
             As::Integer,
             Show::Named,
-            |r| Cell::number(r.config.bound().as_secs()),
-            "Seconds from a revocation in AWS to the last key that is handed out.",
+            |r| r.config.bound().map_or(Cell::Null, |bound| Cell::number(bound.as_secs())),
+            "Seconds from a revocation in AWS to the last key that is handed out; null where nothing bounds it: AWS's certificate is not checked in full, and max_unverified is not set.",
         ),
         shown(
             "keystead.check",

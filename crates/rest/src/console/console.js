@@ -1,4 +1,4 @@
-// What pages do beyond HTML: they keep themselves up to date, say what has changed, and save what is shown once. All else works without this.
+// What pages do beyond HTML: they keep themselves up to date, say what has changed, keep what was typed when a session has ended, and save what is shown once. All else works without this.
 "use strict";
 
 (() => {
@@ -54,14 +54,36 @@
     }
   }
 
-  function ended() {
+  function ended(what = "this page is not up to date any more", isElsewhere = false) {
     clearTimeout(timer);
     seconds = 0;
     const link = document.createElement("a");
     link.href = `/console/login?ended=true&next=${encodeURIComponent(location.pathname + location.search)}`;
     link.textContent = "Log in again";
-    offline.replaceChildren("Your session has ended, and this page is not up to date any more. ", link);
+    if (isElsewhere) link.target = "_blank";
+    offline.replaceChildren(`Your session has ended, and ${what}. `, link);
     offline.hidden = false;
+    if (isElsewhere) offline.scrollIntoView({ block: "nearest" });
+  }
+
+  // Whether a form can be sent: by somebody without a session it would be lost, with what was typed. Its token is that of the session of now.
+  async function hasSession() {
+    try {
+      const answer = await fetch(location.href, background);
+      if (answer.status === 401) {
+        ended("nothing was sent. Log in again in another window, and then send this once more", true);
+        return false;
+      }
+      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      const token = page.querySelector("input[name=csrf_token]")?.value;
+      if (token) for (const each of document.querySelectorAll("input[name=csrf_token]")) each.value = token;
+      offline.hidden = true;
+      return true;
+    } catch {
+      offline.textContent = "The node does not answer, and nothing was sent. Try it again.";
+      offline.hidden = false;
+      return false;
+    }
   }
 
   function plan() {
@@ -83,6 +105,7 @@
       button.disabled = true;
       const place = document.getElementById(form.dataset.check);
       try {
+        if (!await hasSession()) return;
         const answer = await fetch(form.action, { method: "POST", body: new URLSearchParams(new FormData(form, button)), credentials: "same-origin", cache: "no-store" });
         const page = new DOMParser().parseFromString(await answer.text(), "text/html");
         const found = page.getElementById(place.id);
@@ -101,10 +124,20 @@
   }
 
   // A form is sent once.
-  for (const form of document.querySelectorAll("form[method=post]:not([data-check])")) {
-    form.addEventListener("submit", (event) => {
-      if (form.dataset.sent && event.submitter?.value !== "file") event.preventDefault();
+  for (const form of document.querySelectorAll("form[method=post]:not([action='/console/login'])")) {
+    form.addEventListener("submit", async (event) => {
+      const button = event.submitter;
+      if (form.dataset.check && button?.value === "check") return;
+      if (form.dataset.goes) { delete form.dataset.goes; return; }
+      event.preventDefault();
+      if (form.dataset.sent && button?.value !== "file") return;
       form.dataset.sent = "true";
+      if (await hasSession()) {
+        form.dataset.goes = "true";
+        form.requestSubmit(button);
+      } else {
+        delete form.dataset.sent;
+      }
     });
   }
   addEventListener("pageshow", () => { for (const form of document.forms) delete form.dataset.sent; });

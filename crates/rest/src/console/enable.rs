@@ -5,6 +5,7 @@
 use super::form::{Field, How, Shown};
 use super::parts::{AWS_KMS, preflight, svm as svm_of};
 use super::see_other;
+use super::settings::{self, CHECKS, CREDENTIALS_SOURCE};
 use super::visit::{Visit, flag, text};
 use crate::aws_kms::AWS_KMS as DECLARED;
 use crate::request::Answer;
@@ -35,17 +36,12 @@ const FIELDS: &[&str] = &[
     "proxy_port",
     "proxy_username",
     "proxy_password",
-    "keystead.credentials_source",
+    CREDENTIALS_SOURCE,
     "keystead.access_error_grace",
     "keystead.max_unverified",
     "keystead.ca_certificates",
 ];
-/// Boxes that are ticked from the beginning.
-const CHECKS: &[&str] = &["verify", "verify_host", "verify_ip"];
-const ENDPOINT: &[&str] = &["host", "port", "service", "default_domain", "timeout", "keystead.ca_certificates"];
-const PROXY: &[&str] = &["proxy_type", "proxy_host", "proxy_port", "proxy_username", "proxy_password"];
-const PROMISE: &[&str] = &["polling_period", "keystead.access_error_grace", "keystead.max_unverified"];
-const FURTHER: &[&str] = &["keystead.credentials_source", "keystead.migrate_keys", "skip_verify"];
+const FURTHER: &[&str] = &[CREDENTIALS_SOURCE, "keystead.migrate_keys", "skip_verify"];
 
 /// The form.
 pub async fn show(visit: Visit<'_>) -> Result<Answer> {
@@ -110,46 +106,21 @@ fn form(visit: &Visit<'_>, svm: &Json, error: Option<&Error>, report: Option<&Js
             @if !is_new { p.notice { "Secrets are not shown again: type them once more." } }
             fieldset {
                 legend { "Customer key" }
-                (fields.field(&Field::new("region", "Region", How::Code).required().hint("As us-east-1.")))
+                (settings::region(&fields, None))
                 (fields.field(&Field::new("key_id", "Key", How::Code).required().hint("Its id, ARN, alias/… or alias ARN.")))
-                (fields.field(&Field::new("encryption_context", "Encryption context", How::Code).hint("key=value, more of them behind commas. AWS records it with every use of the key.")))
+                (settings::encryption_context(&fields, None))
             }
             fieldset {
                 legend { "Access" }
-                p.hint { "Of an IAM user that may kms:DescribeKey, kms:Encrypt and kms:Decrypt with this key, and nothing else." }
-                (fields.field(&Field::new("access_key_id", "Access key id", How::Code).depends()))
-                (fields.field(&Field::new("secret_access_key", "Secret access key", How::Secret("off")).depends()))
+                (settings::access(&fields, None))
             }
-            details open[fields.uses(ENDPOINT)] {
-                summary { "Endpoint and its certificate" }
-                (fields.field(&Field::new("host", "Host", How::Code).hint("A private endpoint in place of AWS's own. Addresses inside must be allowed by the cluster's settings.")))
-                (fields.field(&Field::new("port", "Port", How::Number(1, 65_535)).hint("443 where empty.")))
-                (fields.field(&Field::new("service", "Service", How::Code).hint("The first label of AWS's own name: KMS where empty.")))
-                (fields.field(&Field::new("default_domain", "Domain", How::Code).hint("The last labels: amazonaws.com where empty.")))
-                (fields.field(&Field::new("timeout", "Timeout", How::Number(1, 60)).hint("Seconds for each attempt: 10 where empty.")))
-                (fields.field(&Field::new("keystead.ca_certificates", "CA certificates", How::Lines).hint("PEM. For this SVM's endpoint alone.")))
-                (fields.tick("verify", "Check the certificate", "Without it, no denial by AWS counts as one.", true))
-                (fields.tick("verify_host", "Check its name", "The host's name must stand in it.", true))
-                (fields.tick("verify_ip", "Check its address", "Where the host is an address, it must stand in it.", true))
-            }
-            details open[fields.uses(PROXY)] {
-                summary { "Proxy" }
-                (fields.field(&Field::new("proxy_type", "Type", How::Choice(&[("", "none"), ("http", "http"), ("https", "https")]))))
-                (fields.field(&Field::new("proxy_host", "Host", How::Code)))
-                (fields.field(&Field::new("proxy_port", "Port", How::Number(1, 65_535))))
-                (fields.field(&Field::new("proxy_username", "Login", How::Code)))
-                (fields.field(&Field::new("proxy_password", "Password", How::Secret("off"))))
-            }
-            details open[fields.uses(PROMISE)] {
-                summary { "How soon a revocation counts" }
-                (fields.field(&Field::new("polling_period", "Poll every … minutes", How::Number(1, 1_440)).hint("60 where empty.")))
-                (fields.field(&Field::new("keystead.access_error_grace", "Grace", How::Code).hint("From a confirmed denial to the refusal of keys, as 0s or 30m. The cluster's where empty; it may be shorter, not longer.")))
-                (fields.field(&Field::new("keystead.max_unverified", "Refuse keys without a good poll for", How::Code).hint("As 4h. Where empty, an outage of AWS never takes keys away.")))
-            }
+            (settings::endpoint(&fields, None))
+            (settings::proxy(&fields, None))
+            (settings::promise(&fields, None))
             details open[fields.uses(FURTHER)] {
                 summary { "Further" }
                 @if is_admin {
-                    (fields.field(&Field::new("keystead.credentials_source", "Credentials of the node's own", How::Code).hint("In place of an access key: instance_role, web_identity, process, chain or profile:NAME.")))
+                    (settings::credentials_source(&fields, None))
                     (fields.tick("keystead.migrate_keys", "Move the keys of the onboard key manager", "Keys that it keeps for this SVM come under the customer key in the same job.", text(svm, "keystead.state") == "onboard"))
                 }
                 (fields.tick("skip_verify", "Skip the check", "The round trip of the KEK is made nevertheless.", false))

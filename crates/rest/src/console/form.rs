@@ -48,13 +48,35 @@ impl Form {
 
     /// The body of a call: these fields as far as they were filled in, each as its declaration wants it. What cannot be a number stays what it is, for the call to refuse.
     pub fn body(&self, of: &dyn Declared, names: &[&str]) -> Json {
-        object(names.iter().filter(|name| !self.get(name).is_empty()).map(|name| {
-            let text = self.get(name);
-            let is_number = of.spec(name).is_some_and(|spec| matches!(spec.kind, Kind::Integer(..)));
-            let number = if is_number { text.trim().parse::<i64>().ok() } else { None };
-            (*name, number.map_or_else(|| Json::from(text), Json::from))
-        }))
+        object(names.iter().filter(|name| !self.get(name).is_empty()).map(|name| (*name, self.value(of, name))))
     }
+
+    /// The body of a call that changes something: those of these fields, and of these boxes, that are not what they were when the form was shown (see [`Form::before`]). What was emptied is null.
+    pub fn changes(&self, of: &dyn Declared, names: &[&str], boxes: &[&str]) -> Json {
+        let fields = names.iter().filter(|name| self.get(name) != self.get(&was(name)));
+        let fields = fields.map(|name| (*name, if self.get(name).is_empty() { Json::Null } else { self.value(of, name) }));
+        let boxes = boxes.iter().map(|name| (*name, self.has(name))).filter(|(name, ticked)| ticked.to_string() != self.get(&was(name)));
+        object(fields.chain(boxes.map(|(name, ticked)| (name, Json::Bool(ticked)))))
+    }
+
+    /// What a field was when the form was shown for the first time, `value` then, for [`Form::changes`]. Never that of a secret.
+    pub fn before(&self, name: &str, value: impl FnOnce() -> String) -> Markup {
+        let before = if self.is_new() { value() } else { self.get(&was(name)).to_owned() };
+        html! { @if !before.is_empty() { input type="hidden" name=(was(name)) value=(before); } }
+    }
+
+    /// A field as its declaration wants it.
+    fn value(&self, of: &dyn Declared, name: &str) -> Json {
+        let text = self.get(name);
+        let is_number = of.spec(name).is_some_and(|spec| matches!(spec.kind, Kind::Integer(..)));
+        let number = if is_number { text.trim().parse::<i64>().ok() } else { None };
+        number.map_or_else(|| Json::from(text), Json::from)
+    }
+}
+
+/// The name of the field that says what another one was when the form was shown.
+fn was(name: &str) -> String {
+    format!("was.{name}")
 }
 
 /// A form as it is shown: what was filled in, and what is wrong with it.
@@ -237,6 +259,17 @@ mod tests {
         assert_eq!(body, json!({ "region": "eu-west-1", "port": 8443, "timeout": "x", "keystead": { "max_unverified": "4h" }, "svm": { "name": "a b" } }));
         assert_eq!(form.get("pem"), "a\nb");
         assert!(Form::parse(b"a=%ff").is_err() && Form::parse(b"\xff").is_err());
+    }
+
+    #[test]
+    fn what_was_not_changed_is_not_sent() {
+        let form = Form::parse(
+            b"region=eu-west-1&was.region=us-east-1&host=&was.host=kms.example&port=443&was.port=443&verify=true&was.verify=true&was.verify_ip=true&timeout=5",
+        )
+        .unwrap();
+        let body = form.changes(&AWS_KMS, &["region", "host", "port", "timeout", "secret_access_key"], &["verify", "verify_host", "verify_ip"]);
+        assert_eq!(body, json!({ "region": "eu-west-1", "host": null, "timeout": 5, "verify_host": false, "verify_ip": false }));
+        assert!(Form::default().before("host", || "a\"b".to_owned()).into_string().contains(r#"name="was.host" value="a&quot;b""#));
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod accounts;
 mod actions;
 mod assets;
 mod audit;
+mod change;
 mod clients;
 mod enable;
 mod events;
@@ -21,6 +22,7 @@ mod overview;
 mod pages;
 mod parts;
 mod password;
+mod settings;
 mod svm;
 mod visit;
 

@@ -1,7 +1,7 @@
 //! Every page, in one table.
 
 use super::visit::{Visit, missing};
-use super::{accounts, actions, audit, clients, enable, events, jobs, login, nodes, overview, password, svm};
+use super::{accounts, actions, audit, change, clients, enable, events, jobs, login, nodes, overview, password, svm};
 use crate::request::Answer;
 use http::Method;
 use keystead_manager::{Code, Error, Result};
@@ -45,6 +45,8 @@ pages! {
     GET  "svms/{}"                  => GET    "/api/svm/svms/{}"                        svm::show;
     GET  "svms/{}/enable"           => POST   "/api/security/aws-kms"                   enable::show;
     POST "svms/{}/enable"           => POST   "/api/security/aws-kms"                   enable::send;
+    GET  "svms/{}/change"           => PATCH  "/api/security/aws-kms/{}"                change::show;
+    POST "svms/{}/change"           => PATCH  "/api/security/aws-kms/{}"                change::send;
     GET  "svms/{}/rekey-internal"   => POST   "/api/security/aws-kms/{}/rekey-internal" actions::ask_rekey_internal;
     POST "svms/{}/rekey-internal"   => POST   "/api/security/aws-kms/{}/rekey-internal" actions::rekey_internal;
     GET  "svms/{}/rekey-external"   => POST   "/api/security/aws-kms/{}/rekey-external" actions::ask_rekey_external;

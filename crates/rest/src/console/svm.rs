@@ -87,6 +87,7 @@ fn actions(visit: &Visit<'_>, svm: &Json, config: Option<&Json>) -> Markup {
             @if config.is_none() && ["none", "onboard"].contains(&state) && may(Method::POST, AWS_KMS) { a.button.primary href=(to("enable")) { "Enable AWS KMS" } }
             @if config.is_some() {
                 a.button href={ (to("")) "?check=true" } { "Check" }
+                @if may(Method::PATCH, "/api/security/aws-kms/{}") { a.button href=(to("change")) { "Change" } }
                 @if may(Method::POST, "/api/security/aws-kms/{}/rekey-internal") { a.button href=(to("rekey-internal")) { "New KEK" } }
                 @if may(Method::POST, "/api/security/aws-kms/{}/rekey-external") { a.button href=(to("rekey-external")) { "New customer key" } }
                 @if may(Method::POST, "/api/security/aws-kms/{}/restore") { a.button href=(to("restore")) { "Restore" } }
@@ -181,7 +182,10 @@ fn settings(config: &Json) -> Markup {
         ),
         (
             "After a revocation",
-            html! { "no key is handed out any more after " strong { (super::html::length(u64::try_from(number(config, "keystead.bound").unwrap_or_default()).unwrap_or_default())) } " at the latest" },
+            match number(config, "keystead.bound").and_then(|bound| u64::try_from(bound).ok()) {
+                Some(bound) => html! { "no key is handed out any more after " strong { (super::html::length(bound)) } " at the latest" },
+                None => state("keys may be handed out without end: no denial by AWS counts, and nothing else bounds it", Tone::Bad),
+            },
         ),
     ];
     if !text(config, "proxy_host").is_empty() {

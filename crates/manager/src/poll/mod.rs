@@ -2,6 +2,8 @@
 //!
 //! It also brings KEKs into memory: a machine that starts has none, and its first good poll loads it. The start of a node never waits for that.
 
+mod plan;
+
 use crate::aws::AwsDetail;
 use crate::evidence::{Failure, Unwrapped};
 use crate::held::{Begun, Held};
@@ -13,20 +15,19 @@ use crate::standing::Standing;
 use keystead_keyring::Kek;
 use keystead_metrics::trace;
 use keystead_store::{Compare, Revision, Txn};
+use plan::Plan;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
-/// How many polls run at a time in one [`Lane`].
-const AT_A_TIME: usize = 64;
 /// How long a job may take from its proof to its end.
 const PROOF_LASTS: Duration = Duration::from_secs(5 * 60);
-/// How long the poller sleeps when nothing is due.
+/// How often the poller looks at all SVMs when nothing has changed: whatever it was told of is looked at when it happens.
 const IDLE: Duration = Duration::from_secs(60);
 /// How long to wait before a KEK is wrapped again for the same reason as before.
 const WRAP_AGAIN: Duration = Duration::from_secs(60 * 60);
@@ -43,15 +44,23 @@ pub(crate) struct Polls {
     keks: Mutex<Revision>,
     /// SVMs that this node has blocked, and has not told the others of yet.
     blocked: Mutex<Vec<Uuid>>,
+    /// SVMs whose machines have changed, and polls that have ended, since the last look.
+    touched: Mutex<Touched>,
     wake: Notify,
+}
+
+#[derive(Default)]
+struct Touched {
+    svms: HashSet<Uuid>,
+    ended: Vec<Lane>,
 }
 
 type Unproven = (Option<String>, Option<Base64>);
 
 struct Watched {
     machine: Machine,
-    /// The poll that is under way.
-    polling: Option<Lane>,
+    /// Whether a poll is under way.
+    polling: bool,
     /// Why the last poll was not ok.
     reason: String,
     /// What AWS said, where it was asked.
@@ -92,7 +101,7 @@ pub(crate) struct Settling<'s> {
 impl Drop for Settling<'_> {
     fn drop(&mut self) {
         lock(&self.polls.settling).remove(&self.svm);
-        self.polls.wake.notify_one();
+        self.polls.touch(self.svm);
     }
 }
 
@@ -108,19 +117,21 @@ pub(crate) struct Proof {
 struct Polling<'p> {
     manager: &'p Inner,
     svm: Uuid,
+    lane: Lane,
 }
 
 impl Drop for Polling<'_> {
     fn drop(&mut self) {
         if let Some(watched) = self.manager.polls.lock().get_mut(&self.svm) {
-            watched.polling = None;
+            watched.polling = false;
         }
-        self.manager.polls.wake.notify_one();
+        lock(&self.manager.polls.touched).ended.push(self.lane.clone());
+        self.manager.polls.touch(self.svm);
     }
 }
 
 /// What polls can delay each other by: an endpoint that hangs, a proxy that hangs, an account whose rate is used up. Other tenants have another lane.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Lane {
     host: String,
     port: u16,
@@ -145,7 +156,7 @@ impl Watched {
     fn new(now: Duration, settings: Settings, config: String) -> Self {
         Self {
             machine: Machine::new(now, settings),
-            polling: None,
+            polling: false,
             reason: String::new(),
             detail: AwsDetail::default(),
             now,
@@ -169,13 +180,13 @@ struct Answer {
 }
 
 impl Polls {
-    /// Where an SVM stands.
-    pub fn state(&self, svm: Uuid) -> Standing {
+    /// Where an SVM stands, seen from `now`.
+    fn state(&self, svm: Uuid, now: Duration) -> Standing {
         match self.lock().get(&svm) {
             None => Standing { state: State::Unavailable, deadline: None, reason: "the KEK was not asked for yet".to_owned() },
             Some(watched) => Standing {
                 state: watched.machine.state(),
-                deadline: watched.machine.deadline().map(|(at, why)| (at.saturating_sub(watched.now), why)),
+                deadline: watched.machine.deadline().map(|(at, why)| (at.saturating_sub(now), why)),
                 reason: watched.reason.clone(),
             },
         }
@@ -208,6 +219,13 @@ impl Polls {
     /// An SVM has no key manager any more.
     pub fn forget(&self, svm: Uuid) {
         self.lock().remove(&svm);
+        self.touch(svm);
+    }
+
+    /// The machine of an SVM has changed: the poller looks at it. To be called after the change.
+    fn touch(&self, svm: Uuid) {
+        lock(&self.touched).svms.insert(svm);
+        self.wake.notify_one();
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, Watched>> {
@@ -224,12 +242,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) async fn run(manager: Arc<Inner>, stop: CancellationToken) {
     let mut changes = manager.view.changes();
     let mut tasks = JoinSet::new();
-    let mut configs = Configs::default();
+    let mut poller = Poller::default();
     loop {
-        let wake_at = manager.look(&mut tasks, &mut changes, &mut configs);
+        let wake_at = manager.look(&mut tasks, &mut poller);
         tokio::select! {
             () = stop.cancelled() => break,
-            _ = changes.changed() => changes.mark_changed(),
+            _ = changes.changed() => {}
             () = manager.polls.wake.notified() => {}
             () = manager.clock.sleep_until(wake_at) => {}
             Some(ended) = tasks.join_next() => report(ended),
@@ -249,10 +267,24 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
-/// The configurations as the view shows them, read again when it has changed.
-type Configs = HashMap<Uuid, Stored<AwsKmsRecord>>;
+/// What the poller keeps from look to look.
+#[derive(Default)]
+struct Poller {
+    /// The configurations as the view has shown them.
+    configs: HashMap<Uuid, Arc<Stored<AwsKmsRecord>>>,
+    /// Up to where that was read.
+    read: Option<Revision>,
+    /// When all are to be looked at again.
+    all_at: Duration,
+    plan: Plan,
+}
 
 impl Inner {
+    /// Where an SVM stands.
+    pub(crate) fn standing(&self, svm: Uuid) -> Standing {
+        self.polls.state(svm, self.clock.monotonic())
+    }
+
     /// The settings of an SVM's machine: its own where they are stricter, else the cluster's.
     pub(crate) fn poll_settings(&self, record: &AwsKmsRecord) -> Settings {
         poll_settings(&self.settings(), record)
@@ -296,117 +328,135 @@ impl Inner {
         is_old || self.polls.lock().get(&svm).is_some_and(|watched| watched.machine.outdates(asked))
     }
 
-    /// Brings the machines in line with the configurations, lets their time pass, and starts the polls that are due. Returns when to look again.
-    fn look(self: &Arc<Self>, tasks: &mut JoinSet<()>, changes: &mut watch::Receiver<Revision>, configs: &mut Configs) -> Duration {
+    /// Brings the machines in line with the configurations, lets their time pass, and starts the polls that are due. Where nothing of that has changed in the view, only those are looked at whose time has come, or whose machine has
+    /// changed. Returns when to look again.
+    fn look(self: &Arc<Self>, tasks: &mut JoinSet<()>, poller: &mut Poller) -> Duration {
         let now = self.clock.monotonic();
-        let cluster = self.settings();
         for svm in std::mem::take(&mut *lock(&self.polls.blocked)) {
             let manager = Arc::clone(self);
             // Who does not answer comes to it by its own polls.
             tasks.spawn(async move { drop(manager.ask_others(What::Blocked { svm }).await) });
         }
+        // Before the machines are looked at: whoever changes one from here on is heard of with the next look.
+        let Touched { mut svms, ended } = std::mem::take(&mut *lock(&self.polls.touched));
+        ended.iter().for_each(|lane| poller.plan.ended(lane));
         let mut machines = self.polls.lock();
         // In this order: what has settled before it is read here shows in the view that is read next.
         let settling = lock(&self.polls.settling).clone();
-        if changes.has_changed().unwrap_or(false) || configs.is_empty() {
-            changes.mark_unchanged();
-            // One whose keys have moved to the onboard key manager holds no KEK, and AWS has nothing to be asked for.
-            let configs_with_keks = self.view.all::<AwsKmsRecord>().into_iter().filter(|config| self.has_aws_kek(config.record.svm));
-            *configs = configs_with_keks.map(|config| (config.record.svm, config)).collect();
-            // What the onboard key manager has opened leaves memory with its record.
-            for owner in self.keyring.svms() {
-                if !machines.contains_key(&owner) && !settling.contains(&owner) && !configs.contains_key(&owner) && !self.is_onboard(owner) {
-                    self.keyring.forget(owner);
-                }
+        let revision = self.view.polls_revision();
+        let looks_at_all = poller.read != Some(revision) || poller.all_at <= now;
+        let mut new_keks = false;
+        if looks_at_all {
+            poller.all_at = now + IDLE;
+            poller.read = Some(revision);
+            poller.plan.clear();
+            poller.configs = self.polled_configs();
+            self.drop_strangers(&mut machines, &settling, poller);
+            let keks = self.view.keks_revision();
+            new_keks = std::mem::replace(&mut *lock(&self.polls.keks), keks) != keks;
+            svms = poller.configs.keys().copied().collect();
+        } else {
+            svms.extend(poller.plan.ripe(now));
+        }
+        let cluster = self.settings();
+        for svm in svms {
+            poller.plan.forget(svm);
+            let Some(config) = poller.configs.get(&svm) else { continue };
+            let is_settling = settling.contains(&svm);
+            if is_settling && !machines.contains_key(&svm) {
+                continue;
+            }
+            let watched = machines.entry(svm).or_insert_with(|| {
+                // What the onboard key manager had in memory is from now on this configuration's to allow.
+                self.keyring.forget(svm);
+                Watched::new(now, poll_settings(&cluster, &config.record), config.key.clone())
+            });
+            self.pass_time(now, &cluster, config, watched);
+            // Another node has made a version of the KEK: its keys are to be served here too, and now.
+            if new_keks && !watched.polling && watched.machine.state().serves() && !is_settling && self.lacks_a_kek(svm) {
+                watched.machine.on_hint(now);
+            }
+            let is_due = !watched.polling && watched.machine.next_poll_at() <= now;
+            if is_due {
+                poller.plan.poll(svm, Lane::of(&config.record.settings), (watched.machine.last() != Some(Outcome::Denied), watched.machine.next_poll_at()));
+            }
+            // What is due is started below, or waits for the end of another poll, which wakes the poller: to come back for it at once would be to spin.
+            let waits = is_due || watched.polling;
+            let next = if waits { watched.machine.deadline().map(|(at, _)| at) } else { Some(watched.machine.next_wakeup()) };
+            if let Some(next) = next {
+                poller.plan.look(svm, next.max(now));
+            }
+        }
+        for (svm, lane) in poller.plan.begin() {
+            let (Some(config), Some(watched)) = (poller.configs.get(&svm), machines.get_mut(&svm)) else {
+                poller.plan.ended(&lane);
+                continue;
+            };
+            watched.polling = true;
+            let (manager, config) = (Arc::clone(self), Arc::clone(config));
+            // The name is looked up where somebody wants the span.
+            let span = tracing::info_span!(target: trace::TARGET, "poll", svm.name = self.svm_ref(svm).name, svm.uuid = %svm);
+            tasks.spawn(async move { manager.poll(&config, lane).await }.instrument(span));
+        }
+        poller.plan.next_look().map_or(poller.all_at, |at| at.min(poller.all_at))
+    }
+
+    /// The configurations that AWS is asked for. One whose keys have moved to the onboard key manager holds no KEK, and AWS has nothing to be asked for.
+    fn polled_configs(&self) -> HashMap<Uuid, Arc<Stored<AwsKmsRecord>>> {
+        let all = self.view.shared_all::<AwsKmsRecord>().into_iter();
+        all.filter(|config| self.has_aws_kek(config.record.svm)).map(|config| (config.record.svm, config)).collect()
+    }
+
+    /// Takes the KEKs of SVMs out of memory that have neither a configuration nor the onboard key manager any more, and their machines.
+    fn drop_strangers(&self, machines: &mut HashMap<Uuid, Watched>, settling: &HashSet<Uuid>, poller: &Poller) {
+        // What the onboard key manager has opened leaves memory with its record.
+        for owner in self.keyring.svms() {
+            if !machines.contains_key(&owner) && !settling.contains(&owner) && !poller.configs.contains_key(&owner) && !self.is_onboard(owner) {
+                self.keyring.forget(owner);
             }
         }
         machines.retain(|svm, watched| {
             // A record that cannot be read is no DELETE.
-            let kept = configs.contains_key(svm) || settling.contains(svm) || (self.view.contains(&watched.config) && self.has_aws_kek(*svm));
+            let kept = poller.configs.contains_key(svm) || settling.contains(svm) || (self.view.contains(&watched.config) && self.has_aws_kek(*svm));
             if !kept {
                 self.keyring.forget(*svm);
             }
             kept
         });
-        let keks = self.view.keks_revision();
-        let new_keks = std::mem::replace(&mut *lock(&self.polls.keks), keks) != keks;
-        let mut lanes: HashMap<Lane, usize> = HashMap::new();
-        for lane in machines.values().filter_map(|watched| watched.polling.clone()) {
-            *lanes.entry(lane).or_default() += 1;
+    }
+
+    /// Lets the time of a machine pass, under the settings of now, and does what it says.
+    fn pass_time(&self, now: Duration, cluster: &crate::settings::Settings, config: &Stored<AwsKmsRecord>, watched: &mut Watched) {
+        let mut settings = poll_settings(cluster, &config.record);
+        watched.now = now;
+        if !config.record.unproven {
+            watched.unproven = None;
+        } else {
+            // The hour counts from the moment that the credentials were stored, not from the last good poll, which may be long ago; and a poll tries them at once.
+            let credentials = (config.record.settings.access_key_id.clone(), config.record.secret_access_key.clone());
+            let since = match &watched.unproven {
+                Some((known, since)) if *known == credentials => *since,
+                known => {
+                    // Others in place of some that were never proven either get no new hour.
+                    let since = known.as_ref().map(|(_, since)| *since).filter(|since| watched.machine.verified_at().is_none_or(|ok| ok <= *since));
+                    let since = since.unwrap_or(now);
+                    watched.machine.on_hint(now);
+                    watched.unproven = Some((credentials, since));
+                    since
+                }
+            };
+            // Until the first ok, also where the store does not know of it yet.
+            let hour = watched.machine.verified_at().filter(|ok| *ok <= since).map(|ok| since.saturating_sub(ok) + UNPROVEN_LIMIT);
+            settings.max_unverified = [settings.max_unverified, hour].into_iter().flatten().min();
         }
-        let mut wake_at = now + IDLE;
-        let mut due = Vec::new();
-        for (svm, config) in &*configs {
-            let svm = *svm;
-            if settling.contains(&svm) && !machines.contains_key(&svm) {
-                continue;
-            }
-            let mut settings = poll_settings(&cluster, &config.record);
-            let watched = machines.entry(svm).or_insert_with(|| {
-                // What the onboard key manager had in memory is from now on this configuration's to allow.
-                self.keyring.forget(svm);
-                Watched::new(now, settings, config.key.clone())
-            });
-            watched.now = now;
-            if !config.record.unproven {
-                watched.unproven = None;
-            } else {
-                // The hour counts from the moment that the credentials were stored, not from the last good poll, which may be long ago; and a poll tries them at once.
-                let credentials = (config.record.settings.access_key_id.clone(), config.record.secret_access_key.clone());
-                let since = match &watched.unproven {
-                    Some((known, since)) if *known == credentials => *since,
-                    known => {
-                        // Others in place of some that were never proven either get no new hour.
-                        let since = known.as_ref().map(|(_, since)| *since).filter(|since| watched.machine.verified_at().is_none_or(|ok| ok <= *since));
-                        let since = since.unwrap_or(now);
-                        watched.machine.on_hint(now);
-                        watched.unproven = Some((credentials, since));
-                        since
-                    }
-                };
-                // Until the first ok, also where the store does not know of it yet.
-                let hour = watched.machine.verified_at().filter(|ok| *ok <= since).map(|ok| since.saturating_sub(ok) + UNPROVEN_LIMIT);
-                settings.max_unverified = [settings.max_unverified, hour].into_iter().flatten().min();
-            }
-            let actions = watched.machine.on_settings(now, settings);
-            self.act(svm, &actions, watched);
-            // Another node has made a version of the KEK: its keys are to be served here too, and now.
-            if new_keks && watched.polling.is_none() && watched.machine.state().serves() && !settling.contains(&svm) && self.lacks_a_kek(svm) {
-                watched.machine.on_hint(now);
-            }
-            let is_due = watched.polling.is_none() && watched.machine.next_poll_at() <= now;
-            if is_due {
-                due.push((watched.machine.last() != Some(Outcome::Denied), watched.machine.next_poll_at(), svm));
-            }
-            // What is due is started below, or waits for the end of another poll, which wakes the poller: to come back for it at once would be to spin.
-            let waits = is_due || watched.polling.is_some();
-            let next = if waits { watched.machine.deadline().map_or(wake_at, |(at, _)| at) } else { watched.machine.next_wakeup() };
-            wake_at = wake_at.min(next.max(now));
-        }
-        // Where a lane is full, who may confirm a denial comes first, and then who has waited longest.
-        due.sort_unstable();
-        for (_, _, svm) in due {
-            let (Some(config), Some(watched)) = (configs.get(&svm), machines.get_mut(&svm)) else { continue };
-            let lane = Lane::of(&config.record.settings);
-            let running = lanes.entry(lane.clone()).or_default();
-            // The end of a poll wakes the poller.
-            if *running >= AT_A_TIME {
-                continue;
-            }
-            *running += 1;
-            watched.polling = Some(lane);
-            let (manager, config) = (Arc::clone(self), config.clone());
-            // The name is looked up where somebody wants the span.
-            let span = tracing::info_span!(target: trace::TARGET, "poll", svm.name = self.svm_ref(svm).name, svm.uuid = %svm);
-            tasks.spawn(async move { manager.poll(&config).await }.instrument(span));
-        }
-        wake_at
+        let actions = watched.machine.on_settings(now, settings);
+        self.act(config.record.svm, &actions, watched);
     }
 
     /// One poll: Decrypt of the stored KEK, which alone decides. Then, no longer as a part of it, DescribeKey, for what the operator should know and for rotation. A KEK that is loaded after a start costs one call.
-    async fn poll(self: &Arc<Self>, config: &Stored<AwsKmsRecord>) {
+    async fn poll(self: &Arc<Self>, config: &Stored<AwsKmsRecord>, lane: Lane) {
         let seen = {
-            let _polling = Polling { manager: self, svm: config.record.svm };
+            let _polling = Polling { manager: self, svm: config.record.svm, lane };
             self.ask(config).await
         };
         let Some(seen) = seen else { return };
@@ -492,7 +542,7 @@ impl Inner {
     pub(crate) fn hear_of_block(&self, svm: Uuid) {
         let now = self.clock.monotonic();
         if self.polls.lock().get_mut(&svm).is_some_and(|watched| watched.machine.on_block_elsewhere(now)) {
-            self.polls.wake.notify_one();
+            self.polls.touch(svm);
         }
     }
 
@@ -510,6 +560,7 @@ impl Inner {
         if let Some(watched) = self.polls.lock().get_mut(&svm).filter(|watched| watched.machine.state().serves()) {
             watched.machine.on_hint(soon);
         }
+        self.polls.touch(svm);
     }
 
     /// Whether an automatic wrapping for this reason may start now: at most one an hour, so that one that cannot succeed does not go on all day.
@@ -539,7 +590,7 @@ impl Inner {
             Some(Some(kek)) => Ok(Held { manager: self, kek: Some(kek) }),
             Some(None) => Err(crate::Error::with(crate::Code::InUse, "another rekey-internal of the SVM is under way; start again when it has ended")),
             None => {
-                let standing = self.polls.state(svm).describe();
+                let standing = self.standing(svm).describe();
                 Err(crate::Error::with(crate::Code::Blocked, format!("SVM {} on node {}: {standing}", self.svm_ref(svm).name, self.node.name)))
             }
         }
@@ -577,8 +628,10 @@ impl Inner {
             // One of the same version and another content is from a configuration that is no more.
             if self.keyring.get(record.svm, kek.version()).is_none_or(|known| !known.matches(kek.expose())) {
                 self.keyring.insert(kek);
+                crate::unlocked::warn();
             }
         }
+        self.polls.touch(record.svm);
     }
 
     fn act(&self, svm: Uuid, actions: &[Action], watched: &Watched) {
