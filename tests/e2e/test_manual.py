@@ -14,7 +14,7 @@ import support
 
 MANUAL = support.TOP / "docs" / "manual"
 # The commands of these run elsewhere: beside what else is tested there.
-ELSEWHERE = {"command-line.md": "crates/keystead/tests", "metrics.md": "tests/e2e/test_metrics.py", "console.md": "tests/e2e/test_console.py"}
+ELSEWHERE = {"first-hour.md": "tests/e2e/test_systemd.py", "command-line.md": "crates/keystead/tests", "metrics.md": "tests/e2e/test_metrics.py", "console.md": "tests/e2e/test_console.py"}
 
 
 def blocks(page, kind="sh"):
@@ -104,54 +104,6 @@ def test_moving_in(scene, node, ministack, tmp_path):
         assert '"moved": 1' in re.sub(r"\s+", " ", (scene.folder / "moved.json").read_text())
     finally:
         source.stop()
-
-
-def test_a_first_hour(scene, ministack):
-    """From the package. What changes a machine (apt, systemctl) does its work in the scene: the package is unpacked there, and the service is started as its unit says."""
-    package = subprocess.run([support.TOP / "scripts/deb"], env={**os.environ, "KEYSTEAD_PROGRAM": str(support.program()), "COMPRESSION": "none"}, capture_output=True, text=True, timeout=300)
-    assert package.returncode == 0, package.stderr
-    shutil.copy(support.TOP / package.stdout.split()[-1], scene.folder / "keystead.deb")
-    root, port, ekmip = scene.folder / "root", support.free_port(), support.free_port()
-    (scene.bin / "keystead").unlink()
-    scene.variables["PATH"] = "%s/usr/bin:%s" % (root, scene.variables["PATH"])
-    scene.command("sudo", 'exec "$@"\n')
-    scene.command("apt", """
-        test "$1 $2" = "install ./keystead.deb"
-        dpkg-deb --extract "$2" %(root)s
-        mkdir -p %(root)s/var/lib/keystead %(root)s/credentials
-        od -An -tx1 -N32 /dev/urandom | tr -d ' \\n' > %(root)s/credentials/seal.key
-        """ % {"root": root})
-    # The settings of the page, with ports that are free, and a CA that vouches for the emulator.
-    [settings] = blocks("first-hour.md", "toml")
-    settings = settings.replace("0.0.0.0:8443", "127.0.0.1:%d" % port).replace("0.0.0.0:5696", "127.0.0.1:%d" % ekmip)
-    (scene.folder / "settings").write_text(settings + '[aws_kms]\nallow_endpoints = ["127.0.0.0/8"]\nextra_ca = "%s"\n' % ministack.ca)
-    scene.command("systemctl", """
-        if [ "$1" = status ]; then kill -0 "$(cat %(root)s/pid)"; exit; fi
-        test "$*" = "enable --now keystead"
-        cp %(folder)s/settings %(root)s/etc/keystead/keystead.toml
-        line=$(sed -n 's/^ExecStart=//p' %(root)s/usr/lib/systemd/system/keystead.service | sed 's# /# %(root)s/#g; s#^/#%(root)s/#')
-        env -i CREDENTIALS_DIRECTORY=%(root)s/credentials NOTIFY_SOCKET=%(folder)s/notify $line > %(folder)s/log 2>&1 &
-        echo $! > %(root)s/pid
-        "%(python)s" - <<'END'
-        import socket
-        ready = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        ready.bind("%(folder)s/notify")
-        ready.settimeout(60)
-        assert b"READY=1" in ready.recv(4096)
-        END
-        """ % {"root": root, "folder": scene.folder, "python": support.TOP / ".venv/bin/python"})
-    scene.command("cat", 'exec /bin/cat "${@/#\\/var\\/lib/%s/var/lib}"\n' % root)
-    (scene.folder / "pykmip.conf").write_text("[client]\n")
-
-    def here(text):
-        return text.replace(":8443", ":%d" % port).replace("port=5696", "port=%d" % ekmip)
-
-    try:
-        said = scene.run("first-hour.md", here)
-    finally:
-        if (root / "pid").exists():
-            subprocess.run(["kill", (root / "pid").read_text().strip()])
-    assert "32 bytes" in said, said
 
 
 def test_every_page_with_commands_has_a_test():
