@@ -258,7 +258,7 @@ def test_the_seal_key_is_replaced(service, key):
 def test_a_backup_is_taken_of_the_service(service):
     """As the manual says it for a machine with the package: root shows the command the seal key as systemd shows it to the service."""
     page = (support.TOP / "docs/manual/backup.md").read_text()
-    [command] = re.findall(r"`sudo (env CREDENTIALS_DIRECTORY=\S+ keystead backup --data-dir [^`]*)`", page)
+    [command] = re.findall(r"`sudo (keystead backup --data-dir [^`]*)`", page)
     (service.machine.root / "mnt/passphrase").write_text("a passphrase for the backup\n")
     said = service.machine.run(*command.split(), "--out", "/mnt/backup", "--passphrase-file", "/mnt/passphrase")
     assert "a backup of the cluster" in said, said
