@@ -196,8 +196,11 @@ impl Context {
         if let Some(body) = body {
             request = request.header(header::CONTENT_TYPE, "application/json").body(body.to_string());
         }
-        let response = request.send().await.map_err(|error| self.no_answer(&error))?;
-        self.read(response).await
+        let answered = async { self.read(request.send().await.map_err(|error| self.no_answer(&error))?).await };
+        answered.await.map_err(|failure| match failure.may_be_done && changes {
+            true => Failure { message: format!("{}; it may be done all the same", failure.message), ..failure },
+            false => Failure { may_be_done: false, ..failure },
+        })
     }
 
     async fn read(&self, response: Response) -> Result<Answer, Failure> {
@@ -431,9 +434,10 @@ mod tests {
     #[tokio::test]
     async fn what_was_sent_and_not_answered_may_be_done() {
         let (context, _node) = replying(vec![Reply::End, Reply::Hang]).await;
-        assert!(context.call(Method::POST, "/x", &[], Some(json!({}))).await.unwrap_err().may_be_done);
+        let changed = context.call(Method::POST, "/x", &[], Some(json!({}))).await.unwrap_err();
+        assert!(changed.may_be_done && changed.message.ends_with("it may be done all the same"), "{changed:?}");
         let silent = context.get_within("/x", &[], Duration::from_millis(100)).await.unwrap_err();
-        assert!(silent.message.contains("no answer in time"), "{silent:?}");
+        assert!(silent.message.ends_with("no answer in time") && !silent.may_be_done, "{silent:?}");
         let nobody = Context::of_tests("http://127.0.0.1:1".to_owned());
         assert!(!nobody.call(Method::POST, "/x", &[], None).await.unwrap_err().may_be_done);
     }

@@ -5,6 +5,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use std::fs::File;
 use std::io::{ErrorKind, IsTerminal as _, Read as _};
 use std::os::fd::AsFd as _;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 use zeroize::Zeroizing;
 
@@ -30,7 +31,8 @@ impl Asked<'_> {
     /// The file cannot be read; there is no terminal; Ctrl-C; nothing was given.
     pub async fn take(&self, file: Option<&Path>) -> Result<SecretString, Failure> {
         let secret = match file {
-            Some(path) if is_standard_input(path) && std::io::stdin().is_terminal() => self.typed()?,
+            // What is typed there would be shown.
+            Some(path) if is_terminal(path) => self.typed()?,
             Some(path) => self.read(path).await?,
             None => self.typed()?,
         };
@@ -66,6 +68,15 @@ impl Asked<'_> {
 
 fn is_standard_input(path: &Path) -> bool {
     path.as_os_str() == STDIN
+}
+
+/// Whether the file, or standard input where it is that, is a terminal. A pipe is not opened for it: that may wait for long.
+fn is_terminal(path: &Path) -> bool {
+    if is_standard_input(path) {
+        return std::io::stdin().is_terminal();
+    }
+    let is_device = std::fs::metadata(path).is_ok_and(|file| file.file_type().is_char_device());
+    is_device && File::open(path).is_ok_and(|file| file.is_terminal())
 }
 
 /// The first line, without its end. Not a byte more is taken: who writes into a pipe may keep it open.
