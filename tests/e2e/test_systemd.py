@@ -16,8 +16,8 @@ from cryptography import x509
 
 import apart
 import kmip_client
+import manual_scene
 import support
-import test_manual
 
 SETTINGS, STATE, SEAL_KEY = "etc/keystead/keystead.toml", "var/lib/keystead", "etc/keystead/seal.key"
 
@@ -42,7 +42,7 @@ class Service(support.Node):
 
     def write_settings(self, file, more=""):
         """The settings of the manual's page, on loopback and with ports that are free, and a CA that vouches for the emulator."""
-        [settings] = test_manual.blocks("first-hour.md", "toml")
+        [settings] = manual_scene.blocks("first-hour.md", "toml")
         settings = settings.replace("0.0.0.0:8443", "127.0.0.1:%d" % self.port).replace("0.0.0.0:5696", "127.0.0.1:%d" % self.ekmip_port)
         ca = self.machine.root / "etc/aws-ca.pem"
         ca.write_bytes(self.kms.ca.read_bytes())
@@ -114,23 +114,26 @@ def key(service, tmp_path_factory):
         return types.SimpleNamespace(certificate=certificate, uid=uid, value=client.get(uid).value)
 
 
-def test_a_first_hour(service, machine, ministack, tmp_path):
+def test_a_first_hour(service, machine, ministack):
     """The manual's page, from the package to a key. What `sudo` does is done in the machine; the other commands run here, with the program that was installed there."""
-    scene = test_manual.Scene(tmp_path, ministack)
+    folder = machine.root / "mnt/operator"
+    folder.mkdir()
+    scene = manual_scene.Scene(folder, ministack)
     (scene.bin / "keystead").unlink()
     (scene.bin / "keystead").symlink_to(machine.root / "usr/bin/keystead")
+    (machine.root / "mnt/keystead.deb").rename(folder / "keystead_0_any.deb")
     # Between the installation and the first start, the operator edits the settings.
-    service.write_settings(scene.folder / "settings")
+    service.write_settings(folder / "settings")
     scene.command("sudo", """
         if [ "$1 $2" = "systemctl enable" ]; then cp %s/settings %s/%s; fi
-        exec %s env --chdir=/mnt "$@"
-        """ % (scene.folder, machine.root, SETTINGS, " ".join(machine.inside())))
-    (scene.folder / "pykmip.conf").write_text("[client]\n")
-
-    def here(text):
-        return text.replace(":8443", ":%d" % service.port).replace("port=5696", "port=%d" % service.ekmip_port)
-
-    said = scene.run("first-hour.md", here)
+        exec %s env --chdir=/mnt/operator "$@"
+        """ % (folder, machine.root, SETTINGS, " ".join(machine.inside())))
+    scene.file("pykmip.conf", "[client]\n")
+    scene.replace(":8443", ":%d" % service.port)
+    scene.replace("port=5696", "port=%d" % service.ekmip_port)
+    said = scene.shell("\n".join(scene.as_here(block) for block in manual_scene.blocks("first-hour.md")), "first-hour.md")
+    assert "everything in it can be recovered" in said, said
+    (folder / "keystead.deb").rename(machine.root / "mnt/keystead.deb")
     assert "look at /etc/keystead/keystead.toml" in said and "Active: active (running)" in said and "32 bytes" in said, said
     assert service.shows("UnitFileState") == "enabled"
     service.ca_file.write_text((scene.folder / "ca.pem").read_text())

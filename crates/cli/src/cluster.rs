@@ -25,7 +25,7 @@ pub enum Command {
 pub enum NodeCommand {
     /// Show the nodes.
     Show(NodeShowArguments),
-    /// Take a node out of the cluster. It must be down.
+    /// Take a node out of the list. It must be down. Its rights stay: it comes back when it is started.
     Remove(RemoveArguments),
 }
 
@@ -93,7 +93,9 @@ pub async fn run(command: Command) -> Result<(), Failure> {
             let context = Context::open(&arguments.common).await?;
             let path = format!("{NODES}/{}", segment(&uuid(&context, &arguments.node).await?));
             let answer = context.call(Method::DELETE, &path, &[], None).await?;
-            context.say(&answer.body, || format!("the node {} is no node of the cluster any more.\n", arguments.node))
+            context.say(&answer.body, || {
+                format!("the node {} is no node of the cluster any more; it has the seal key and its access to etcd still.\n", arguments.node)
+            })
         }
     }
 }
