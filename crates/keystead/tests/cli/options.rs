@@ -232,7 +232,7 @@ async fn a_node_that_is_down_is_removed() {
     cluster.stop(1);
     cluster.shows(0, 1, "down").await;
     let (code, said) = run(&remove);
-    assert!(code == Some(0) && said.contains("the node node1 is no node of the cluster any more."), "{code:?}: {said}");
+    assert!(code == Some(0) && said.contains("the node node1 is no node of the cluster any more; it has the seal key"), "{code:?}: {said}");
     let (code, said) = run(&["cluster", "node", "show", "--node", "node1"]);
     assert!(code == Some(5) && said.contains("there is no node node1"), "{code:?}: {said}");
     // Without those that are left, it is a matter of where one asks.
