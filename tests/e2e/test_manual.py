@@ -232,7 +232,9 @@ def keys_of_the_manual():
     text = (MANUAL / "settings.md").read_text()
     for part in re.split(r"^### ", text[text.index("### Top of the file"):text.index("## Of each SVM")], flags=re.MULTILINE)[1:]:
         section = "" if part.startswith("Top") else re.match(r"`\[([\w.]+)\]`", part).group(1)
-        rows = re.findall(r"^\| `(\w+)`( [∀↻])? \| .* \| .* \| .+ \|$", part, re.MULTILINE)
+        # A key may have a second name.
+        rows = re.findall(r"^\| ((?:(?:, )?`\w+`)+)( [∀↻])? \| .* \| .* \| .+ \|$", part, re.MULTILINE)
+        rows = [(name, mark) for names, mark in rows for name in re.findall(r"\w+", names)]
         sections[section] = [name for name, _ in rows]
         cluster |= {"%s.%s" % (section, name) for name, mark in rows if mark == " ∀"}
     return sections, cluster
