@@ -92,4 +92,4 @@ deb:
 
 clean:
 	cargo clean
-	rm -rf .venv .venv-ministack .venv-ontap-9.16 quickstart-data cluster-data
+	rm -rf .venv .venv-ministack .venv-ontap-9.16 .cache/debian .cache/debian.stamp quickstart-data cluster-data

@@ -5,6 +5,7 @@ import pathlib
 
 from kmip.core import enums
 from kmip.pie.client import ProxyKmipClient
+from kmip.pie.exceptions import KmipOperationFailure as KmipOperationFailure
 
 
 class Certificate:

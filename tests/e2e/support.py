@@ -370,6 +370,14 @@ def program():
     return pathlib.Path(os.environ.get("KEYSTEAD_BIN") or TOP / os.environ.get("CARGO_TARGET_DIR", "target") / "debug/keystead").resolve()
 
 
+def package():
+    """The Debian package, of the program that is tested."""
+    done = subprocess.run(
+        [TOP / "scripts/deb"], env={**os.environ, "KEYSTEAD_PROGRAM": str(program()), "COMPRESSION": "none"}, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return TOP / done.stdout.split()[-1]
+
+
 class Node:
     """A Keystead node: the program, over the wire."""
 

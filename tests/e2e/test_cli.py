@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
 
 import pytest
 
@@ -59,6 +60,13 @@ class Terminal:
             raise AssertionError("%r: not on the screen:\n%s" % (texts, screen)) from None
         return screen
 
+    def is_asked(self, text):
+        """Sees a question for a secret, and waits until the terminal shows no more what is typed: the question comes a moment before."""
+        self.sees(text)
+        device = self.tmux("display-message", "-p", "-t", "t", "#{pane_tty}").strip()
+        wait_until("a terminal that does not show what is typed", lambda: "-echo" in subprocess.run(
+            ["stty", "-a", "-F", device], stdout=subprocess.PIPE, text=True, check=True, timeout=30).stdout.split())
+
     def run(self, command, number):
         """Types a command; its exit code is shown as `exit NUMBER: CODE`."""
         self.type('%s; echo "exit %d: $?"' % (command, number))
@@ -90,11 +98,11 @@ def test_secrets_are_asked_for_and_a_job_shows_how_far_it_is(ministack, start_no
     node.svm("svm2")
     shell = terminal(node)
     shell.run("keystead login", 1)
-    shell.sees("Password of admin at https://127.0.0.1:%d: " % node.port)
+    shell.is_asked("Password of admin at https://127.0.0.1:%d: " % node.port)
     shell.type(PASSWORD)
     shell.sees("admin is logged in at", "exit 1: 0")
     shell.run(enable("svm1", ministack, ministack.port), 2)
-    shell.sees("AWS secret access key of %s: " % ministack.access_key_id)
+    shell.is_asked("AWS secret access key of %s: " % ministack.access_key_id)
     shell.type(ministack.secret)
     screen = shell.sees("SVM svm1: AWS KMS is enabled", "exit 2: 0")
     assert "/3 " not in screen, "the bar goes when the job has ended"
@@ -103,7 +111,7 @@ def test_secrets_are_asked_for_and_a_job_shows_how_far_it_is(ministack, start_no
         silent.bind(("127.0.0.1", 0))
         silent.listen(1)
         shell.run(enable("svm2", ministack, silent.getsockname()[1]), 3)
-        shell.sees("AWS secret access key of %s: \n" % ministack.access_key_id)
+        shell.is_asked("AWS secret access key of %s: \n" % ministack.access_key_id)
         shell.type(ministack.secret)
         shell.sees("] 0/3 ", "asking AWS KMS about the customer key (1 of 3)")
         shell.press("C-c")
@@ -117,7 +125,7 @@ def test_secrets_are_asked_for_and_a_job_shows_how_far_it_is(ministack, start_no
 
     # A prompt that is left makes the terminal show again what is typed.
     shell.run("keystead login --user somebody", 5)
-    shell.sees("Password of somebody at")
+    shell.is_asked("Password of somebody at")
     shell.type("half a passw", enter=False)
     shell.press("C-c")
     shell.sees("exit 5: 130")
@@ -132,11 +140,11 @@ def test_what_is_wrong_is_said_with_what_to_do(start_node, terminal):
     node = start_node()
     shell = terminal(node)
     shell.run("keystead login", 1)
-    shell.sees("Password of admin at")
+    shell.is_asked("Password of admin at")
     shell.type("not the password")
     shell.sees("refuses the login of admin", "next: look at --user and the password", "exit 1: 3")
     shell.run("keystead login", 2)
-    shell.sees("exit 1: 3\nready> keystead login; echo \"exit 2: $?\"\nPassword of admin at")
+    shell.is_asked("exit 1: 3\nready> keystead login; echo \"exit 2: $?\"\nPassword of admin at")
     shell.type(PASSWORD)
     shell.sees("exit 2: 0")
     shell.run("keystead vserver show", 3)
@@ -148,7 +156,29 @@ def test_what_is_wrong_is_said_with_what_to_do(start_node, terminal):
     shell.sees("keystead: the session of admin at", "has ended", "next: log in again: keystead login", "exit 5: 3")
     node.stop()
     shell.run("keystead login", 6)
-    shell.sees("exit 5: 3\nready> keystead login; echo \"exit 6: $?\"\nPassword of admin at")
+    shell.is_asked("exit 5: 3\nready> keystead login; echo \"exit 6: $?\"\nPassword of admin at")
     shell.type("another password")
     shell.sees("cannot be reached: Connection refused", "next: look at --endpoint", "exit 6: 4")
     assert PASSWORD not in shell.screen() and "another password" not in shell.screen()
+
+
+def test_a_secret_is_not_shown_where_standard_input_is_the_terminal(start_node, terminal):
+    node = start_node()
+    shell = terminal(node)
+    shell.run("keystead vserver show --password-file -", 1)
+    shell.is_asked("Password of admin at")
+    shell.type(PASSWORD)
+    shell.sees("There are none.", "exit 1: 0")
+    shell.run("keystead vserver show --password-file /dev/stdin", 2)
+    shell.is_asked("exit 1: 0\nready> keystead vserver show --password-file /dev/stdin; echo \"exit 2: $?\"\nPassword of admin at")
+    shell.type("half a passw", enter=False)
+    shell.press("C-c")
+    shell.sees("exit 2: 130")
+    # Nobody writes into the pipe, and Ctrl-C is heard nevertheless.
+    shell.run("mkfifo $HOME/pipe; echo begun; keystead vserver show --password-file $HOME/pipe", 3)
+    shell.sees("\nbegun\n")
+    time.sleep(1)
+    shell.press("C-c")
+    shell.sees("exit 3: 130")
+    shown = shell.screen()
+    assert PASSWORD not in shown and "half a passw" not in shown

@@ -1,6 +1,6 @@
 """The Debian package: what is in it, that it installs as Debian wants it, that systemd takes its unit, and that the program runs from it under the unit's settings.
 
-There is no systemd that runs here: its own checks of the unit stand for it (systemd-analyze), and a program of its kind that waits for readiness (sd_notify(3)).
+How it fares under a systemd that runs is in test_systemd.py.
 """
 
 import os
@@ -10,7 +10,6 @@ import subprocess
 
 import pytest
 
-from support import TOP
 import support
 
 
@@ -23,7 +22,7 @@ def run(*command, **options):
 @pytest.fixture(scope="module")
 def package():
     """The package, of the program that the other tests run."""
-    return TOP / run(TOP / "scripts" / "deb", env={**os.environ, "KEYSTEAD_PROGRAM": str(support.program()), "COMPRESSION": "none"}).split()[-1]
+    return support.package()
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 //! `security key-manager external aws`: the customer key of each SVM.
 
-use crate::aws_settings::{Credentials, Polling, Settings};
+use crate::aws_settings::{Changes, Credentials, Polling, Settings};
 use crate::aws_show;
 use crate::body::Body;
 use crate::connection::{Common, Context, exactly, segment};
@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 
 /// Where configurations stand.
 pub const PATH: &str = "/security/aws-kms";
+/// Where key stores stand, with the identifiers of the configurations that they belong to.
+const KEY_STORES: &str = "/security/key-stores";
 /// What AWS, or the way to it, has refused.
 const AWS_REFUSES: &[&str] = &["65537538", "65537900", "65537915", "65537919", "65537921", "65537544"];
 
@@ -32,9 +34,10 @@ pub enum Command {
     Restore(SvmArguments),
     /// Make a new version of an SVM's KEK, and wrap every key by it.
     RekeyInternal(SvmArguments),
-    /// Wrap an SVM's KEK by another customer key, or again by a rotated one.
+    /// Wrap an SVM's KEK by another customer key, or again by a rotated one. Where the key is elsewhere, credentials and settings say how it is reached (Keystead's own).
     RekeyExternal(RekeyExternalArguments),
-    /// Change how AWS is reached and polled. A text given empty ("") is taken away.
+    /// Change how AWS is reached and polled. Given empty (""), --encryption-context, --host, --proxy-username, --access-error-grace and --max-unverified are taken away, and --service and
+    /// --default-domain are what they are by default; --no-proxy takes the proxy away.
     UpdateConfig(UpdateConfigArguments),
     /// Change the AWS credentials.
     UpdateCredentials(UpdateCredentialsArguments),
@@ -91,16 +94,10 @@ pub struct RekeyExternalArguments {
     /// The customer key to wrap the KEK by: id, ARN, alias or alias ARN.
     #[arg(long, value_name = "KEY")]
     key_id: String,
-    /// The region of the new key, where it is another (Keystead's own, as are all further settings here).
-    #[arg(long, value_name = "REGION")]
-    region: Option<String>,
-    /// Reach AWS without a proxy from now on.
-    #[arg(long, conflicts_with_all = ["proxy_type", "proxy_host", "proxy_port", "proxy_username", "proxy_password_file"])]
-    no_proxy: bool,
     #[command(flatten)]
     credentials: Credentials,
     #[command(flatten)]
-    settings: Settings,
+    changes: Changes,
     #[command(flatten)]
     waiting: Waiting,
     #[command(flatten)]
@@ -113,14 +110,8 @@ pub struct UpdateConfigArguments {
     /// The SVM.
     #[arg(long, value_name = "NAME")]
     vserver: String,
-    /// The AWS region.
-    #[arg(long, value_name = "REGION")]
-    region: Option<String>,
-    /// Reach AWS without a proxy from now on.
-    #[arg(long, conflicts_with_all = ["proxy_type", "proxy_host", "proxy_port", "proxy_username", "proxy_password_file"])]
-    no_proxy: bool,
     #[command(flatten)]
-    settings: Settings,
+    changes: Changes,
     #[command(flatten)]
     polling: Polling,
     #[command(flatten)]
@@ -166,7 +157,7 @@ pub async fn run(command: Command) -> Result<(), Failure> {
 
 async fn enable(arguments: EnableArguments) -> Result<(), Failure> {
     one_standard_input(&[password_file(&arguments.common), arguments.credentials.secret_file(), arguments.settings.secret_file()])?;
-    let context = Context::open(&arguments.common)?;
+    let context = Context::open(&arguments.common).await?;
     let mut body = Body::default();
     body.put("svm", Some(json!({ "name": arguments.vserver })));
     body.put("region", Some(arguments.region));
@@ -178,8 +169,8 @@ async fn enable(arguments: EnableArguments) -> Result<(), Failure> {
             Failure::command_line("with which credentials? --access-key-id is missing").next("--access-key-id ID, or --credentials-source for the node's own")
         );
     }
-    arguments.credentials.put(&mut body, false)?;
-    arguments.settings.put(&mut body, false)?;
+    arguments.credentials.put(&mut body, false).await?;
+    arguments.settings.put(&mut body).await?;
     arguments.polling.put(&mut body);
     let name = &arguments.vserver;
     let done = async {
@@ -194,17 +185,16 @@ async fn enable(arguments: EnableArguments) -> Result<(), Failure> {
 }
 
 async fn act(arguments: SvmArguments, method: Method, action: &str, done: &str) -> Result<(), Failure> {
-    let context = Context::open(&arguments.common)?;
+    let context = Context::open(&arguments.common).await?;
     change(&context, &arguments.vserver, method, action, None, &arguments.waiting, done).await
 }
 
 async fn rekey_external(arguments: RekeyExternalArguments) -> Result<(), Failure> {
-    one_standard_input(&[password_file(&arguments.common), arguments.credentials.secret_file(), arguments.settings.secret_file()])?;
-    let context = Context::open(&arguments.common)?;
+    one_standard_input(&[password_file(&arguments.common), arguments.credentials.secret_file(), arguments.changes.secret_file()])?;
+    let context = Context::open(&arguments.common).await?;
     let mut new = Body::default();
-    new.put("region", arguments.region);
-    arguments.credentials.put(&mut new, false)?;
-    arguments.settings.put(&mut new, arguments.no_proxy)?;
+    arguments.credentials.put(&mut new, false).await?;
+    arguments.changes.put(&mut new).await?;
     let mut body = Body::default();
     body.put("key_id", Some(arguments.key_id));
     body.put_own("new", (!new.is_empty()).then(|| new.flat()));
@@ -212,11 +202,10 @@ async fn rekey_external(arguments: RekeyExternalArguments) -> Result<(), Failure
 }
 
 async fn update_config(arguments: UpdateConfigArguments) -> Result<(), Failure> {
-    one_standard_input(&[password_file(&arguments.common), arguments.settings.secret_file()])?;
-    let context = Context::open(&arguments.common)?;
+    one_standard_input(&[password_file(&arguments.common), arguments.changes.secret_file()])?;
+    let context = Context::open(&arguments.common).await?;
     let mut body = Body::default();
-    body.put("region", arguments.region);
-    arguments.settings.put(&mut body, arguments.no_proxy)?;
+    arguments.changes.put(&mut body).await?;
     arguments.polling.put(&mut body);
     if body.is_empty() {
         return Err(Failure::command_line("there is nothing to change").next("name a setting: keystead security key-manager external aws update-config --help"));
@@ -226,10 +215,10 @@ async fn update_config(arguments: UpdateConfigArguments) -> Result<(), Failure> 
 
 async fn update_credentials(arguments: UpdateCredentialsArguments) -> Result<(), Failure> {
     one_standard_input(&[password_file(&arguments.common), arguments.credentials.secret_file()])?;
-    let context = Context::open(&arguments.common)?;
+    let context = Context::open(&arguments.common).await?;
     let mut body = Body::default();
     body.put("skip_verify", arguments.skip_verify);
-    arguments.credentials.put(&mut body, true)?;
+    arguments.credentials.put(&mut body, true).await?;
     change(&context, &arguments.vserver, Method::PATCH, "", Some(body.whole()), &arguments.waiting, "the credentials are changed").await
 }
 
@@ -244,18 +233,24 @@ async fn change(context: &Context, vserver: &str, method: Method, action: &str, 
         .map_err(|failure| failure.next_for(AWS_REFUSES, format!("see which step fails: keystead security key-manager external aws check --vserver {vserver}")))
 }
 
-/// The identifier of the configuration of an SVM.
+/// The identifier of the configuration of an SVM, also of one that is being enabled: that is not among the configurations yet, and can be given up by `disable`.
 ///
 /// # Errors
 /// 5 it has none, or there is no such SVM for this account.
 pub async fn uuid(context: &Context, vserver: &str) -> Result<String, Failure> {
-    let found = context.get(PATH, &[("svm.name", &exactly(vserver))]).await?;
-    if let Some(uuid) = found.pointer("/records/0/uuid").and_then(Value::as_str) {
-        return Ok(uuid.to_owned());
+    let of = async |name: &str| {
+        let found = context.get(KEY_STORES, &[("svm.name", &exactly(name)), ("type", "aws")]).await?;
+        Ok::<_, Failure>(found.pointer("/records/0/uuid").and_then(Value::as_str).map(str::to_owned))
+    };
+    if let Some(uuid) = of(vserver).await? {
+        return Ok(uuid);
     }
-    vserver::uuid(context, vserver).await?;
-    Err(Failure::not_found(format!("AWS KMS is not enabled for the SVM {vserver}"))
-        .next(format!("enable it: keystead security key-manager external aws enable --vserver {vserver} --region … --key-id … --access-key-id …")))
+    let svm = vserver::find(context, vserver).await?;
+    let found = if svm.name == vserver { None } else { of(&svm.name).await? };
+    found.ok_or_else(|| {
+        Failure::not_found(format!("AWS KMS is not enabled for the SVM {vserver}"))
+            .next(format!("enable it: keystead security key-manager external aws enable --vserver {vserver} --region … --key-id … --access-key-id …"))
+    })
 }
 
 fn password_file(common: &Common) -> (&'static str, Option<&std::path::Path>) {

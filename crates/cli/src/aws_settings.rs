@@ -3,6 +3,7 @@
 use crate::body::Body;
 use crate::failure::Failure;
 use crate::secret::Asked;
+use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgAction, Args};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -14,10 +15,10 @@ pub struct Settings {
     /// The encryption context of every Encrypt and Decrypt: key=value[,key=value…], or a JSON object of strings.
     #[arg(long, value_name = "TEXT")]
     encryption_context: Option<String>,
-    /// The first label of the derived host name; KMS by default.
+    /// The first label of the derived host name; KMS by default, and where it is empty.
     #[arg(long, value_name = "NAME")]
     service: Option<String>,
-    /// The last labels of the derived host name; amazonaws.com by default.
+    /// The last labels of the derived host name; amazonaws.com by default, and where it is empty.
     #[arg(long, value_name = "NAME")]
     default_domain: Option<String>,
     /// A host in place of the derived one.
@@ -53,9 +54,23 @@ pub struct Settings {
     /// A file whose first line is the password at the proxy; - is standard input.
     #[arg(long, value_name = "FILE")]
     proxy_password_file: Option<PathBuf>,
-    /// PEM file of CA certificates for this SVM's AWS endpoint alone (Keystead's own).
+    /// PEM file of CA certificates for this SVM's AWS endpoint alone (Keystead's own). An empty file takes them away.
     #[arg(long, value_name = "FILE")]
     ca_certificates_file: Option<PathBuf>,
+}
+
+/// The settings of a configuration that is there: what it is enabled with, and how something is taken away.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Settings")]
+pub struct Changes {
+    /// The AWS region, where it is another.
+    #[arg(long, value_name = "REGION", value_parser = NonEmptyStringValueParser::new())]
+    region: Option<String>,
+    /// Reach AWS without a proxy from now on.
+    #[arg(long, conflicts_with_all = ["proxy_type", "proxy_host", "proxy_port", "proxy_username", "proxy_password_file"])]
+    no_proxy: bool,
+    #[command(flatten)]
+    settings: Settings,
 }
 
 /// The AWS credentials.
@@ -88,33 +103,33 @@ pub struct Polling {
     max_unverified: Option<String>,
 }
 
+/// What `--service` is when nothing is said, and `--default-domain`. The API does not take these away.
+const SERVICE: &str = "KMS";
+const DEFAULT_DOMAIN: &str = "amazonaws.com";
+
 impl Settings {
-    /// Puts what was given into a body. `no_proxy`: the proxy is taken away.
+    /// Puts what was given into a body.
     ///
     /// # Errors
     /// A file cannot be read; the terminal cannot be asked.
-    pub fn put(&self, body: &mut Body, no_proxy: bool) -> Result<(), Failure> {
+    pub async fn put(&self, body: &mut Body) -> Result<(), Failure> {
+        let or = |text: &Option<String>, default: &str| text.as_ref().map(|text| if text.is_empty() { default.to_owned() } else { text.clone() });
         body.put_text("encryption_context", self.encryption_context.as_ref());
-        body.put("service", self.service.as_deref());
-        body.put("default_domain", self.default_domain.as_deref());
+        body.put("service", or(&self.service, SERVICE));
+        body.put("default_domain", or(&self.default_domain, DEFAULT_DOMAIN));
         body.put_text("host", self.host.as_ref());
         body.put("port", self.port);
         body.put("timeout", self.timeout);
         body.put("verify", self.verify);
         body.put("verify_host", self.verify_host);
         body.put("verify_ip", self.verify_ip);
-        if no_proxy {
-            for name in ["proxy_type", "proxy_host", "proxy_port", "proxy_username", "proxy_password"] {
-                body.put(name, Some(Value::Null));
-            }
-        }
         body.put("proxy_type", self.proxy_type.as_deref());
         body.put("proxy_host", self.proxy_host.as_deref());
         body.put("proxy_port", self.proxy_port);
         body.put_text("proxy_username", self.proxy_username.as_ref());
         if self.proxy_username.as_ref().is_some_and(|name| !name.is_empty()) || self.proxy_password_file.is_some() {
             let asked = Asked { what: "the password at the proxy", option: "--proxy-password-file", prompt: "Password at the proxy: " };
-            body.put_secret("proxy_password", Some(&asked.take(self.proxy_password_file.as_deref())?));
+            body.put_secret("proxy_password", Some(&asked.take(self.proxy_password_file.as_deref()).await?));
         }
         if let Some(path) = &self.ca_certificates_file {
             let pem = std::fs::read_to_string(path).map_err(|error| Failure::command_line(format!("--ca-certificates-file {}: {error}", path.display())))?;
@@ -129,19 +144,40 @@ impl Settings {
     }
 }
 
+impl Changes {
+    /// Puts what was given into a body.
+    ///
+    /// # Errors
+    /// A file cannot be read; the terminal cannot be asked.
+    pub async fn put(&self, body: &mut Body) -> Result<(), Failure> {
+        body.put("region", self.region.as_deref());
+        if self.no_proxy {
+            for name in ["proxy_type", "proxy_host", "proxy_port", "proxy_username", "proxy_password"] {
+                body.put(name, Some(Value::Null));
+            }
+        }
+        self.settings.put(body).await
+    }
+
+    /// The file of the proxy's password, by its option.
+    pub fn secret_file(&self) -> (&'static str, Option<&Path>) {
+        self.settings.secret_file()
+    }
+}
+
 impl Credentials {
     /// Puts what was given into a body. `always`: there must be a secret, whether an access key was named or not.
     ///
     /// # Errors
     /// A file cannot be read; the terminal cannot be asked.
-    pub fn put(&self, body: &mut Body, always: bool) -> Result<(), Failure> {
+    pub async fn put(&self, body: &mut Body, always: bool) -> Result<(), Failure> {
         body.put_own_text("credentials_source", self.credentials_source.as_ref());
         body.put("access_key_id", self.access_key_id.as_deref());
         let has_access_key = self.access_key_id.is_some() || self.secret_access_key_file.is_some() || always;
         if self.credentials_source.is_none() && has_access_key {
             let prompt = self.access_key_id.as_ref().map_or_else(|| "AWS secret access key: ".to_owned(), |id| format!("AWS secret access key of {id}: "));
             let asked = Asked { what: "the AWS secret access key", option: "--secret-access-key-file", prompt: &prompt };
-            body.put_secret("secret_access_key", Some(&asked.take(self.secret_access_key_file.as_deref())?));
+            body.put_secret("secret_access_key", Some(&asked.take(self.secret_access_key_file.as_deref()).await?));
         }
         Ok(())
     }
@@ -164,39 +200,45 @@ impl Polling {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::{CommandFactory as _, FromArgMatches as _, Parser};
+    use clap::Parser;
     use serde_json::json;
 
     #[derive(Debug, Parser)]
     struct Line {
         #[command(flatten)]
-        settings: Settings,
+        changes: Changes,
         #[command(flatten)]
         polling: Polling,
     }
 
-    fn body(words: &[&str], no_proxy: bool) -> Body {
-        let matches = Line::command().try_get_matches_from(["x"].iter().chain(words)).unwrap();
-        let line = Line::from_arg_matches(&matches).unwrap();
+    async fn body(words: &[&str]) -> Body {
+        let line = Line::try_parse_from(["x"].iter().chain(words)).unwrap();
         let mut body = Body::default();
-        line.settings.put(&mut body, no_proxy).unwrap();
+        line.changes.put(&mut body).await.unwrap();
         line.polling.put(&mut body);
         body
     }
 
-    #[test]
-    fn options_become_members_and_what_was_not_given_stays_out() {
-        assert!(body(&[], false).is_empty());
+    #[tokio::test]
+    async fn options_become_members_and_what_was_not_given_stays_out() {
+        assert!(body(&[]).await.is_empty());
         let words = ["--host", "h", "--port", "8443", "--verify", "false", "--verify-ip", "--polling-period", "5", "--max-unverified", "4h"];
         let expected = json!({ "host": "h", "port": 8443, "verify": false, "verify_ip": true, "polling_period": 5, "keystead": { "max_unverified": "4h" } });
-        assert_eq!(body(&words, false).whole(), expected);
-        assert_eq!(body(&["--host", "h", "--max-unverified", "4h"], false).flat(), json!({ "host": "h", "max_unverified": "4h" }));
+        assert_eq!(body(&words).await.whole(), expected);
+        assert_eq!(body(&["--host", "h", "--max-unverified", "4h"]).await.flat(), json!({ "host": "h", "max_unverified": "4h" }));
     }
 
-    #[test]
-    fn an_empty_text_takes_a_setting_away() {
-        let all = body(&["--host", "", "--encryption-context", "", "--access-error-grace", ""], true).whole();
+    #[tokio::test]
+    async fn an_empty_text_takes_a_setting_away() {
+        let empty = tempfile::NamedTempFile::new().unwrap();
+        let file = empty.path().to_str().unwrap();
+        let words = ["--host", "", "--encryption-context", "", "--access-error-grace", "", "--no-proxy", "--ca-certificates-file", file];
+        let all = body(&words).await.whole();
         assert!(all["host"].is_null() && all["encryption_context"].is_null() && all["keystead"]["access_error_grace"].is_null());
+        assert_eq!(all["keystead"].get("ca_certificates"), Some(&Value::Null));
         assert_eq!((all.get("proxy_type"), all.get("proxy_password"), all.get("port")), (Some(&Value::Null), Some(&Value::Null), None));
+        // What the API has a default for, and no way to take away.
+        assert_eq!(body(&["--service", "", "--default-domain", ""]).await.whole(), json!({ "service": "KMS", "default_domain": "amazonaws.com" }));
+        assert!(Line::try_parse_from(["x", "--region", ""]).is_err() && Line::try_parse_from(["x", "--no-proxy", "--proxy-port", "1"]).is_err());
     }
 }

@@ -2,27 +2,30 @@
 
 use crate::aws::{PATH, uuid};
 use crate::connection::{Common, Context, segment};
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::table::{self, cell};
+use crate::vserver::is_query;
 use clap::Args;
 use serde_json::{Value, json};
 
 /// All that can be shown; only who names `keystead` gets what is Keystead's own.
 const ALL: &str = "**,keystead";
-/// One request looks at so many configurations at the most.
-const LOOKS: &str = "100";
+/// One request looks at so many configurations at the most: the node looks at so many at the same time. With more, an outage of AWS, where each look takes its time, would outlast the time that a request may take.
+const LOOKS: &str = "16";
+/// What the nodes look at when it is asked for.
+const LIVE: [&str; 5] = ["state", "amazon_reachability", "ekmip_reachability", "keystead.check", "keystead.nodes"];
 
 /// The options of `show`.
 #[derive(Debug, Args)]
 pub struct ShowArguments {
-    /// This SVM alone, with all that there is to say of it.
+    /// This SVM alone, with all that there is to say of it; with * those of such a name, as svm*.
     #[arg(long, value_name = "NAME")]
     vserver: Option<String>,
     /// All that there is to say of each, which has every node look whether it reaches AWS.
     #[arg(long)]
     instance: bool,
-    /// These fields of the API, as columns: region,key_id,state.message
-    #[arg(long, value_name = "FIELDS", value_delimiter = ',', conflicts_with = "instance")]
+    /// These fields of the API, as columns: region,key_id,state.{code,message}. * is all, as with --instance.
+    #[arg(long, value_name = "FIELDS", conflicts_with = "instance")]
     fields: Vec<String>,
     #[command(flatten)]
     common: Common,
@@ -31,7 +34,7 @@ pub struct ShowArguments {
 /// The options of `check`.
 #[derive(Debug, Args)]
 pub struct CheckArguments {
-    /// The SVM; without it, all of them.
+    /// The SVM; without it, all of them; with * those of such a name.
     #[arg(long, value_name = "NAME")]
     vserver: Option<String>,
     #[command(flatten)]
@@ -43,23 +46,22 @@ pub struct CheckArguments {
 /// # Errors
 /// As it is told.
 pub async fn show(arguments: ShowArguments) -> Result<(), Failure> {
-    let context = Context::open(&arguments.common)?;
-    if !arguments.fields.is_empty() {
-        return fields(&context, &arguments).await;
+    let context = Context::open(&arguments.common).await?;
+    let (vserver, fields) = (arguments.vserver.as_deref(), paths(&arguments.fields.join(",")));
+    let is_all = arguments.instance || fields.iter().any(|path| path == "*" || path == "**");
+    if !fields.is_empty() && !is_all {
+        return columns(&context, vserver, &fields).await;
     }
-    if let Some(vserver) = &arguments.vserver {
+    if let Some(vserver) = vserver.filter(|vserver| !is_query(vserver)) {
         let record = one(&context, vserver, ALL).await?;
-        context.say(&record, || table::of_fields(&instance(&record)));
-        return Ok(());
+        return context.say(&record, || table::of_fields(&instance(&record)));
     }
-    let mut query = vec![("fields", if arguments.instance { ALL } else { "*" }), ("order_by", "svm.name")];
-    if arguments.instance {
-        query.push(("max_records", LOOKS));
+    if is_all {
+        return page_by_page(&context, &of(vserver, ALL, true), |record| table::of_fields(&instance(record))).await.map(|_| ());
     }
-    let all = context.list(PATH, &query).await?;
+    let all = context.list(PATH, &of(vserver, "*", false)).await?;
     let columns = [("Vserver", "svm.name"), ("Region", "region"), ("Key ID", "key_id"), ("Access key ID", "access_key_id"), ("Poll (min)", "polling_period")];
-    context.say(&all, || if arguments.instance { instances(&all) } else { table::of_records(&all, &columns) });
-    Ok(())
+    context.say(&all, || table::of_records(&all, &columns))
 }
 
 /// Takes a preflight of one configuration, or of all, and shows each step.
@@ -67,55 +69,109 @@ pub async fn show(arguments: ShowArguments) -> Result<(), Failure> {
 /// # Errors
 /// 1 one has not passed.
 pub async fn check(arguments: CheckArguments) -> Result<(), Failure> {
-    let context = Context::open(&arguments.common)?;
-    let checked = match &arguments.vserver {
-        Some(vserver) => one(&context, vserver, "svm,keystead.check").await?,
-        None => context.list(PATH, &[("fields", "svm,keystead.check"), ("order_by", "svm.name"), ("max_records", LOOKS)]).await?,
+    const CHECK: &str = "svm,keystead.check";
+    let context = Context::open(&arguments.common).await?;
+    let vserver = arguments.vserver.as_deref();
+    let checked = match vserver.filter(|vserver| !is_query(vserver)) {
+        Some(vserver) => {
+            let record = one(&context, vserver, CHECK).await?;
+            context.say(&record, || steps(&record))?;
+            vec![record]
+        }
+        None => page_by_page(&context, &of(vserver, CHECK, true), steps).await?,
     };
-    let records = records(&checked);
-    context.say(&checked, || match records.as_slice() {
-        [] => "There are none.\n".to_owned(),
-        some => some.iter().map(|record| steps(record)).collect::<Vec<_>>().join("\n"),
-    });
     let failed: Vec<String> =
-        records.iter().filter(|record| record.pointer("/keystead/check/passed") != Some(&json!(true))).map(|record| cell(record, "svm.name")).collect();
+        checked.iter().filter(|record| record.pointer("/keystead/check/passed") != Some(&json!(true))).map(|record| cell(record, "svm.name")).collect();
     match failed.as_slice() {
         [] => Ok(()),
         some => Err(Failure::failed(format!("the check has not passed: {}", some.join(", ")))),
     }
 }
 
-async fn fields(context: &Context, arguments: &ShowArguments) -> Result<(), Failure> {
-    let wanted = arguments.fields.join(",");
-    let shown = match &arguments.vserver {
-        Some(vserver) => one(context, vserver, &wanted).await?,
-        None => context.list(PATH, &[("fields", &wanted), ("order_by", "svm.name"), ("max_records", LOOKS)]).await?,
+/// The query of a list. `looks`: each of its records costs a look.
+fn of<'q>(vserver: Option<&'q str>, fields: &'q str, looks: bool) -> Vec<(&'q str, &'q str)> {
+    let mut query = vec![("fields", fields), ("order_by", "svm.name")];
+    query.extend(looks.then_some(("max_records", LOOKS)));
+    query.extend(vserver.map(|vserver| ("svm.name", vserver)));
+    query
+}
+
+/// Goes through a list whose records each cost a look, and tells each page as it comes: what was seen stays, should a later page fail. JSON is one text, and comes at the end.
+async fn page_by_page(context: &Context, query: &[(&str, &str)], words: impl Fn(&Value) -> String) -> Result<Vec<Value>, Failure> {
+    let (mut pages, mut all) = (context.pages(PATH, query), Vec::new());
+    while let Some(mut page) = pages.next().await? {
+        if !context.is_json() && !page.is_empty() {
+            let between = if all.is_empty() { "" } else { "\n" };
+            table::print(&format!("{between}{}", page.iter().map(&words).collect::<Vec<_>>().join("\n")))?;
+        }
+        all.append(&mut page);
+    }
+    if context.is_json() || all.is_empty() {
+        context.say(&pages.whole(&all), || "There are none.\n".to_owned())?;
+    }
+    Ok(all)
+}
+
+async fn columns(context: &Context, vserver: Option<&str>, fields: &[String]) -> Result<(), Failure> {
+    let wanted = fields.join(",");
+    let columns: Vec<(&str, &str)> = std::iter::once(("Vserver", "svm.name")).chain(fields.iter().map(|path| (path.as_str(), path.as_str()))).collect();
+    if let Some(vserver) = vserver.filter(|vserver| !is_query(vserver)) {
+        let record = one(context, vserver, &wanted).await?;
+        return context.say(&record, || table::of_records(&json!({ "records": [record] }), &columns));
+    }
+    let (mut pages, mut all) = (context.pages(PATH, &of(vserver, &wanted, fields.iter().any(|path| is_live(path)))), Vec::new());
+    let ended = loop {
+        match pages.next().await {
+            Ok(Some(mut page)) => all.append(&mut page),
+            Ok(None) => break Ok(()),
+            Err(failure) => break Err(failure),
+        }
     };
-    let columns: Vec<(&str, &str)> =
-        std::iter::once(("Vserver", "svm.name")).chain(arguments.fields.iter().map(|path| (path.as_str(), path.as_str()))).collect();
-    let as_list = json!({ "records": records(&shown) });
-    context.say(&shown, || table::of_records(&as_list, &columns));
-    Ok(())
+    // What was seen before it failed. Half of a JSON is none.
+    if ended.is_ok() || !(all.is_empty() || context.is_json()) {
+        let all = pages.whole(&all);
+        context.say(&all, || table::of_records(&all, &columns))?;
+    }
+    ended
+}
+
+/// The fields that were named, as the API names them: `a.{b,c}` is two, and operators of ONTAP write `key-id`.
+fn paths(text: &str) -> Vec<String> {
+    let (mut paths, mut depth, mut begin) = (Vec::new(), 0_usize, 0);
+    let ends = text.char_indices().filter(|(_, c)| {
+        match c {
+            '{' => depth += 1,
+            '}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        *c == ',' && depth == 0
+    });
+    let ends: Vec<usize> = ends.map(|(at, _)| at).chain([text.len()]).collect();
+    for end in ends {
+        let path = text.get(begin..end).unwrap_or_default().trim();
+        begin = end + 1;
+        match path.split_once('{').and_then(|(before, rest)| Some((before, rest.strip_suffix('}')?))) {
+            Some((before, inner)) => paths.extend(self::paths(inner).iter().map(|path| format!("{}{path}", before.replace('-', "_")))),
+            None if path.is_empty() => {}
+            None => paths.push(path.replace('-', "_")),
+        }
+    }
+    paths
+}
+
+/// Whether a field costs a look.
+fn is_live(path: &str) -> bool {
+    path == "keystead" || LIVE.iter().any(|object| path.strip_prefix(object).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
 }
 
 async fn one(context: &Context, vserver: &str, fields: &str) -> Result<Value, Failure> {
     let path = format!("{PATH}/{}", segment(&uuid(context, vserver).await?));
-    context.get(&path, &[("fields", fields)]).await
-}
-
-/// The records of a list, or the one that was asked for.
-fn records(answer: &Value) -> Vec<&Value> {
-    match answer.get("records").and_then(Value::as_array) {
-        Some(records) => records.iter().collect(),
-        None => vec![answer],
-    }
-}
-
-fn instances(all: &Value) -> String {
-    match records(all).as_slice() {
-        [] => "There are none.\n".to_owned(),
-        some => some.iter().map(|record| table::of_fields(&instance(record))).collect::<Vec<_>>().join("\n"),
-    }
+    context.get(&path, &[("fields", fields)]).await.map_err(|failure| match failure.exit {
+        // It has a key store already, and is no configuration yet.
+        Exit::NotFound => Failure { message: format!("AWS KMS is being enabled for the SVM {vserver}, or was disabled at this moment"), ..failure }
+            .next(format!("see how far that is: keystead job show --vserver {vserver}")),
+        _ => failure,
+    })
 }
 
 /// All that there is to say of a configuration.
@@ -191,6 +247,39 @@ fn steps(record: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scripted::scripted;
+
+    #[test]
+    fn fields_are_the_apis_as_operators_write_them() {
+        assert_eq!(paths("region,key-id, state.cluster-state"), ["region", "key_id", "state.cluster_state"]);
+        assert_eq!(paths("svm,state.{code,message},keystead.{bound}"), ["svm", "state.code", "state.message", "keystead.bound"]);
+        assert_eq!(paths("a.{b.{c,d},e}"), ["a.b.c", "a.b.d", "a.e"]);
+        assert_eq!(paths("*"), ["*"]);
+        assert_eq!(paths(" ,"), [""; 0]);
+        // The node says what is wrong with it.
+        assert_eq!(paths("a.{b,c"), ["a.{b,c"]);
+        assert!(is_live("state") && is_live("state.code") && is_live("keystead") && is_live("keystead.check.passed"));
+        assert!(!is_live("region") && !is_live("keystead.bound") && !is_live("states"));
+    }
+
+    #[tokio::test]
+    async fn what_costs_a_look_is_asked_for_in_small_pages_and_told_page_by_page() {
+        let page = |name: &str, next: Value| {
+            let record = json!({ "svm": { "name": name }, "keystead": { "check": { "passed": true, "steps": [] } } });
+            Some((200, json!({ "records": [record], "_links": { "next": next } })))
+        };
+        let refused = json!({ "error": { "code": "262145", "message": "broken" } });
+        let (context, node) = scripted(vec![page("a", json!({ "href": "/api/next" })), Some((500, refused))]).await;
+        let told = std::cell::RefCell::new(Vec::new());
+        let tell = |record: &Value| {
+            told.borrow_mut().push(cell(record, "svm.name"));
+            String::new()
+        };
+        assert!(page_by_page(&context, &of(Some("svm*"), "svm,keystead.check", true), tell).await.is_err());
+        assert_eq!(told.into_inner(), ["a"]);
+        let asked = "GET /api/security/aws-kms?fields=svm%2Ckeystead.check&order_by=svm.name&max_records=16&svm.name=svm%2A";
+        assert_eq!(node.await.unwrap(), [asked, "GET /api/next"]);
+    }
 
     #[test]
     fn a_check_shows_each_step_and_what_to_do() {

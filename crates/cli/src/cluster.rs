@@ -25,7 +25,7 @@ pub enum Command {
 pub enum NodeCommand {
     /// Show the nodes.
     Show(NodeShowArguments),
-    /// Take a node out of the cluster. It must be down.
+    /// Take a node out of the list. It must be down. Its rights stay: it comes back when it is started.
     Remove(RemoveArguments),
 }
 
@@ -63,21 +63,19 @@ pub struct RemoveArguments {
 pub async fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Show(arguments) => {
-            let context = Context::open(&arguments.common)?;
+            let context = Context::open(&arguments.common).await?;
             let cluster = context.get("/cluster", &[]).await?;
             let nodes = if context.is_json() { Value::Null } else { nodes(&context).await? };
             let fields = [("Cluster", "name"), ("UUID", "uuid"), ("Version", "version.full")];
-            context.say(&cluster, || format!("{}\n{}", table::of_fields(&table::of_record(&cluster, &fields)), table::of_records(&nodes, &COLUMNS)));
-            Ok(())
+            context.say(&cluster, || format!("{}\n{}", table::of_fields(&table::of_record(&cluster, &fields)), table::of_records(&nodes, &COLUMNS)))
         }
         Command::Node(NodeCommand::Show(NodeShowArguments { node: None, common })) => {
-            let context = Context::open(&common)?;
+            let context = Context::open(&common).await?;
             let all = nodes(&context).await?;
-            context.say(&all, || table::of_records(&all, &COLUMNS));
-            Ok(())
+            context.say(&all, || table::of_records(&all, &COLUMNS))
         }
         Command::Node(NodeCommand::Show(NodeShowArguments { node: Some(name), common })) => {
-            let context = Context::open(&common)?;
+            let context = Context::open(&common).await?;
             let node = context.get(&format!("{NODES}/{}", segment(&uuid(&context, &name).await?)), &[("fields", "*")]).await?;
             let fields = [
                 ("Node", "name"),
@@ -89,15 +87,15 @@ pub async fn run(command: Command) -> Result<(), Failure> {
                 ("Clock", "date"),
                 ("Age of its view", "keystead.view_age"),
             ];
-            context.say(&node, || table::of_fields(&table::of_record(&node, &fields)));
-            Ok(())
+            context.say(&node, || table::of_fields(&table::of_record(&node, &fields)))
         }
         Command::Node(NodeCommand::Remove(arguments)) => {
-            let context = Context::open(&arguments.common)?;
+            let context = Context::open(&arguments.common).await?;
             let path = format!("{NODES}/{}", segment(&uuid(&context, &arguments.node).await?));
             let answer = context.call(Method::DELETE, &path, &[], None).await?;
-            context.say(&answer.body, || format!("the node {} is no node of the cluster any more.\n", arguments.node));
-            Ok(())
+            context.say(&answer.body, || {
+                format!("the node {} is no node of the cluster any more; it has the seal key and its access to etcd still.\n", arguments.node)
+            })
         }
     }
 }

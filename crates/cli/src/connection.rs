@@ -1,72 +1,27 @@
 //! The connection to a node: where it is, whether it is the right one, who asks, and the calls.
 
-use crate::failure::{EXIT_CODES, Failure};
-use crate::profile::{self, Profile};
+pub use crate::options::{Common, Output};
+
+use crate::failure::Failure;
+use crate::login::{self, Way, Who};
+use crate::profile;
 use crate::secret::Asked;
 use crate::session::{self, Session};
 use crate::table;
-use clap::{Args, ValueEnum};
+use crate::transport;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Method, Response, header};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
-use std::error::Error as StdError;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::io::Write as _;
 use std::time::Duration;
 
-/// How long a connection may take to come about.
-const CONNECT: Duration = Duration::from_secs(10);
-/// How long an answer may take. The longest is a check, which asks AWS with all its retries.
-const ANSWER: Duration = Duration::from_secs(300);
+/// The longest answer that is read. Ten thousand configurations, which is a page, are a third of it.
+const MOST_BYTES: usize = 64 << 20;
+/// The most pages of a list.
+const MOST_PAGES: usize = 10_000;
 /// What stands in a URL as it is (RFC 3986, unreserved).
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
-
-/// How the outcome is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub enum Output {
-    /// For people.
-    #[default]
-    Table,
-    /// The API's own answer.
-    Json,
-}
-
-/// The options that all commands have.
-#[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Connection", after_help = EXIT_CODES)]
-pub struct Common {
-    /// A node's REST API: host:port.
-    #[arg(long, value_name = "ADDR", env = "KEYSTEAD_ENDPOINT")]
-    pub endpoint: Option<String>,
-    /// PEM file of the cluster's CA (ca.pem in a node's data folder). Without it, the CAs of the machine.
-    #[arg(long, value_name = "FILE", env = "KEYSTEAD_CA")]
-    pub ca: Option<PathBuf>,
-    /// The account; admin by default.
-    #[arg(long, value_name = "NAME", env = "KEYSTEAD_USER")]
-    pub user: Option<String>,
-    /// A file whose first line is the account's password; - is standard input. Without it: the session of `keystead login`, else the terminal is asked.
-    #[arg(long, value_name = "FILE", env = "KEYSTEAD_PASSWORD_FILE")]
-    pub password_file: Option<PathBuf>,
-    /// PEM file of a client certificate to log in with, in place of a password.
-    #[arg(long, value_name = "FILE", env = "KEYSTEAD_CLIENT_CERTIFICATE")]
-    pub client_certificate: Option<PathBuf>,
-    /// PEM file of its private key.
-    #[arg(long, value_name = "FILE", env = "KEYSTEAD_CLIENT_KEY")]
-    pub client_key: Option<PathBuf>,
-    /// The profile of the profile file: [profile.NAME].
-    #[arg(long, value_name = "NAME", env = "KEYSTEAD_PROFILE")]
-    pub profile: Option<String>,
-    /// The profile file; ~/.config/keystead/config.toml by default.
-    #[arg(long, value_name = "FILE", env = "KEYSTEAD_PROFILE_FILE")]
-    pub profile_file: Option<PathBuf>,
-    /// How to write the outcome: a table for people, or the API's JSON for programs.
-    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
-    pub output: Output,
-}
 
 /// Who asks.
 #[derive(Debug)]
@@ -102,60 +57,51 @@ impl Context {
     ///
     /// # Errors
     /// 2 the profile, an option or a file is wrong; 3 there is no login.
-    pub fn open(common: &Common) -> Result<Self, Failure> {
-        let (mut context, found) = Self::unknown(common)?;
-        context.login = if found.client_certificate.is_some() {
-            Login::Certificate
-        } else if let Some(password) = found.password.filter(|_| common.password_file.is_none()) {
-            Login::Password(password)
-        } else if let Some(file) = &found.password_file {
-            Login::Password(password(&context.endpoint, &context.user, Some(file))?)
-        } else if let Some(session) = session::stored(&context.endpoint, &context.user) {
-            Login::Session(session)
-        } else {
-            Login::Password(password(&context.endpoint, &context.user, None)?)
+    pub async fn open(common: &Common) -> Result<Self, Failure> {
+        let (mut context, who) = Self::unknown(common, login::who)?;
+        context.login = match who.way {
+            Way::Certificate { .. } => Login::Certificate,
+            Way::Unsaid => match session::stored(&context.endpoint, &context.user) {
+                Some(session) => Login::Session(session),
+                None => Login::Password(password(&context.endpoint, who).await?),
+            },
+            _ => Login::Password(password(&context.endpoint, who).await?),
         };
         Ok(context)
     }
 
     /// The same to begin a session with, by a password that was given or is asked for.
-    pub(crate) fn to_begin(common: &Common) -> Result<Self, Failure> {
-        let (mut context, found) = Self::unknown(common)?;
-        context.login = match found.password.filter(|_| common.password_file.is_none()) {
-            Some(password) => Login::Password(password),
-            None => Login::Password(password(&context.endpoint, &context.user, found.password_file.as_deref())?),
-        };
+    pub(crate) async fn to_begin(common: &Common) -> Result<Self, Failure> {
+        let (mut context, who) = Self::unknown(common, login::who_has_sessions)?;
+        context.login = Login::Password(password(&context.endpoint, who).await?);
         Ok(context)
     }
 
     /// The same with the session that was begun, if there is one.
     pub(crate) fn in_session(common: &Common) -> Result<Option<Self>, Failure> {
-        let (mut context, _) = Self::unknown(common)?;
+        let (mut context, _) = Self::unknown(common, login::who_has_sessions)?;
         Ok(session::stored(&context.endpoint, &context.user).map(|session| {
             context.login = Login::Session(session);
             context
         }))
     }
 
-    fn unknown(common: &Common) -> Result<(Self, Profile), Failure> {
+    fn unknown(common: &Common, who: impl FnOnce(&Common, &profile::Profile, &str) -> Result<Who, Failure>) -> Result<(Self, Who), Failure> {
         let profile = profile::read(common.profile_file.as_deref(), common.profile.as_deref())?;
-        let given = common.clone();
-        let found = Profile {
-            endpoint: given.endpoint.or(profile.endpoint),
-            ca: given.ca.or(profile.ca),
-            user: given.user.or(profile.user),
-            password_file: given.password_file.or(profile.password_file),
-            password: profile.password,
-            client_certificate: given.client_certificate.or(profile.client_certificate),
-            client_key: given.client_key.or(profile.client_key),
-        };
         let endpoint =
-            endpoint(found.endpoint.as_deref().ok_or_else(|| {
+            endpoint_of(common.endpoint.as_deref().or(profile.endpoint.as_deref()).ok_or_else(|| {
                 Failure::command_line("no node is named").next("--endpoint HOST:PORT, or KEYSTEAD_ENDPOINT, or endpoint in the profile file")
             })?)?;
-        let client = client(found.ca.as_deref(), found.client_certificate.as_deref(), found.client_key.as_deref())?;
-        let user = found.user.clone().unwrap_or_else(|| "admin".to_owned());
-        Ok((Self { client, endpoint, user, login: Login::None, output: common.output }, found))
+        let who = who(common, &profile, &endpoint)?;
+        let client = transport::client(common.ca.as_deref().or(profile.ca.as_deref()), who.way.identity())?;
+        Ok((Self { client, endpoint, user: who.user.clone(), login: Login::None, output: common.output }, who))
+    }
+
+    /// For a node of a test.
+    #[cfg(test)]
+    pub(crate) fn of_tests(endpoint: String) -> Self {
+        let client = transport::builder(None, None).unwrap().build().unwrap();
+        Self { client, endpoint, user: "admin".to_owned(), login: Login::Certificate, output: Output::Table }
     }
 
     /// Where the node is: `https://host:port`.
@@ -174,9 +120,11 @@ impl Context {
     }
 
     /// Says what came of it: in words, or the API's JSON.
-    pub fn say(&self, json: &Value, words: impl FnOnce() -> String) {
-        let text = if self.is_json() { format!("{json:#}\n") } else { words() };
-        table::print(&text);
+    ///
+    /// # Errors
+    /// 1 it cannot be written.
+    pub fn say(&self, json: &Value, words: impl FnOnce() -> String) -> Result<(), Failure> {
+        if self.is_json() { table::print(&format!("{json:#}\n")) } else { table::print(&words()) }
     }
 
     pub(crate) fn session(&self) -> Option<&Session> {
@@ -194,20 +142,29 @@ impl Context {
         Ok(self.call(Method::GET, path, query, None).await?.body)
     }
 
+    /// A GET that is given up after a time.
+    ///
+    /// # Errors
+    /// The API's; 4 the node cannot be reached, or says nothing.
+    pub(crate) async fn get_within(&self, path: &str, query: &[(&str, &str)], most: Duration) -> Result<Value, Failure> {
+        Ok(self.send(Method::GET, &path_and_query(path, query), None, Some(most)).await?.body)
+    }
+
     /// A collection, all of its pages as one.
     ///
     /// # Errors
     /// The API's; 4 the node cannot be reached.
     pub async fn list(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, Failure> {
-        let mut page = self.get(path, query).await?;
-        let links = page.get("_links").cloned().unwrap_or_default();
-        let mut all = records(&mut page);
-        while let Some(next) = page.pointer("/_links/next/href").and_then(Value::as_str).map(str::to_owned) {
-            page = self.send(Method::GET, &next, None).await?.body;
-            all.append(&mut records(&mut page));
+        let (mut pages, mut all) = (self.pages(path, query), Vec::new());
+        while let Some(mut page) = pages.next().await? {
+            all.append(&mut page);
         }
-        let own = links.get("self").cloned().unwrap_or_default();
-        Ok(json!({ "num_records": all.len(), "records": all, "_links": { "self": own } }))
+        Ok(pages.whole(&all))
+    }
+
+    /// A collection, page by page.
+    pub fn pages(&self, path: &str, query: &[(&str, &str)]) -> Pages<'_> {
+        Pages { context: self, next: Some(path_and_query(path, query)), taken: 0, own: Value::Null }
     }
 
     /// Any call.
@@ -215,10 +172,11 @@ impl Context {
     /// # Errors
     /// The API's; 4 the node cannot be reached.
     pub async fn call(&self, method: Method, path: &str, query: &[(&str, &str)], body: Option<Value>) -> Result<Answer, Failure> {
-        self.send(method, &path_and_query(path, query), body).await
+        self.send(method, &path_and_query(path, query), body, None).await
     }
 
-    async fn send(&self, method: Method, path: &str, body: Option<Value>) -> Result<Answer, Failure> {
+    /// `most`: how long it may take, where that is less than usual.
+    async fn send(&self, method: Method, path: &str, body: Option<Value>, most: Option<Duration>) -> Result<Answer, Failure> {
         let changes = !method.is_safe();
         // Links are there for those who do not ask for JSON alone.
         let mut request = self.client.request(method, format!("{}{path}", self.endpoint)).header(header::ACCEPT, "application/hal+json");
@@ -232,18 +190,25 @@ impl Context {
             }
             Login::Certificate | Login::None => {}
         }
+        if let Some(most) = most {
+            request = request.timeout(most);
+        }
         if let Some(body) = body {
             request = request.header(header::CONTENT_TYPE, "application/json").body(body.to_string());
         }
-        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
-        self.read(response).await
+        let answered = async { self.read(request.send().await.map_err(|error| self.no_answer(&error))?).await };
+        answered.await.map_err(|failure| match failure.may_be_done && changes {
+            true => Failure { message: format!("{}; it may be done all the same", failure.message), ..failure },
+            false => Failure { may_be_done: false, ..failure },
+        })
     }
 
     async fn read(&self, response: Response) -> Result<Answer, Failure> {
         let (status, headers) = (response.status(), response.headers().clone());
-        let text = response.bytes().await.map_err(|error| self.unreachable(&error))?;
+        let text = self.bounded(response).await?;
         for warning in headers.get_all(header::WARNING).iter().filter_map(|warning| warning.to_str().ok()) {
-            eprintln!("keystead: the node says: {}", table::plain(warning));
+            // Nobody may read it any more.
+            let _ = writeln!(std::io::stderr().lock(), "keystead: the node says: {}", table::plain(warning));
         }
         let Ok(body) = serde_json::from_slice::<Value>(&text) else {
             return Err(Failure::unreachable(format!("what answers at {} is no Keystead: status {status}, and no JSON", self.endpoint))
@@ -252,7 +217,8 @@ impl Context {
         if status.is_success() {
             return Ok(Answer { body, headers });
         }
-        let failure = Failure::of_api(body.get("error").unwrap_or(&Value::Null));
+        let wait = headers.get(header::RETRY_AFTER).and_then(|wait| wait.to_str().ok()?.parse().ok());
+        let failure = Failure::of_api(body.get("error").unwrap_or(&Value::Null)).to_be_tried_again(wait.map(Duration::from_secs));
         if status != reqwest::StatusCode::UNAUTHORIZED {
             return Err(failure);
         }
@@ -267,36 +233,60 @@ impl Context {
                 .next("look at --user and the password: it may have been changed, and the account locked or deleted"),
         })
     }
+    /// The body of an answer, as far as it has a length that an answer of a node has.
+    async fn bounded(&self, mut response: Response) -> Result<Vec<u8>, Failure> {
+        let mut text = Vec::new();
+        while let Some(part) = response.chunk().await.map_err(|error| self.no_answer(&error))? {
+            if text.len() + part.len() > MOST_BYTES {
+                return Err(Failure::unreachable(format!("what answers at {} is no Keystead: an answer has more than {MOST_BYTES} bytes", self.endpoint)));
+            }
+            text.extend_from_slice(&part);
+        }
+        Ok(text)
+    }
 
-    /// No answer came.
-    fn unreachable(&self, error: &reqwest::Error) -> Failure {
-        let endpoint = &self.endpoint;
-        if let Some(tls) = tls_error(error) {
-            return match tls {
-                rustls::Error::AlertReceived(alert) => Failure::login(format!("{endpoint} ends the TLS connection: {alert:?}"))
-                    .next("look at --client-certificate and --client-key; in FIPS mode, a node takes TLS 1.3 or 1.2 with AES-GCM alone"),
-                rustls::Error::InvalidCertificate(rustls::CertificateError::Expired | rustls::CertificateError::ExpiredContext { .. }) => {
-                    Failure::unreachable(format!("the certificate of {endpoint} has expired")).next("look at the clocks of the node and of this machine")
-                }
-                rustls::Error::InvalidCertificate(rustls::CertificateError::NotValidForName | rustls::CertificateError::NotValidForNameContext { .. }) => {
-                    Failure::unreachable(format!("the certificate of {endpoint} is for another name"))
-                        .next("use a name or an address of the node that stands in it ([cluster] address)")
-                }
-                rustls::Error::InvalidCertificate(why) => {
-                    Failure::unreachable(format!("the certificate of {endpoint} is not of a CA that is believed here ({why})"))
-                        .next("give the cluster's CA: --ca, ca.pem in a node's data folder")
-                }
-                other => Failure::unreachable(format!("no TLS connection with {endpoint}: {other}"))
-                    .next("look at --endpoint: it is the address of a node's REST API"),
-            };
+    fn no_answer(&self, error: &reqwest::Error) -> Failure {
+        transport::no_answer(&self.endpoint, matches!(self.login, Login::Certificate), error)
+    }
+}
+
+/// The pages of a collection.
+pub struct Pages<'c> {
+    context: &'c Context,
+    next: Option<String>,
+    taken: usize,
+    /// The link of the first page to itself.
+    own: Value,
+}
+
+impl Pages<'_> {
+    /// The records of the next page, which may be none.
+    ///
+    /// # Errors
+    /// The API's; 4 the node cannot be reached; 1 there is no end of them, or what comes next is not of the API.
+    pub async fn next(&mut self) -> Result<Option<Vec<Value>>, Failure> {
+        let Some(path) = self.next.take() else { return Ok(None) };
+        if self.taken == MOST_PAGES {
+            return Err(Failure::failed(format!("the list of {} has no end: {MOST_PAGES} pages were read", self.context.endpoint)));
         }
-        let mut last: &dyn StdError = error;
-        while let Some(source) = last.source() {
-            last = source;
+        let mut page = self.context.send(Method::GET, &path, None, None).await?.body;
+        if self.taken == 0 {
+            self.own = page.pointer("/_links/self").cloned().unwrap_or_default();
         }
-        let why = if error.is_timeout() { "no answer in time".to_owned() } else { last.to_string() };
-        Failure::unreachable(format!("{endpoint} cannot be reached: {why}"))
-            .next("look at --endpoint, and whether the node runs; any other node of the cluster answers as well")
+        self.taken += 1;
+        self.next = match page.pointer("/_links/next/href").and_then(Value::as_str) {
+            // It is put behind the node's address as it is.
+            Some(next) if !next.starts_with("/api/") => {
+                return Err(Failure::failed(format!("the list of {} goes on at {next:?}, which is not of the API", self.context.endpoint)));
+            }
+            next => next.map(str::to_owned),
+        };
+        Ok(Some(records(&mut page)))
+    }
+
+    /// All of them as one page.
+    pub fn whole(&self, all: &[Value]) -> Value {
+        json!({ "num_records": all.len(), "records": all, "_links": { "self": self.own } })
     }
 }
 
@@ -327,7 +317,7 @@ pub fn exactly(value: &str) -> String {
 }
 
 /// `https://host:port`, of what people write.
-fn endpoint(text: &str) -> Result<String, Failure> {
+pub(crate) fn endpoint_of(text: &str) -> Result<String, Failure> {
     let wrong = |why: &str| Failure::command_line(format!("the endpoint {text:?} {why}")).next("it is HOST:PORT, or https://HOST:PORT");
     let bare = text.strip_prefix("https://").unwrap_or(text).trim_end_matches('/');
     if bare.starts_with("http://") {
@@ -339,12 +329,18 @@ fn endpoint(text: &str) -> Result<String, Failure> {
     Ok(format!("https://{bare}"))
 }
 
-fn password(endpoint: &str, user: &str, file: Option<&Path>) -> Result<SecretString, Failure> {
-    let asked = Asked { what: "the password", option: "--password-file", prompt: &format!("Password of {user} at {endpoint}: ") };
-    asked.take(file).map_err(|failure| match file {
+async fn password(endpoint: &str, who: Who) -> Result<SecretString, Failure> {
+    let file = match who.way {
+        Way::Password(password) => return Ok(password),
+        Way::PasswordFile(file) => Some(file),
+        _ => None,
+    };
+    let asked = Asked { what: "the password", option: "--password-file", prompt: &format!("Password of {} at {endpoint}: ", table::plain(&who.user)) };
+    asked.take(file.as_deref()).await.map_err(|failure| match file {
         // Nothing is wrong with the command but that nobody is logged in.
         None if failure.exit == crate::failure::Exit::CommandLine => {
-            Failure::login(failure.message).next("keystead login, or --password-file, or --client-certificate; the profile file may have them")
+            let unused = who.unused.map(|unused| format!("; {unused}")).unwrap_or_default();
+            Failure::login(failure.message).next(format!("keystead login, or --password-file, or --client-certificate; the profile file may have them{unused}"))
         }
         _ => failure,
     })
@@ -357,116 +353,19 @@ fn hidden(value: &SecretString) -> Result<header::HeaderValue, Failure> {
     Ok(value)
 }
 
-fn client(ca: Option<&Path>, certificate: Option<&Path>, key: Option<&Path>) -> Result<reqwest::Client, Failure> {
-    builder(ca, certificate, key)?.https_only(true).build().map_err(|error| no_tls(&error))
-}
-
-fn builder(ca: Option<&Path>, certificate: Option<&Path>, key: Option<&Path>) -> Result<reqwest::ClientBuilder, Failure> {
-    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| no_tls(&error))?
-        .with_root_certificates(roots(ca)?);
-    let config = match (certificate, key) {
-        (None, None) => builder.with_no_client_auth(),
-        (Some(certificate), Some(key)) => {
-            let chain = certificates("--client-certificate", certificate)?;
-            let key = PrivateKeyDer::from_pem_file(key).map_err(|error| Failure::command_line(format!("--client-key {}: {error}", key.display())))?;
-            builder
-                .with_client_auth_cert(chain, key)
-                .map_err(|error| Failure::command_line(format!("the client certificate and its key cannot be used: {error}")))?
-        }
-        _ => return Err(Failure::command_line("a client certificate and its key come together").next("--client-certificate and --client-key")),
-    };
-    let builder = reqwest::Client::builder().tls_backend_preconfigured(config).redirect(reqwest::redirect::Policy::none()).referer(false);
-    // Who runs a proxy for the web has not meant that it sees the key manager.
-    Ok(builder.no_proxy().connect_timeout(CONNECT).timeout(ANSWER))
-}
-
-fn no_tls(why: &dyn std::fmt::Display) -> Failure {
-    Failure::command_line(format!("TLS cannot be set up: {why}"))
-}
-
-fn roots(ca: Option<&Path>) -> Result<RootCertStore, Failure> {
-    let mut roots = RootCertStore::empty();
-    match ca {
-        Some(path) => {
-            for certificate in certificates("--ca", path)? {
-                roots.add(certificate).map_err(|error| Failure::command_line(format!("--ca {}: {error}", path.display())))?;
-            }
-        }
-        None => {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        }
-    }
-    Ok(roots)
-}
-
-fn certificates(option: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {
-    let unreadable = |why: &dyn std::fmt::Display| Failure::command_line(format!("{option} {}: {why}", path.display()));
-    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).map_err(|error| unreadable(&error))?.collect();
-    match found {
-        Ok(found) if !found.is_empty() => Ok(found),
-        Ok(_) => Err(unreadable(&"there is no certificate in it")),
-        Err(error) => Err(unreadable(&error)),
-    }
-}
-
-/// What TLS has said, wherever it stands among the causes.
-fn tls_error<'e>(error: &'e (dyn StdError + 'static)) -> Option<&'e rustls::Error> {
-    let mut at = Some(error);
-    while let Some(error) = at {
-        if let Some(found) = error.downcast_ref::<rustls::Error>() {
-            return Some(found);
-        }
-        // An I/O error does not name what it wraps among its causes.
-        let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        at = match wrapped {
-            Some(wrapped) => Some(wrapped as &(dyn StdError + 'static)),
-            None => error.source(),
-        };
-    }
-    None
-}
-
-/// A node that answers what it was told to, in that order, without TLS; `None`: it ends the connection instead. Answers a context for it, and what it was asked.
-#[cfg(test)]
-pub(crate) async fn scripted(answers: Vec<Option<(u16, Value)>>) -> (Context, tokio::task::JoinHandle<Vec<String>>) {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    let node = tokio::spawn(async move {
-        let mut asked = Vec::new();
-        for answer in answers {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let mut head = Vec::new();
-            while !head.ends_with(b"\r\n\r\n") {
-                head.push(stream.read_u8().await.unwrap());
-            }
-            let head = String::from_utf8(head).unwrap();
-            asked.push(head.split(" HTTP/").next().unwrap().to_owned());
-            if let Some((status, body)) = answer {
-                let body = body.to_string();
-                let text = format!("HTTP/1.1 {status} x\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
-                stream.write_all(text.as_bytes()).await.unwrap();
-            }
-        }
-        asked
-    });
-    let client = builder(None, None, None).unwrap().build().unwrap();
-    (Context { client, endpoint, user: "admin".to_owned(), login: Login::Certificate, output: Output::Table }, node)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::failure::Exit;
+    use crate::scripted::{Reply, replying, scripted};
 
     #[test]
     fn an_endpoint_is_an_address_with_or_without_https() {
         for good in ["node:8443", "https://node:8443", "https://node:8443/"] {
-            assert_eq!(endpoint(good).unwrap(), "https://node:8443");
+            assert_eq!(endpoint_of(good).unwrap(), "https://node:8443");
         }
         for bad in ["", "http://node:8443", "https://node/api", "a@node", "a b"] {
-            assert!(endpoint(bad).is_err(), "{bad}");
+            assert!(endpoint_of(bad).is_err(), "{bad}");
         }
     }
 
@@ -501,5 +400,45 @@ mod tests {
         let (context, _node) = scripted(vec![Some((401, refused))]).await;
         let failure = context.get("/cluster", &[]).await.unwrap_err();
         assert_eq!((failure.exit, failure.code.as_deref()), (crate::failure::Exit::Login, Some("6691623")));
+    }
+
+    #[tokio::test]
+    async fn a_list_without_end_or_that_leads_elsewhere_is_given_up() {
+        let leads = |next: &str| json!({ "records": [{ "name": "a" }], "_links": { "next": { "href": next } } });
+        for elsewhere in ["@elsewhere.example/api/x", "https://elsewhere.example/api/x", ":1/api/x"] {
+            let (context, node) = scripted(vec![Some((200, leads(elsewhere)))]).await;
+            let failure = context.list("/x", &[]).await.unwrap_err();
+            assert!(failure.exit == Exit::Failed && failure.message.contains("not of the API"), "{failure:?}");
+            assert_eq!(node.await.unwrap().len(), 1);
+        }
+        let (context, _node) = scripted(vec![Some((200, leads("/api/x")))]).await;
+        let failure = Pages { taken: MOST_PAGES, ..context.pages("/x", &[]) }.next().await.unwrap_err();
+        assert!(failure.message.contains("no end"), "{failure:?}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_has_a_bounded_length() {
+        let (context, _node) = replying(vec![Reply::Answer(200, "", format!("\"{}\"", "a".repeat(MOST_BYTES)))]).await;
+        let failure = context.get("/x", &[]).await.unwrap_err();
+        assert!(failure.exit == Exit::Unreachable && failure.message.contains("bytes"), "{failure:?}");
+    }
+
+    #[tokio::test]
+    async fn when_to_try_again_is_what_the_node_says() {
+        let refused = json!({ "error": { "code": "262160", "message": "too many" } }).to_string();
+        let (context, _node) = replying(vec![Reply::Answer(429, "retry-after: 17\r\n", refused)]).await;
+        let failure = context.get("/x", &[]).await.unwrap_err();
+        assert_eq!((failure.exit, failure.next.as_deref()), (Exit::Unreachable, Some("try again in 17 s")));
+    }
+
+    #[tokio::test]
+    async fn what_was_sent_and_not_answered_may_be_done() {
+        let (context, _node) = replying(vec![Reply::End, Reply::Hang]).await;
+        let changed = context.call(Method::POST, "/x", &[], Some(json!({}))).await.unwrap_err();
+        assert!(changed.may_be_done && changed.message.ends_with("it may be done all the same"), "{changed:?}");
+        let silent = context.get_within("/x", &[], Duration::from_millis(100)).await.unwrap_err();
+        assert!(silent.message.ends_with("no answer in time") && !silent.may_be_done, "{silent:?}");
+        let nobody = Context::of_tests("http://127.0.0.1:1".to_owned());
+        assert!(!nobody.call(Method::POST, "/x", &[], None).await.unwrap_err().may_be_done);
     }
 }

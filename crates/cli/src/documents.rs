@@ -1,9 +1,10 @@
 //! What is made from the declaration of the commands: completions for shells, and man pages.
 
 use crate::failure::{EXIT_CODES, Failure};
-use clap::{Args, Command};
+use clap::{Arg, Args, Command};
 use clap_complete::Shell;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 /// The options of `completions`.
 #[derive(Debug, Args)]
@@ -20,15 +21,19 @@ pub struct ManArguments {
     pub folder: PathBuf,
 }
 
-/// Writes the completions of a shell to standard output.
-pub fn completions(mut program: Command, shell: Shell) {
+/// Writes the completions of a shell to standard output; the answer is the exit code.
+#[must_use]
+pub fn completions(mut program: Command, shell: Shell) -> ExitCode {
     let mut text = Vec::new();
     match shell {
         // clap's own know commands of two words alone.
         Shell::Fish => text = fish(program).into_bytes(),
         other => clap_complete::generate(other, &mut program, "keystead", &mut text),
     }
-    crate::table::print(&String::from_utf8_lossy(&text));
+    match crate::table::print(&String::from_utf8_lossy(&text)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.tell(),
+    }
 }
 
 /// Completions for fish. Options come behind the words of a command, so the first words of a line say which command it is.
@@ -61,24 +66,32 @@ fn fish_of(command: &Command, words: &str, text: &mut String) {
         format!("'{}'", help.lines().next().unwrap_or_default().replace('\\', "\\\\").replace('\'', "\\'"))
     };
     for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
-        text.push_str(&format!("complete -c keystead -n '__keystead_at --exactly{words}' -a {} -d {}\n", sub.get_name(), quoted(sub.get_about())));
-        fish_of(sub, &format!("{words} {}", sub.get_name()), text);
+        for name in std::iter::once(sub.get_name()).chain(sub.get_visible_aliases()) {
+            text.push_str(&format!("complete -c keystead -n '__keystead_at --exactly{words}' -a {name} -d {}\n", quoted(sub.get_about())));
+            fish_of(sub, &format!("{words} {name}"), text);
+        }
     }
-    for option in command.get_opts() {
-        let Some(long) = option.get_long() else { continue };
-        let short = option.get_short().map(|short| format!(" -s {short}")).unwrap_or_default();
-        let values: Vec<String> = option.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
-        let values = match values.as_slice() {
-            // Files, where a file or a folder is meant.
-            [] if option.get_value_names().is_some_and(|names| names.iter().any(|name| name == "FILE" || name == "DIR")) => " -F -r".to_owned(),
-            [] => " -x".to_owned(),
-            some => format!(" -x -a '{}'", some.join(" ")),
+    let names_files = |argument: &Arg| argument.get_value_names().is_some_and(|names| names.iter().any(|name| name == "FILE" || name == "DIR"));
+    let values = |argument: &Arg| argument.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect::<Vec<_>>().join(" ");
+    for argument in command.get_positionals() {
+        let what = match values(argument) {
+            some if !some.is_empty() => format!("-a '{some}'"),
+            _ if names_files(argument) => "-F".to_owned(),
+            _ => continue,
         };
-        text.push_str(&format!("complete -c keystead -n '__keystead_at{words}' -l {long}{short}{values} -d {}\n", quoted(option.get_help())));
+        text.push_str(&format!("complete -c keystead -n '__keystead_at{words}' {what} -d {}\n", quoted(argument.get_help())));
     }
-    for flag in command.get_arguments().filter(|argument| !argument.get_action().takes_values() && !argument.is_positional()) {
-        if let Some(long) = flag.get_long() {
-            text.push_str(&format!("complete -c keystead -n '__keystead_at{words}' -l {long} -d {}\n", quoted(flag.get_help())));
+    for option in command.get_arguments().filter(|argument| !argument.is_positional()) {
+        let what = match values(option) {
+            _ if !option.get_action().takes_values() => String::new(),
+            some if !some.is_empty() => format!(" -x -a '{some}'"),
+            // Files, where a file or a folder is meant.
+            _ if names_files(option) => " -F -r".to_owned(),
+            _ => " -x".to_owned(),
+        };
+        let short = option.get_short().map(|short| format!(" -s {short}")).unwrap_or_default();
+        for long in option.get_long_and_visible_aliases().unwrap_or_default() {
+            text.push_str(&format!("complete -c keystead -n '__keystead_at{words}' -l {long}{short}{what} -d {}\n", quoted(option.get_help())));
         }
     }
 }
@@ -96,7 +109,6 @@ pub fn man(program: Command, folder: &Path) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::Arg;
 
     #[test]
     fn fish_completes_commands_of_any_length() {
@@ -105,6 +117,26 @@ mod tests {
         assert!(text.contains("complete -c keystead -n '__keystead_at --exactly' -a security -d ''\n"), "{text}");
         assert!(text.contains("complete -c keystead -n '__keystead_at --exactly security external' -a aws -d 'It\\'s AWS'\n"), "{text}");
         assert!(text.contains("complete -c keystead -n '__keystead_at security external aws' -l type -x -a 'http https' -d 'One'\n"), "{text}");
-        assert!(text.contains("complete -c keystead -n '__keystead_at security external aws' -l help -d "), "{text}");
+        assert!(text.contains("complete -c keystead -n '__keystead_at security external aws' -l help -s h -d "), "{text}");
+    }
+
+    #[test]
+    fn fish_completes_other_names_and_what_has_no_option() {
+        let wait = Arg::new("w").long("no-wait").visible_alias("background").action(clap::ArgAction::SetTrue);
+        let job = Command::new("watch").visible_alias("watch-progress").arg(wait).arg(Arg::new("job").value_name("UUID"));
+        let of = Command::new("completions").arg(Arg::new("shell").value_parser(["bash", "fish"])).arg(Arg::new("to").value_name("DIR"));
+        let text = fish(Command::new("keystead").subcommand(job).subcommand(of));
+        for line in [
+            "--exactly' -a watch-progress -d ''",
+            " watch-progress' -l no-wait -d ''",
+            " watch' -l background -d ''",
+            " completions' -a 'bash fish' -d ''",
+            " completions' -F -d ''",
+        ] {
+            assert!(
+                text.contains(&format!("complete -c keystead -n '__keystead_at{}{line}\n", if line.starts_with('-') { " " } else { "" })),
+                "{line}: {text}"
+            );
+        }
     }
 }

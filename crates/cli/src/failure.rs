@@ -4,6 +4,7 @@ use crate::table::plain;
 use serde_json::Value;
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// The exit codes. They are part of the interface: scripts go by them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,7 +15,7 @@ pub enum Exit {
     CommandLine = 2,
     /// No login, a wrong one, or one that has ended.
     Login = 3,
-    /// The node cannot be reached, or is not the one that was meant.
+    /// The node cannot be reached, or is not the one that was meant, or cannot do it at the moment: try again, or ask another node.
     Unreachable = 4,
     /// What was named does not exist, or not for this account.
     NotFound = 5,
@@ -24,7 +25,7 @@ pub enum Exit {
 
 /// The same for `--help` and the man pages.
 pub const EXIT_CODES: &str = "Exit codes: 0 done; 1 the node has refused it, the job has failed, or a check has not passed; 2 the command line, the profile or a file is wrong; 3 no login, a wrong one, or one that has ended; \
-4 the node cannot be reached or is not trusted; 5 what was named does not exist; 130 Ctrl-C.";
+4 the node cannot be reached, is not trusted, or cannot do it at the moment; 5 what was named does not exist; 130 Ctrl-C.";
 
 /// A command that has not done what it was to do.
 #[derive(Debug)]
@@ -39,11 +40,20 @@ pub struct Failure {
     pub target: Option<String>,
     /// What to do next.
     pub next: Option<String>,
+    /// When the node says that it may be tried again.
+    pub retry_after: Option<Duration>,
+    /// The node may have done it, as it was asked, and no answer has come.
+    pub may_be_done: bool,
 }
+
+/// What a node refuses for the moment: a limit, too many requests, no quorum.
+const FOR_THE_MOMENT: [&str; 4] = [LIMIT_REACHED, "262160", "393271", "65536600"];
+/// A limit of the cluster: waiting helps where the node says how long.
+const LIMIT_REACHED: &str = "7";
 
 impl Failure {
     fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into(), code: None, target: None, next: None }
+        Self { exit, message: message.into(), code: None, target: None, next: None, retry_after: None, may_be_done: false }
     }
 
     /// It has failed.
@@ -81,18 +91,31 @@ impl Failure {
         let text = |name: &str| error.get(name).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned);
         let code = text("code");
         let exit = match code.as_deref() {
-            Some("4" | "65537926") => Exit::NotFound,
+            Some("4" | "65537926" | "2621462" | "1260882") => Exit::NotFound,
             Some("6691623") => Exit::Login,
+            Some(code) if FOR_THE_MOMENT.contains(&code) => Exit::Unreachable,
             _ => Exit::Failed,
         };
         let next = code.as_deref().map(advice);
-        Self {
-            exit,
-            message: text("message").unwrap_or_else(|| "the node has refused it, and says nothing of why".to_owned()),
-            target: text("target"),
-            code,
-            next,
-        }
+        let message = text("message").unwrap_or_else(|| "the node has refused it, and says nothing of why".to_owned());
+        Self { target: text("target"), code, next, ..Self::new(exit, message) }
+    }
+
+    /// Says when to try again, where the node has said it.
+    #[must_use]
+    pub fn to_be_tried_again(mut self, wait: Option<Duration>) -> Self {
+        let Some(wait) = wait else { return self };
+        let again = format!("try again in {} s", wait.as_secs());
+        self.next = match self.next.take() {
+            Some(next) if next != WAIT => Some(format!("{next}; {again}")),
+            _ => Some(again),
+        };
+        Self { retry_after: Some(wait), ..self }
+    }
+
+    /// Whether the same call may be answered otherwise in a moment.
+    pub fn is_for_the_moment(&self) -> bool {
+        self.exit == Exit::Unreachable && (self.code.as_deref() != Some(LIMIT_REACHED) || self.retry_after.is_some())
     }
 
     /// Says what to do next.
@@ -129,13 +152,16 @@ impl Failure {
     }
 }
 
+const WAIT: &str = "wait a moment, then try again";
+
 /// What to do about a code, where the message does not say it by itself.
 fn advice(code: &str) -> String {
     match code {
         "1" => "choose another name, or look at what is there with show".to_owned(),
         "4" => "look at what is there with show; an account of one SVM sees that one alone".to_owned(),
+        "1260882" | "2621462" => "those that there are: keystead vserver show; an account of one SVM sees that one alone".to_owned(),
         "6" => "log in with an account whose role allows it: --user; admin may do everything".to_owned(),
-        "7" | "262160" => "wait a moment, then try again".to_owned(),
+        "7" | "262160" => WAIT.to_owned(),
         "8" => "something else is at work on it: keystead job show; try again when that has ended".to_owned(),
         "393271" | "65536600" => "see which nodes are there: keystead cluster node show".to_owned(),
         "65537106" => "destroy the keys, or move them to the onboard key manager; then disable it".to_owned(),
@@ -159,6 +185,29 @@ mod tests {
         assert_eq!(Failure::of_api(&json!({ "message": "x", "code": "4" })).exit, Exit::NotFound);
         assert_eq!(Failure::of_api(&json!({ "message": "x", "code": "6691623" })).exit, Exit::Login);
         assert!(Failure::of_api(&json!({})).text().contains("refused"));
+    }
+
+    #[test]
+    fn scripts_can_tell_what_is_not_there_from_what_passes() {
+        let exit = |code: &str| Failure::of_api(&json!({ "message": "x", "code": code })).exit;
+        for code in ["4", "65537926", "2621462", "1260882"] {
+            assert_eq!(exit(code), Exit::NotFound, "{code}");
+        }
+        for code in ["7", "262160", "393271", "65536600"] {
+            assert_eq!(exit(code), Exit::Unreachable, "{code}");
+        }
+        assert_eq!(exit("8"), Exit::Failed);
+    }
+
+    #[test]
+    fn what_passes_says_when_to_try_again() {
+        let of = |code: &str, wait| Failure::of_api(&json!({ "message": "x", "code": code })).to_be_tried_again(wait);
+        let wait = Some(Duration::from_secs(3));
+        assert_eq!(of("7", wait).next.as_deref(), Some("try again in 3 s"));
+        assert_eq!(of("7", None).next.as_deref(), Some("wait a moment, then try again"));
+        assert!(of("65536600", wait).next.unwrap().ends_with("node show; try again in 3 s"));
+        assert!(of("7", wait).is_for_the_moment() && !of("7", None).is_for_the_moment(), "a limit of the cluster does not pass by itself");
+        assert!(of("65536600", None).is_for_the_moment() && !of("8", wait).is_for_the_moment());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::connection::{Common, Context, segment};
 use crate::failure::Failure;
-use crate::{table, wait};
+use crate::{table, vserver, wait};
 use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::json;
@@ -35,6 +35,9 @@ pub struct ShowArguments {
     /// Those in this state: queued, running, paused, success, failure.
     #[arg(long, value_name = "STATE", value_parser = ["queued", "running", "paused", "success", "failure"], conflicts_with = "job")]
     state: Option<String>,
+    /// Those of this SVM; with * those of several.
+    #[arg(long, value_name = "NAME", conflicts_with = "job")]
+    vserver: Option<String>,
     #[command(flatten)]
     common: Common,
 }
@@ -56,7 +59,7 @@ pub struct JobArguments {
 pub async fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Show(ShowArguments { job: Some(job), common, .. }) => {
-            let context = Context::open(&common)?;
+            let context = Context::open(&common).await?;
             let record = context.get(&format!("{PATH}/{}", segment(&job)), &[("fields", "*")]).await?;
             let fields = [
                 ("Job", "uuid"),
@@ -69,24 +72,26 @@ pub async fn run(command: Command) -> Result<(), Failure> {
                 ("Start", "start_time"),
                 ("End", "end_time"),
             ];
-            context.say(&record, || table::of_fields(&table::of_record(&record, &fields)));
-            Ok(())
+            context.say(&record, || table::of_fields(&table::of_record(&record, &fields)))
         }
-        Command::Show(ShowArguments { job: None, state, common }) => {
-            let context = Context::open(&common)?;
+        Command::Show(ShowArguments { job: None, state, vserver, common }) => {
+            let context = Context::open(&common).await?;
             let mut query = vec![("fields", "*"), ("order_by", "start_time")];
             query.extend(state.as_deref().map(|state| ("state", state)));
+            let svm = match &vserver {
+                Some(name) => Some(vserver::query(&context, name).await?),
+                None => None,
+            };
+            query.extend(svm.as_deref().map(|svm| ("svm.name", svm)));
             let all = context.list(PATH, &query).await?;
             let columns =
                 [("Job", "uuid"), ("Vserver", "svm.name"), ("State", "state"), ("Start", "start_time"), ("Call", "description"), ("Message", "message")];
-            context.say(&all, || table::of_records(&all, &columns));
-            Ok(())
+            context.say(&all, || table::of_records(&all, &columns))
         }
         Command::Watch(JobArguments { job, common }) => {
-            let context = Context::open(&common)?;
+            let context = Context::open(&common).await?;
             let ended = wait::watch(&context, &job).await?;
-            context.say(&ended, || format!("job {job} has ended well: {}.\n", table::cell(&ended, "message")));
-            Ok(())
+            context.say(&ended, || format!("job {job} has ended well: {}.\n", table::cell(&ended, "message")))
         }
         Command::Pause(arguments) => control(arguments, "pause", "is told to pause").await,
         Command::Resume(arguments) => control(arguments, "resume", "goes on").await,
@@ -95,9 +100,8 @@ pub async fn run(command: Command) -> Result<(), Failure> {
 }
 
 async fn control(arguments: JobArguments, action: &str, done: &str) -> Result<(), Failure> {
-    let context = Context::open(&arguments.common)?;
+    let context = Context::open(&arguments.common).await?;
     let path = format!("{PATH}/{}", segment(&arguments.job));
     let answer = context.call(Method::PATCH, &path, &[], Some(json!({ "action": action }))).await?;
-    context.say(&answer.body, || format!("job {} {done}.\n", arguments.job));
-    Ok(())
+    context.say(&answer.body, || format!("job {} {done}.\n", arguments.job))
 }

@@ -1,7 +1,7 @@
 //! The operator's command line. It speaks ONTAP's words (`security key-manager external aws enable --vserver …`), and talks to a node's REST API alone: it knows HTTP and JSON, and nothing of how a node works.
 //!
 //! * One file for each family of commands: [`aws`], [`vserver`], [`cluster`], [`job`], [`ekmip`], [`session`]. Each has its options (clap) and what they become.
-//! * What they share: [`connection`] (endpoint, TLS, login, calls), [`profile`] (the file that these may stand in), [`secret`] (what is typed or read, never an argument), [`wait`] and [`progress`] (jobs),
+//! * What they share: [`connection`] (endpoint and calls), [`options`] and [`profile`] (where these are said), [`login`] (who asks), [`transport`] (TLS), [`secret`] (what is typed or read, never an argument), [`wait`] and [`progress`] (jobs),
 //!   [`table`] (for people), [`failure`] (messages and exit codes).
 //! * [`documents`]: completions and man pages, made from the declaration of the commands.
 
@@ -15,11 +15,16 @@ pub mod documents;
 pub mod ekmip;
 pub mod failure;
 pub mod job;
+pub mod login;
+pub mod options;
 pub mod profile;
 pub mod progress;
+#[cfg(test)]
+pub(crate) mod scripted;
 pub mod secret;
 pub mod session;
 pub mod table;
+pub mod transport;
 pub mod vserver;
 pub mod wait;
 
@@ -111,7 +116,12 @@ pub fn run_ekmip(command: ekmip::Command) -> ExitCode {
 fn to_the_end(command: impl Future<Output = Result<(), Failure>>) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let done = match runtime {
-        Ok(runtime) => runtime.block_on(interruptible(command)),
+        Ok(runtime) => {
+            let done = runtime.block_on(interruptible(command));
+            // What still reads from a pipe must not keep the program.
+            runtime.shutdown_background();
+            done
+        }
         Err(error) => Err(Failure::failed(format!("no runtime: {error}"))),
     };
     match done {

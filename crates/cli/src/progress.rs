@@ -4,16 +4,24 @@ use crate::table::{cell, plain};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 use std::io::{IsTerminal as _, Write as _};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const BAR: &str = "{spinner} [{bar:28}] {pos}/{len} {elapsed} {wide_msg}";
 const SPINNER: &str = "{spinner} {elapsed} {wide_msg}";
 const TICK: Duration = Duration::from_millis(120);
+/// Without a terminal, how often a line says how far one step is: a rekey of a night must not fill a log.
+const SAME_STEP: Duration = Duration::from_secs(10);
 
 /// Tells how far a job is.
 pub struct Progress {
     bar: Option<ProgressBar>,
-    told: String,
+    told: Option<Told>,
+}
+
+/// The last line that was written.
+struct Told {
+    text: String,
+    at: Instant,
 }
 
 impl Progress {
@@ -24,7 +32,7 @@ impl Progress {
             bar.enable_steady_tick(TICK);
             bar
         });
-        Self { bar, told: String::new() }
+        Self { bar, told: None }
     }
 
     /// Tells what a job (the API's) does now.
@@ -46,9 +54,9 @@ impl Progress {
                 bar.set_position(done);
             }
             bar.set_message(text);
-        } else if text != self.told {
+        } else if is_due(self.told.as_ref(), &text, Instant::now()) {
             let _ = writeln!(std::io::stderr().lock(), "keystead: {text}");
-            self.told = text;
+            self.told = Some(Told { text, at: Instant::now() });
         }
     }
 
@@ -58,6 +66,13 @@ impl Progress {
             bar.finish_and_clear();
         }
     }
+}
+
+/// Whether a line is to be written: always for another step, which is another text but for its numbers; for the same one, after a while.
+fn is_due(told: Option<&Told>, text: &str, now: Instant) -> bool {
+    let Some(told) = told else { return true };
+    let is_same_step = told.text.chars().filter(|c| !c.is_ascii_digit()).eq(text.chars().filter(|c| !c.is_ascii_digit()));
+    told.text != text && (!is_same_step || now.duration_since(told.at) >= SAME_STEP)
 }
 
 /// How much of how much is done, where the message of a job counts: "120 of 400 keys …", or a step that is being done, "… (2 of 3)".
@@ -74,6 +89,17 @@ fn counted(message: &str) -> Option<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_log_has_a_line_for_each_step_and_few_for_how_far_it_is() {
+        let at = Instant::now();
+        let told = Told { text: "120 of 400 keys are wrapped".to_owned(), at };
+        let due = |text: &str, seconds| is_due(Some(&told), text, at + Duration::from_secs(seconds));
+        assert!(is_due(None, "120 of 400 keys are wrapped", at));
+        assert!(due("retiring version 1 of the KEK", 0) && due("paused: 120 of 400 keys are wrapped", 0));
+        assert!(!due("121 of 400 keys are wrapped", 9) && due("399 of 400 keys are wrapped", 10));
+        assert!(!due("120 of 400 keys are wrapped", 1_000), "nothing is said twice in a row");
+    }
 
     #[test]
     fn what_a_job_counts_is_how_far_it_is() {

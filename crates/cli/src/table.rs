@@ -1,11 +1,19 @@
 //! For people: tables of many records, and lists of the fields of one. What a name holds is written so that it cannot steer the terminal.
 
+use crate::failure::Failure;
 use serde_json::Value;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 
 /// Writes to standard output. A reader who has gone away is no failure of the command.
-pub fn print(text: &str) {
-    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+///
+/// # Errors
+/// 1 it cannot be written, as on a disk that is full: a script would take what is missing for what there is not.
+pub fn print(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::failed(format!("the outcome cannot be written: {error}"))),
+        _ => Ok(()),
+    }
 }
 
 /// A text without characters that a terminal obeys.

@@ -13,7 +13,7 @@ use std::path::PathBuf;
     name = "keystead",
     version,
     about,
-    after_help = "serve, audit, store, backup, restore, account, cluster invite, cluster join and ekmip import work at a node or with keys, completions and man at nothing; all other commands ask a node over its REST API (docs/manual/command-line.md)."
+    after_help = "serve, audit, store, backup, restore, account, cluster invite, cluster join and ekmip import work at a node or with keys, completions and man need no node; all other commands ask a node over its REST API (docs/manual/command-line.md)."
 )]
 pub struct Cli {
     /// What to do.

@@ -178,7 +178,8 @@ pub struct StoreSection {
     pub prefix: Option<String>,
     /// A PEM file of the CAs that vouch for etcd's members.
     pub ca: Option<PathBuf>,
-    /// A PEM file of this node's certificate as a client of etcd.
+    /// A PEM file of this node's certificate as a client of etcd; also `cert`.
+    #[serde(alias = "cert")]
     pub certificate: Option<PathBuf>,
     /// A PEM file of its private key.
     pub key: Option<PathBuf>,

@@ -15,7 +15,9 @@ fn main() -> ExitCode {
         // Help and version are answers. A mistake is one line, as all that stops a start.
         Err(error) if !error.use_stderr() => error.exit(),
         Err(error) => {
-            eprintln!("keystead: {}; see {} --help", mistake(&error), asked_for());
+            let program = Cli::command();
+            let (command, name) = asked_for(&program);
+            eprintln!("keystead: {}; see {name} --help", mistake(&error, command));
             return ExitCode::from(2);
         }
     };
@@ -40,10 +42,7 @@ fn main() -> ExitCode {
         Command::Ekmip(EkmipCommand::Operator(command)) => return keystead_cli::run_ekmip(*command),
         Command::Audit(AuditCommand::Verify(arguments)) => return keystead::audit::verify(&arguments.data_dir),
         Command::Operator(command) => return keystead_cli::run(command),
-        Command::Completions(arguments) => {
-            keystead_cli::documents::completions(Cli::command(), arguments.shell);
-            return ExitCode::SUCCESS;
-        }
+        Command::Completions(arguments) => return keystead_cli::documents::completions(Cli::command(), arguments.shell),
         Command::Man(arguments) => match keystead_cli::documents::man(Cli::command(), &arguments.folder) {
             Ok(()) => return ExitCode::SUCCESS,
             Err(failure) => return failure.tell(),
@@ -60,26 +59,35 @@ fn failed(why: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// What is wrong with the command line, in one line: clap's first paragraph, and its guess at what was meant.
-fn mistake(error: &clap::Error) -> String {
+/// What is wrong with the command line, in one line: clap's first paragraph, and a guess at what was meant.
+fn mistake(error: &clap::Error, command: &clap::Command) -> String {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         return "a command is missing".to_owned();
     }
     let text = error.to_string();
     let first: Vec<&str> = text.lines().take_while(|line| !line.trim().is_empty()).map(str::trim).collect();
-    let guess = text.lines().find_map(|line| line.trim().strip_prefix("tip: ")).map(|guess| format!(" ({guess})")).unwrap_or_default();
+    let clap_guesses = || text.lines().find_map(|line| line.trim().strip_prefix("tip: ")).map(str::to_owned);
+    let guess = one_dash(command).or_else(clap_guesses).map(|guess| format!(" ({guess})")).unwrap_or_default();
     let first = first.join(" ");
     format!("{}{guess}", first.strip_prefix("error: ").unwrap_or(&first))
 }
 
-/// The command that the words on the command line name, as far as there is one.
-fn asked_for() -> String {
-    let program = Cli::command();
-    let (mut at, mut name) = (&program, "keystead".to_owned());
+/// ONTAP's options have one dash, and so its operators write them.
+fn one_dash(command: &clap::Command) -> Option<String> {
+    std::env::args_os().skip(1).find_map(|word| {
+        let name = word.to_str()?.strip_prefix('-')?.split('=').next()?;
+        let is_option = name.len() > 1 && command.get_arguments().any(|option| option.get_long() == Some(name));
+        is_option.then(|| format!("options have two dashes here: --{name}"))
+    })
+}
+
+/// The command that the words on the command line name, as far as there is one, and those words.
+fn asked_for(program: &clap::Command) -> (&clap::Command, String) {
+    let (mut at, mut name) = (program, "keystead".to_owned());
     for word in std::env::args_os().skip(1) {
         let Some(next) = at.find_subcommand(&word) else { break };
         at = next;
         name = format!("{name} {}", next.get_name());
     }
-    name
+    (at, name)
 }

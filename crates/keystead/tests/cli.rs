@@ -1,6 +1,9 @@
 //! The operator's commands: the program itself, as a process, against a node. Every command is the manual's: `docs/manual/command-line.md` is run from top to bottom.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod logins;
+mod options;
+
 use crate::common;
 
 use common::kmip::{Credentials, Kmip};
@@ -127,8 +130,9 @@ const PRINTED: &[(&str, &[&str])] = &[
     ("keystead logout", &["logged out"]),
     ("keystead cluster show", &["Cluster: ", "Node ", " up ", "1 entry."]),
     ("keystead vserver create --vserver svm1", &["the SVM svm1 is made"]),
-    ("keystead vserver show", &["Vserver  State", "svm1     running  first tenant", "2 entries."]),
-    ("keystead vserver show --vserver", &["Comment: first tenant"]),
+    ("keystead vserver show", &["Vserver  State  Reason  Comment", "svm1     none   -       first tenant", "2 entries."]),
+    ("keystead vserver show --vserver", &["State: none", "Comment: first tenant"]),
+    ("keystead vserver show --vserver 'svm*'", &["svm1     none   -       first tenant", "2 entries."]),
     ("keystead vserver delete", &["the SVM svm2 is deleted"]),
     ("keystead security key-manager external aws enable", &["SVM svm1: AWS KMS is enabled"]),
     ("keystead security key-manager external aws show", &["Vserver  Region", "svm1     us-east-1  alias/tenant1  AKIAIOSFODNN7EXAMPLE  60", "1 entry."]),
@@ -156,6 +160,7 @@ const PRINTED: &[(&str, &[&str])] = &[
     ("keystead ekmip client show", &["svm1     storage1", "valid"]),
     ("keystead ekmip client revoke", &["is revoked"]),
     ("keystead job show", &["svm1     success", "POST /api/security/aws-kms"]),
+    ("keystead job show --vserver", &["svm1     success", "/rekey-external"]),
     ("keystead job show \"", &["State: success", "Code: 0"]),
     ("keystead job watch", &["has ended well"]),
     ("keystead job pause", &["code: 4587"]),

@@ -106,11 +106,13 @@ async fn an_invitation_is_good_for_a_new_node_with_its_passphrase() {
     let used = cluster.folder(0).join("used");
     std::fs::create_dir_all(&used).unwrap();
     std::fs::write(used.join("seal.key"), "5a".repeat(32) + "\n").unwrap();
-    refused(&used, &passphrase, "seal.key");
+    std::fs::set_permissions(used.join("seal.key"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    refused(&used, &passphrase, "seal.key gives another seal key than the cluster has");
     assert!(!used.join("store.toml").exists());
     // A joining that was ended half-way goes on.
     std::fs::create_dir_all(&data).unwrap();
     std::fs::write(data.join("seal.key"), &seal).unwrap();
+    std::fs::set_permissions(data.join("seal.key"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let mut joined = join(&data, &passphrase);
     eventually("it must be a node of the cluster", async || {
         assert!(joined.try_wait().unwrap().is_none(), "it must not end");

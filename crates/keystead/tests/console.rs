@@ -121,7 +121,7 @@ async fn every_page_by_every_role() {
     let client = node.get("/security/ekmip/clients?svm.name=svm2").await["records"][0]["uuid"].as_str().unwrap().to_owned();
     let job = node.get("/cluster/jobs?svm.name=svm1").await["records"][0]["uuid"].as_str().unwrap().to_owned();
     // By admin, readonly, and an administrator of svm1: 2 it is shown, 3 the role may not, 4 it does not exist.
-    let pages: [(String, &str); 26] = [
+    let pages: [(String, &str); 28] = [
         ("".into(), "222"),
         ("?state=available&name=svm*".into(), "222"),
         ("svms/new".into(), "233"),
@@ -142,11 +142,13 @@ async fn every_page_by_every_role() {
         (format!("svms/{two}/clients/{client}/revoke"), "234"),
         ("jobs".into(), "222"),
         (format!("jobs/{job}"), "222"),
+        (format!("jobs/{job}/cancel"), "232"),
         ("events".into(), "222"),
         ("audit".into(), "222"),
         ("nodes".into(), "222"),
         ("accounts".into(), "222"),
         (format!("accounts/{admin_svm}/reader/lock"), "233"),
+        (format!("accounts/{admin_svm}/reader/password"), "233"),
         ("nonsense".into(), "444"),
     ];
     let nobody = Browser::nobody(node);
@@ -175,6 +177,9 @@ async fn every_page_by_every_role() {
         (&browsers[1], format!("svms/{one}/change"), 403),
         (&browsers[1], format!("svms/{one}/clients/new"), 403),
         (&browsers[1], format!("accounts/{admin_svm}/tenant/unlock"), 403),
+        (&browsers[1], format!("jobs/{job}/pause"), 403),
+        (&browsers[2], format!("accounts/{admin_svm}/reader/password"), 403),
+        (&browsers[2], format!("svms/{one}/clients/{client}/revoke"), 404),
         (&browsers[2], format!("accounts/{admin_svm}/reader/delete"), 403),
         (&browsers[2], format!("svms/{two}/disable"), 404),
         (&browsers[2], format!("svms/{two}/clients/{client}/revoke"), 404),

@@ -6,7 +6,7 @@ use crate::inner::{Inner, may_change};
 use crate::jobs::{JobKind, StoredChange, StoredProxyChange};
 use crate::looks::Freshness;
 use crate::model::{Accepted, AwsKms, AwsKmsChange, AwsKmsSettings, EnableRequest, Health, Principal, RekeyExternalRequest, Role, SvmKind, SvmSelector};
-use crate::peers::{Heard, Said, What};
+use crate::peers::{Heard, Said, What, late};
 use crate::records::{
     AwsKmsRecord, Base64, KeyStoreRecord, KeyStoreState, NodeRecord, Record, Stored, StoredProxy, StoredSettings, SvmNameRecord, SvmRecord, key, keys_prefix,
     onboard_keys_prefix, proxy_password_place, secret_place, svm_name_key,
@@ -17,6 +17,9 @@ use keystead_store::{Compare, Range, Txn};
 use secrecy::{ExposeSecret, SecretString};
 use std::time::Duration;
 use uuid::Uuid;
+
+/// How long this node's own look at AWS KMS may take, for who looks at all nodes.
+const OWN_LOOK: Duration = Duration::from_secs(5);
 
 impl Manager {
     /// All configurations, by uuid.
@@ -278,7 +281,9 @@ impl Inner {
     /// Whether each node reaches AWS KMS for a configuration, this one first.
     pub(crate) async fn reachabilities(&self, config: &Stored<AwsKmsRecord>, freshness: Freshness) -> Vec<Heard> {
         let look = async {
-            let ((good, message), others) = tokio::join!(own_reachability(self, config), self.ask_others(What::Amazon { config: config.record.uuid }));
+            // As long as another node is waited for: three attempts of the longest timeout would be minutes.
+            let own = async { tokio::time::timeout(OWN_LOOK, own_reachability(self, config)).await.unwrap_or_else(|_| late("AWS KMS", OWN_LOOK)) };
+            let ((good, message), others) = tokio::join!(own, self.ask_others(What::Amazon { config: config.record.uuid }));
             let own = Heard { node: self.node.clone(), said: Said::of(good, message), verified: None };
             std::iter::once(own).chain(others).collect()
         };

@@ -168,7 +168,7 @@ pub(crate) async fn check_seal(
     if adopt != Some(code.as_str()) {
         return Err(format!(
             "the seal key is not the one that this store was sealed with; put the right one back: without it, the AWS secrets in the store cannot be read. \
-             Only if it is lost for good, on all nodes and in all backups: [seal] adopt = \"{code}\" gives the store to this one; the AWS secrets and the cluster's CA are lost then"
+             Only if it is lost for good, on all nodes and in all backups: [seal] adopt = \"{code}\" gives the store to this one; the AWS secrets and the cluster's CA are lost then. Never on a node that joins: there the seal key is the wrong one"
         ));
     }
     let settings = view.only::<Settings>().map_err(text)?;

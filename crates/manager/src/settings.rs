@@ -19,7 +19,7 @@ pub struct Settings {
     pub max_view_age: Option<Duration>,
     /// Whether AWS KMS may be configured at all (else 65537907).
     pub aws_kms_enabled: bool,
-    /// From the first confirmed denial to the block. 0 to 30 days.
+    /// From the first of the two denials to the block. 0 to 30 days.
     pub access_error_grace: Duration,
     /// The re-poll after a failure. 1 s to 1 h.
     pub min_poll_interval: Duration,
@@ -31,7 +31,7 @@ pub struct Settings {
     pub migrate_on_enable: bool,
     /// The template of the EKMIP servers' certificates; checked only when it is used.
     pub certificate: CertificateTemplate,
-    /// How long a finished job is kept. 10 s to 24 h.
+    /// How long a finished job is kept. 1 s to 24 h.
     pub job_retention: Duration,
 }
 

@@ -442,7 +442,7 @@ impl Answer {
     /// An error.
     pub fn error(error: &Error) -> Self {
         if let Some(detail) = &error.detail {
-            tracing::error!(code = error.code.number(), message = error.message, detail, "a request has failed");
+            tracing::error!(code = error.code.number(), error = error.message, detail, "a request has failed");
         }
         let answer = Self::new(error::status(error.code), error::body(error));
         match error.code {

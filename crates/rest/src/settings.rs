@@ -29,7 +29,7 @@ pub const SETTINGS: Resource<Settings> = Resource {
             Kind::Duration(0, MONTH),
             Patch::Yes,
             |s| Cell::Duration(s.access_error_grace),
-            "From the first confirmed denial to the block.",
+            "From the first of the two denials to the block.",
         ),
         setting("aws_kms.min_poll_interval", Kind::Duration(1, 3600), Patch::Yes, |s| Cell::Duration(s.min_poll_interval), "The re-poll after a failure."),
         setting(

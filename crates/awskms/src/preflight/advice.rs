@@ -46,7 +46,7 @@ pub(super) fn tls(error: Option<&rustls::Error>, proxy: bool) -> &'static str {
             "set proxy_host to a name that stands in the proxy's certificate"
         }
         (CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }, false) => {
-            "set host to a name that stands in the certificate; only where you know that endpoint, set verify_host (for an address: verify_ip) to false"
+            "set host to a name that stands in the certificate; only where you know that endpoint, set verify_host (for an address: verify_ip) to false; then no denial counts as a revocation any more"
         }
         (_, true) => "give the CA of the proxy's certificate to this node: [aws_kms] extra_ca",
         (_, false) => {

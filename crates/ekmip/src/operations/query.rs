@@ -87,7 +87,7 @@ pub fn interop(context: &Context<'_>, function: InteropFunction, identifier: &st
 /// A client says something for the log.
 pub fn log(context: &Context<'_>, message: &str) -> Result<Response<'static>> {
     served(context, Operation::Log)?;
-    tracing::info!(message = shortened(message), "a KMIP client has logged a message");
+    tracing::info!(text = shortened(message), "a KMIP client has logged a message");
     Ok(Response::Nothing)
 }
 

@@ -171,8 +171,8 @@ pub static INTEGRITY: Message = Message {
     summary: "the wrapped KEK does not unwrap to the KEK",
     description: "AWS KMS cannot unwrap what is stored, it has answered with another KEK than the one in use, or the wrapped KEK is missing from the store. Nodes that have the KEK in memory still serve \
                   keys; a node that is started now cannot.",
-    corrective_action: "Do not restart nodes. Check the encryption context and the endpoint of the configuration, and whether the store was restored from a backup. As long as a node has the KEK, \
-                        rekey-internal makes a new one.",
+    corrective_action: "Do not restart nodes. Check the encryption context and the endpoint of the configuration, and whether the store was restored from a backup. rekey-internal does not help: \
+                        it must unwrap the stored KEK first. As long as a node has the KEK, copy the keys into another SVM with keystead ekmip import; then restore a backup whose drill is good.",
 };
 
 /// A denial is confirmed.
@@ -249,7 +249,7 @@ pub static SECURITY_CERTIFICATE_EXPIRING: Message = Message {
     summary: "a certificate ends soon, or has ended",
     description: "A certificate of /security/certificates ends within 30 days, within 7 days, within a day, or has ended. Each of the four is told once.",
     corrective_action: "Make or install a new one with POST /security/certificates, bring it to where it is used, and delete the old one. The cluster's own CA (keystead_cluster_ca) lives for 20 years, and \
-                        nothing that it signs outlives it; it cannot be replaced without a restart with another seal key.",
+                        nothing that it signs outlives it; it is replaced in three steps: POST /security/ekmip/ca/prepare, switch, finish.",
 };
 
 /// A client certificate ends soon.

@@ -35,7 +35,7 @@ impl JobContext {
     pub async fn progress(&self, message: impl Into<String>) {
         let mut record = self.stored().record.clone();
         record.message = message.into();
-        tracing::info!(job = %record.uuid, message = record.message, "job progress");
+        tracing::info!(job = %record.uuid, step = record.message, "job progress");
         let Ok(value) = record.encode() else { return };
         let key = self.key();
         let txn = self.fenced(Txn::new().put(key, value));

@@ -406,7 +406,7 @@ fn after(context: &JobContext, afterwards: Afterwards) {
 async fn fail(context: &JobContext, kind: &JobKind, error: Error) {
     let job = context.job();
     Span::current().record("otel.status_code", "ERROR").record("keystead.code", error.code.number());
-    tracing::warn!(%job, code = error.code.number(), message = error.message, detail = error.detail.as_deref(), "the job failed");
+    tracing::warn!(%job, code = error.code.number(), error = error.message, detail = error.detail.as_deref(), "the job failed");
     let mut record = context.record();
     record.state = JobState::Failure;
     record.message.clone_from(&error.message);

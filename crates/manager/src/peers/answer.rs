@@ -38,11 +38,11 @@ impl Inner {
             What::Amazon { config } => {
                 let config = self.stored_config(config).await?;
                 let look = self.own_amazon_looks.joined(&*self.clock, &config, own_reachability(self, &config));
-                tokio::time::timeout(LOOK, look).await.unwrap_or_else(|_| late("AWS KMS"))
+                tokio::time::timeout(LOOK, look).await.unwrap_or_else(|_| late("AWS KMS", LOOK))
             }
             What::Ekmip { config } => {
                 let config = self.stored_config(config).await?;
-                tokio::time::timeout(LOOK, self.own_ekmip_reachability(&config)).await.unwrap_or_else(|_| Ok(late("an EKMIP server")))?
+                tokio::time::timeout(LOOK, self.own_ekmip_reachability(&config)).await.unwrap_or_else(|_| Ok(late("an EKMIP server", LOOK)))?
             }
             What::Restore { config } => self.restore_here(config).await?,
             What::Prove { config, kek } => prove_here(self, &config, &kek).await,
@@ -113,8 +113,9 @@ pub(crate) fn listed(versions: &[u32]) -> String {
     versions.iter().map(u32::to_string).collect::<Vec<_>>().join(" and ")
 }
 
-fn late(who: &str) -> (bool, String) {
-    (false, format!("{who} has not answered within {} s", LOOK.as_secs()))
+/// What a look comes to that nobody has answered.
+pub(crate) fn late(who: &str, limit: Duration) -> (bool, String) {
+    (false, format!("{who} has not answered within {} s", limit.as_secs()))
 }
 
 /// Has AWS KMS unwrap a KEK as a configuration would, and looks whether it is that KEK. It leaves memory at once.

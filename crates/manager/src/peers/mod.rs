@@ -5,7 +5,7 @@
 
 mod answer;
 
-pub(crate) use answer::listed;
+pub(crate) use answer::{late, listed};
 
 use crate::certificates::Created;
 use crate::clients::issue;

@@ -8,7 +8,7 @@ use super::visit::{ROWS, Visit, address, encoded, flag, list as entries, text};
 use crate::accounts::ACCOUNT;
 use crate::request::Answer;
 use http::Method;
-use keystead_manager::{Error, Result};
+use keystead_manager::{Code, Error, Result};
 use maud::{Markup, html};
 use serde_json::{Value as Json, json};
 
@@ -82,6 +82,47 @@ pub async fn delete(visit: Visit<'_>) -> Result<Answer> {
     }
 }
 
+/// Asks for a new password of one.
+pub async fn ask_password(visit: Visit<'_>) -> Result<Answer> {
+    let account = visit.get(&path(&visit), &[("fields", "*")]).await?;
+    Ok(visit.page(PASSWORD, &password_form(&visit, &account, None)))
+}
+
+/// Gives it one.
+pub async fn set_password(visit: Visit<'_>) -> Result<Answer> {
+    let account = visit.get(&path(&visit), &[("fields", "*")]).await?;
+    let new = visit.form.get("password");
+    let sent = if new == visit.form.get("repeated") {
+        visit.send(Method::PATCH, &path(&visit), &[], &json!({ "password": new })).await.map(drop)
+    } else {
+        Err(Error { message: "It is not the same as the one above.".to_owned(), ..Error::new(Code::InvalidValue) }.target("repeated"))
+    };
+    match sent {
+        Ok(()) => Ok(see_other(PATH)),
+        Err(error) => Ok(visit.page_again(&error, PASSWORD, &password_form(&visit, &account, Some(&error)))),
+    }
+}
+
+const PASSWORD: &str = "New password";
+
+fn password_form(visit: &Visit<'_>, account: &Json, error: Option<&Error>) -> Markup {
+    let fields = Shown::new(&visit.form, error, &["password", "repeated"]);
+    let name = text(account, "name");
+    html! {
+        p.crumbs { a href=(PATH) { "Accounts" } " / " (PASSWORD) }
+        h1 { "New password of " (name) }
+        p { "The password of now is not valid any more, and all sessions of " strong { (name) } " end. Whoever uses the account should change it again." }
+        (fields.trouble("The password is the one that it was."))
+        form.stack method="post" action={ (own(account)) "/password" } {
+            (visit.token())
+            input type="hidden" name="username" autocomplete="username" value=(name);
+            (fields.field(&new_password("password", "New password").hint("8 to 128 characters.")))
+            (fields.field(&new_password("repeated", "New password once more")))
+            div.buttons { button.primary type="submit" { "Set the password" } a href=(PATH) { "Cancel" } }
+        }
+    }
+}
+
 async fn ask(visit: &Visit<'_>, locks: bool, error: Option<&Error>) -> Result<Answer> {
     let account = visit.get(&path(visit), &[("fields", "*")]).await?;
     let (name, owner) = (text(&account, "name"), text(&account, "owner.name"));
@@ -125,6 +166,7 @@ fn row(account: &Json, visit: &Visit<'_>) -> Vec<Markup> {
                     } @else {
                         a href={ (own(account)) "/lock" } { "Lock" span.unseen { " " (name) } }
                     }
+                    a href={ (own(account)) "/password" } { "Password" span.unseen { " of " (name) } }
                     a href={ (own(account)) "/delete" } { "Delete" span.unseen { " " (name) } }
                 }
             } @else { "–" }

@@ -1,7 +1,7 @@
 //! What is done with an SVM's configuration, each on a page of its own that says what will happen: new KEK, new customer key, restore, disable; and deleting the SVM.
 
 use super::form::{Field, How, Shown};
-use super::parts::{AWS_KMS, configuration_uuid, svm as svm_of};
+use super::parts::{AWS_KMS, configuration_uuid, crumbs, svm as svm_of};
 use super::visit::{Visit, at, number, text};
 use super::{ROOT, see_other};
 use crate::aws_kms::REKEY_EXTERNAL;
@@ -244,8 +244,4 @@ fn keys(svm: &Json) -> String {
         1 => "1 key".to_owned(),
         count => format!("{count} keys"),
     }
-}
-
-fn crumbs(svm: &Json, here: &str) -> Markup {
-    html! { p.crumbs { a href=(ROOT) { "SVMs" } " / " a href={ (ROOT) "svms/" (text(svm, "uuid")) } { (text(svm, "name")) } " / " (here) } }
 }

@@ -1,7 +1,7 @@
 //! Changing the configuration of an SVM: its access key, its endpoint, its proxy, its polls. What was not changed on the page is not sent, so that two who change different things do not undo each other.
 
 use super::form::Shown;
-use super::parts::{AWS_KMS, configuration, svm as svm_of};
+use super::parts::{AWS_KMS, configuration, crumbs, svm as svm_of};
 use super::settings::{self, CHECKS, CREDENTIALS_SOURCE, PROXY};
 use super::visit::{Visit, missing, text};
 use super::{ROOT, see_other};
@@ -60,8 +60,18 @@ async fn found(visit: &Visit<'_>) -> Result<(Json, Json)> {
     Ok((svm, config))
 }
 
+/// What an emptied field comes to that cannot be without a value.
+const DEFAULTS: &[(&str, &str)] = &[("port", "443"), ("timeout", "10"), ("polling_period", "60"), ("service", "KMS"), ("default_domain", "amazonaws.com")];
+
 fn body(visit: &Visit<'_>) -> Json {
     let mut body = visit.form.changes(&DECLARED, FIELDS, CHECKS);
+    if let Some(all) = body.as_object_mut() {
+        for (name, default) in DEFAULTS {
+            if let Some(value) = all.get_mut(*name).filter(|value| value.is_null()) {
+                *value = default.parse::<i64>().map_or_else(|_| Json::from(*default), Json::from);
+            }
+        }
+    }
     // Without a type there is no proxy, whatever else stands there.
     if let Some(all) = body.as_object_mut().filter(|all| all.get("proxy_type") == Some(&Json::Null)) {
         all.extend(PROXY.iter().map(|name| ((*name).to_owned(), Json::Null)));
@@ -75,7 +85,7 @@ fn form(visit: &Visit<'_>, svm: &Json, config: &Json, error: Option<&Error>) -> 
     let (uuid, name, config) = (text(svm, "uuid"), text(svm, "name"), Some(config));
     let source = config.map_or_else(String::new, |config| settings::value(config, CREDENTIALS_SOURCE));
     html! {
-        p.crumbs { a href=(ROOT) { "SVMs" } " / " a href={ (ROOT) "svms/" (uuid) } { (name) } " / " (TITLE) }
+        (crumbs(svm, TITLE))
         h1 { "Change AWS KMS of " (name) }
         ul {
             li { "Whatever leads to the key in AWS is proven before it is stored: AWS must unwrap the KEK that way. Keys are served meanwhile." }

@@ -2,9 +2,9 @@
 
 use super::form::{Field, How, Shown};
 use super::html::{day, pager, table, word};
-use super::parts::svm as svm_of;
+use super::parts::{crumbs, svm as svm_of};
 use super::see_other;
-use super::visit::{ROWS, Visit, address, list as entries, missing, object, text};
+use super::visit::{ROWS, Visit, address, encoded, list as entries, missing, object, text};
 use crate::ekmip_clients::CLIENT;
 use crate::request::{Answer, Body};
 use http::{Method, StatusCode, header};
@@ -88,7 +88,7 @@ pub async fn ask_revoke(visit: Visit<'_>) -> Result<Answer> {
 pub async fn revoke(visit: Visit<'_>) -> Result<Answer> {
     let uuid: uuid::Uuid = visit.segment(1).parse().map_err(|_| missing())?;
     match visit.send(Method::DELETE, &format!("{CLIENTS}/{uuid}"), &[], &Json::Object(serde_json::Map::new())).await {
-        Ok(_) => Ok(see_other(&format!("/console/svms/{}/clients", visit.segment(0)))),
+        Ok(_) => Ok(see_other(&format!("/console/svms/{}/clients", encoded(visit.segment(0))))),
         Err(error) => ask(&visit, Some(&error)).await,
     }
 }
@@ -97,6 +97,9 @@ async fn ask(visit: &Visit<'_>, error: Option<&Error>) -> Result<Answer> {
     let svm = svm_of(visit, "name").await?;
     let uuid: uuid::Uuid = visit.segment(1).parse().map_err(|_| missing())?;
     let client = visit.get(&format!("{CLIENTS}/{uuid}"), &[("fields", "*")]).await?;
+    if text(&client, "svm.uuid") != text(&svm, "uuid") {
+        return Err(missing());
+    }
     let name = text(&client, "common_name");
     let content = html! {
         (crumbs(&svm, "Revoke"))
@@ -198,8 +201,4 @@ fn file(client: &Json) -> Answer {
 /// A name that is one for a file everywhere.
 fn file_name(name: &str) -> String {
     name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '-' }).collect()
-}
-
-fn crumbs(svm: &Json, here: &str) -> Markup {
-    html! { p.crumbs { a href=(super::ROOT) { "SVMs" } " / " a href={ "/console/svms/" (text(svm, "uuid")) } { (text(svm, "name")) } " / " (here) } }
 }

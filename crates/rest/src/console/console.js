@@ -7,12 +7,22 @@
   const offline = document.getElementById("offline");
   // What nobody has asked for does not keep a session alive.
   const background = { headers: { "X-Keystead-Background": "true" }, credentials: "same-origin", cache: "no-store", redirect: "error" };
+  // How long a node may take: one that says nothing is as good as one that is away.
+  const PATIENCE = 15_000;
+  const ask = (address) => fetch(address, { ...background, signal: AbortSignal.timeout(PATIENCE) });
   let seconds = Number(main?.dataset.refresh ?? 0);
   let timer = 0;
   let running = false;
 
-  // What is told of, by the text before its colon: "svm1" of "svm1: blocked".
-  const told = (from) => new Map([...from.querySelectorAll("[data-say]")].map((each) => [each.dataset.say.replace(/: [^:]*$/, ""), each.dataset.say]));
+  // What is told of, by what it is of, or else by the text before its colon: "svm1" of "svm1: blocked".
+  const told = (from) => new Map([...from.querySelectorAll("[data-say]")].map((each) => [each.dataset.key ?? each.dataset.say.replace(/: [^:]*$/, ""), each.dataset.say]));
+
+  // An alert is read out when it changes: the same one is not put there again.
+  function warn(...what) {
+    const text = what.map((each) => each.textContent ?? each).join("");
+    if (offline.hidden || offline.textContent !== text) offline.replaceChildren(...what);
+    offline.hidden = false;
+  }
 
   function replace(old, fresh) {
     if (old.innerHTML === fresh.innerHTML) return;
@@ -32,9 +42,10 @@
     if (running || document.hidden) return;
     running = true;
     try {
-      const answer = await fetch(location.href, background);
+      const answer = await ask(location.href);
       if (answer.status === 401) return ended();
-      if (!answer.ok) throw new Error(`HTTP ${answer.status}`);
+      if (answer.status === 404) { seconds = 0; return warn("This is not there any more: it was deleted, or its time is over."); }
+      if (!answer.ok) return warn(`This page is not up to date: the node answers with HTTP ${answer.status}. It is tried again.`);
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       // Before what is new leaves the page that it came in.
       const [before, now] = [told(document), told(page)];
@@ -43,12 +54,11 @@
         if (fresh) replace(old, fresh);
       }
       const changed = [...now].filter(([what, say]) => before.has(what) && before.get(what) !== say).map(([, say]) => say);
-      if (changed.length) news.textContent = changed.slice(0, 3).join(". ");
+      if (changed.length) news.textContent = changed.slice(0, 3).join(". ") + (changed.length > 3 ? `. And ${changed.length - 3} more` : "");
       seconds = Number(page.getElementById("main")?.dataset.refresh ?? seconds);
       offline.hidden = true;
     } catch {
-      offline.textContent = "This page is not up to date: the node does not answer. It is tried again.";
-      offline.hidden = false;
+      warn("This page is not up to date: the node does not answer. It is tried again.");
     } finally {
       running = false;
     }
@@ -61,27 +71,30 @@
     link.href = `/console/login?ended=true&next=${encodeURIComponent(location.pathname + location.search)}`;
     link.textContent = "Log in again";
     if (isElsewhere) link.target = "_blank";
-    offline.replaceChildren(`Your session has ended, and ${what}. `, link);
-    offline.hidden = false;
+    warn(`Your session has ended, and ${what}. `, link);
     if (isElsewhere) offline.scrollIntoView({ block: "nearest" });
   }
 
-  // Whether a form can be sent: by somebody without a session it would be lost, with what was typed. Its token is that of the session of now.
+  // Whether a form can be sent: by somebody without a session it would be lost, with what was typed. Its token is that of the session of now, which must be of the same account.
   async function hasSession() {
+    const who = (from) => from.querySelector(".who > span")?.textContent;
     try {
-      const answer = await fetch(location.href, background);
+      const answer = await ask("/console/password");
       if (answer.status === 401) {
         ended("nothing was sent. Log in again in another window, and then send this once more", true);
         return false;
       }
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      if (who(page) !== who(document)) {
+        warn(`This browser is logged in as ${who(page)} by now, and nothing was sent. Load the page again.`);
+        return false;
+      }
       const token = page.querySelector("input[name=csrf_token]")?.value;
       if (token) for (const each of document.querySelectorAll("input[name=csrf_token]")) each.value = token;
       offline.hidden = true;
       return true;
     } catch {
-      offline.textContent = "The node does not answer, and nothing was sent. Try it again.";
-      offline.hidden = false;
+      warn("The node does not answer, and nothing was sent. Try it again.");
       return false;
     }
   }
@@ -96,47 +109,66 @@
   });
   plan();
 
+  // What is wrong with each field, as the page of an answer says it, without what was typed.
+  function mark(form, page) {
+    for (const old of form.querySelectorAll(".error")) old.remove();
+    for (const field of form.querySelectorAll("[id][name]")) {
+      const said = page.getElementById(field.id);
+      for (const name of ["aria-invalid", "aria-describedby"]) {
+        if (said?.hasAttribute(name)) field.setAttribute(name, said.getAttribute(name)); else field.removeAttribute(name);
+      }
+      const error = page.getElementById(`${field.id}-error`);
+      if (!error) continue;
+      field.after(error);
+      const folded = field.closest("details");
+      if (folded) folded.open = true;
+    }
+  }
+
   // "Check" shows what it finds beside the form, which keeps the secret that was typed.
   for (const form of document.querySelectorAll("form[data-check]")) {
     form.addEventListener("submit", async (event) => {
       const button = event.submitter;
       if (button?.value !== "check") return;
       event.preventDefault();
-      button.disabled = true;
+      if (button.ariaDisabled === "true") return;
+      button.ariaDisabled = "true";
       const place = document.getElementById(form.dataset.check);
       try {
         if (!await hasSession()) return;
-        const answer = await fetch(form.action, { method: "POST", body: new URLSearchParams(new FormData(form, button)), credentials: "same-origin", cache: "no-store" });
+        news.textContent = "The check has begun.";
+        const sent = { method: "POST", body: new URLSearchParams(new FormData(form, button)), credentials: "same-origin", cache: "no-store", signal: AbortSignal.timeout(12 * PATIENCE) };
+        const answer = await fetch(form.action, sent);
         const page = new DOMParser().parseFromString(await answer.text(), "text/html");
         const found = page.getElementById(place.id);
         if (!found) { location.assign(answer.url); return; }
         place.replaceChildren(...found.childNodes);
-        for (const field of form.querySelectorAll("[aria-invalid]")) field.removeAttribute("aria-invalid");
-        for (const wrong of page.querySelectorAll("[aria-invalid]")) document.getElementById(wrong.id)?.setAttribute("aria-invalid", "true");
+        mark(form, page);
         place.querySelector("[tabindex]")?.focus();
         place.scrollIntoView({ block: "nearest" });
       } catch {
-        place.textContent = "The node does not answer. Nothing was done.";
+        warn("The node does not answer. Nothing was done.");
       } finally {
-        button.disabled = false;
+        button.ariaDisabled = null;
       }
     });
   }
 
-  // A form is sent once.
+  // A form is sent once. After a file the page stays, and is for another one a moment later.
   for (const form of document.querySelectorAll("form[method=post]:not([action='/console/login'])")) {
     form.addEventListener("submit", async (event) => {
       const button = event.submitter;
       if (form.dataset.check && button?.value === "check") return;
       if (form.dataset.goes) { delete form.dataset.goes; return; }
       event.preventDefault();
-      if (form.dataset.sent && button?.value !== "file") return;
+      if (form.dataset.sent) return;
       form.dataset.sent = "true";
-      if (await hasSession()) {
-        form.dataset.goes = "true";
-        form.requestSubmit(button);
-      } else {
-        delete form.dataset.sent;
+      if (!await hasSession()) { delete form.dataset.sent; return; }
+      form.dataset.goes = "true";
+      form.requestSubmit(button);
+      if (button?.value === "file") {
+        news.textContent = "The file is being made.";
+        setTimeout(() => { delete form.dataset.sent; }, 3_000);
       }
     });
   }

@@ -3,7 +3,7 @@
 //! The secret is never shown again. So "Check and enable" does both with what was typed once, and the script sends "Check" beside the page, which keeps what stands in it.
 
 use super::form::{Field, How, Shown};
-use super::parts::{AWS_KMS, preflight, svm as svm_of};
+use super::parts::{AWS_KMS, crumbs, preflight, svm as svm_of};
 use super::see_other;
 use super::settings::{self, CHECKS, CREDENTIALS_SOURCE};
 use super::visit::{Visit, flag, text};
@@ -94,7 +94,7 @@ fn form(visit: &Visit<'_>, svm: &Json, error: Option<&Error>, report: Option<&Js
     let (uuid, name, is_admin) = (text(svm, "uuid"), text(svm, "name"), visit.who.role == Role::Admin);
     let is_new = visit.form.is_new();
     html! {
-        p.crumbs { a href=(super::ROOT) { "SVMs" } " / " a href={ "/console/svms/" (uuid) } { (name) } " / " (TITLE) }
+        (crumbs(svm, TITLE))
         h1 { "Enable AWS KMS for " (name) }
         p { "A KEK is made for " strong { (name) } ", wrapped by the customer key in AWS, and proven to unwrap. From then on, who cannot use that key in AWS gets no key here." }
         div #check {

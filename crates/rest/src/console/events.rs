@@ -36,5 +36,5 @@ pub async fn list(visit: Visit<'_>) -> Result<Answer> {
         section id="list" data-live { (table("Events, the newest first", EVENT_COLUMNS, &events.iter().map(event_row).collect::<Vec<_>>(), "Nothing has happened that is told as an event.")) }
         (pager(&with(""), next.map(|next| with(&next)).as_deref(), start.is_empty()))
     };
-    Ok(visit.live_page("Events", 10, &content))
+    Ok(if start.is_empty() { visit.live_page("Events", 10, &content) } else { visit.page("Events", &content) })
 }

@@ -220,10 +220,10 @@ impl<'f> Shown<'f> {
         let wrong = self.target() == Some(name);
         html! {
             div.field.tick {
-                input type="checkbox" id=(id) name=(name) value="true" checked[ticked] aria-describedby={ (id) "-hint" } aria-invalid=[wrong.then_some("true")];
+                input type="checkbox" id=(id) name=(name) value="true" checked[ticked] aria-describedby={ @if wrong { (id) "-error " } (id) "-hint" } aria-invalid=[wrong.then_some("true")];
                 label for=(id) { (label) }
                 p.hint id={ (id) "-hint" } { (hint) }
-                @if wrong && let Some(error) = self.error { p.error { (error.message) " (code " (error.code) ")" } }
+                @if wrong && let Some(error) = self.error { p.error id={ (id) "-error" } { (error.message) " (code " (error.code) ")" } }
             }
         }
     }

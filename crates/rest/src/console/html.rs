@@ -165,7 +165,11 @@ pub fn table(caption: &str, columns: &[&str], rows: &[Vec<Markup>], empty: &str)
                 tbody role="rowgroup" {
                     @for row in rows {
                         tr role="row" {
-                            @for (column, cell) in columns.iter().zip(row) { td role="cell" data-label=(column) { div { (cell) } } }
+                            // The first cell says what the row is about.
+                            @for (at, (column, cell)) in columns.iter().zip(row).enumerate() {
+                                @if at == 0 { th role="rowheader" scope="row" data-label=(column) { div { (cell) } } }
+                                @else { td role="cell" data-label=(column) { div { (cell) } } }
+                            }
                         }
                     }
                 }

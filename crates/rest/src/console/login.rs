@@ -33,7 +33,14 @@ pub async fn answer(caller: Caller<'_>, parts: &Parts, method: &Method, form: &F
     let query = Query::parse(parts.uri.query().unwrap_or_default())?;
     let next = if *method == Method::POST { form.get("next") } else { query.get("next").unwrap_or_default() };
     if *method == Method::GET {
-        return Ok(shown(StatusCode::OK, form, next, None, query.get("ended").is_some()));
+        let notice = match () {
+            () if query.get("changed").is_some() => Some("The password is changed. Log in with the new one."),
+            () if query.get("ended").is_some() => {
+                Some("Your session has ended, as it was not used for a while or your account has changed. Nothing that you had begun was sent.")
+            }
+            () => None,
+        };
+        return Ok(shown(StatusCode::OK, form, next, None, notice));
     }
     let begun = async {
         if parts.headers.get("sec-fetch-site").is_some_and(|site| site != "same-origin" && site != "none") {
@@ -44,13 +51,16 @@ pub async fn answer(caller: Caller<'_>, parts: &Parts, method: &Method, form: &F
     match begun.await {
         Ok(cookie) => Ok(see_other(if is_own(next) { next } else { ROOT }).header(header::SET_COOKIE, &cookie)),
         Err(error) => {
-            let error = if error.code == Code::NotLoggedIn {
-                Error { message: "Name or password is wrong, or the account is locked.".to_owned(), ..error }
-            } else {
-                error
+            let error = match error.retry_after {
+                _ if error.code == Code::NotLoggedIn => Error { message: "Name or password is wrong, or the account is locked.".to_owned(), ..error },
+                Some(wait) => {
+                    let seconds = wait.as_secs_f64().ceil();
+                    Error { message: format!("Too many logins have failed, or there are too many at a time. Try again in {seconds} s."), ..error }
+                }
+                None => error,
             };
             let status = crate::error::status(error.code);
-            Ok(shown(status, form, next, Some(&error), false))
+            Ok(shown(status, form, next, Some(&error), None))
         }
     }
 }
@@ -93,11 +103,11 @@ pub fn authorization(name: &str, password: &str) -> Result<HeaderValue> {
     Ok(value)
 }
 
-fn shown(status: StatusCode, form: &Form, next: &str, error: Option<&Error>, ended: bool) -> Answer {
+fn shown(status: StatusCode, form: &Form, next: &str, error: Option<&Error>, notice: Option<&str>) -> Answer {
     let fields = Shown::new(form, error, &[]);
     let content = html! {
         h1 { "Log in" }
-        @if ended && error.is_none() { p.notice role="status" { "Your session has ended, as it was not used for a while or your account has changed. Nothing that you had begun was sent." } }
+        @if let Some(notice) = notice { p.notice role="status" { (notice) } }
         (fields.trouble("You are not logged in."))
         form.stack method="post" action="/console/login" {
             input type="hidden" name="next" value=(if is_own(next) { next } else { "" });

@@ -101,7 +101,7 @@ async fn form_of(body: Locked<Incoming>, most: usize, limit: Duration) -> Result
 /// The page for what has failed; or the way to the login, where that is missing.
 fn failed(caller: Caller<'_>, parts: &Parts, error: &Error) -> Answer {
     if let Some(detail) = &error.detail {
-        tracing::error!(code = error.code.number(), message = error.message, detail, path = parts.uri.path(), "a page of the console has failed");
+        tracing::error!(code = error.code.number(), error = error.message, detail, path = parts.uri.path(), "a page of the console has failed");
     }
     if error.code == Code::NotLoggedIn {
         // The script is told as such: it would follow the way to the login, and see no difference.

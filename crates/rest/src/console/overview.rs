@@ -11,6 +11,7 @@ use keystead_manager::{Error, Result};
 use maud::{Markup, html};
 use serde_json::Value as Json;
 use std::collections::HashMap;
+use std::time::Duration;
 
 const SVMS: &str = "/api/svm/svms";
 /// The states that there are, the gravest first, and what each means.
@@ -27,6 +28,8 @@ const STATES: &[(&str, &str)] = &[
 ];
 /// How many SVMs are counted at the most, in pages of the API.
 const COUNTED_PAGES: usize = 5;
+/// How long a page that somebody waits for waits for what other nodes say.
+const PATIENCE: Duration = Duration::from_millis(1_500);
 
 /// The page.
 pub async fn show(visit: Visit<'_>) -> Result<Answer> {
@@ -39,7 +42,9 @@ pub async fn show(visit: Visit<'_>) -> Result<Answer> {
         [("name", pattern.as_str()), ("keystead.state", wanted.as_str()), ("start", start.as_str())].into_iter().filter(|(_, value)| !value.is_empty()),
     );
     let (svms, next) = visit.list(SVMS, &query).await?;
-    let elsewhere = elsewhere(&visit, &svms).await?;
+    // A page that somebody waits for does not wait for nodes that say nothing; it hears of them when it looks again.
+    let look = elsewhere(&visit, &svms);
+    let elsewhere = if visit.is_background { look.await? } else { tokio::time::timeout(PATIENCE, look).await.unwrap_or_else(|_| Ok(HashMap::new()))? };
     let with = |state: &str, start: &str| address(ROOT, &[("name", name.as_str()), ("state", state), ("start", start)]);
     let all: usize = counts.values().sum();
     let content = html! {

@@ -64,6 +64,10 @@ pages! {
     POST "svms/{}/clients/{}/revoke" => DELETE "/api/security/ekmip/clients/{}"         clients::revoke;
     GET  "jobs"                     => GET    "/api/cluster/jobs"                       jobs::list;
     GET  "jobs/{}"                  => GET    "/api/cluster/jobs/{}"                    jobs::show;
+    POST "jobs/{}/pause"            => PATCH  "/api/cluster/jobs/{}"                    jobs::pause;
+    POST "jobs/{}/resume"           => PATCH  "/api/cluster/jobs/{}"                    jobs::resume;
+    GET  "jobs/{}/cancel"           => PATCH  "/api/cluster/jobs/{}"                    jobs::ask_cancel;
+    POST "jobs/{}/cancel"           => PATCH  "/api/cluster/jobs/{}"                    jobs::cancel;
     GET  "events"                   => GET    "/api/support/ems/events"                 events::list;
     GET  "audit"                    => GET    "/api/security/audit/messages"            audit::list;
     GET  "nodes"                    => GET    "/api/cluster/nodes"                      nodes::list;
@@ -73,6 +77,8 @@ pages! {
     GET  "accounts/{}/{}/lock"      => PATCH  "/api/security/accounts/{}/{}"            accounts::ask_lock;
     POST "accounts/{}/{}/lock"      => PATCH  "/api/security/accounts/{}/{}"            accounts::lock;
     POST "accounts/{}/{}/unlock"    => PATCH  "/api/security/accounts/{}/{}"            accounts::unlock;
+    GET  "accounts/{}/{}/password"  => PATCH  "/api/security/accounts/{}/{}"            accounts::ask_password;
+    POST "accounts/{}/{}/password"  => PATCH  "/api/security/accounts/{}/{}"            accounts::set_password;
     GET  "accounts/{}/{}/delete"    => DELETE "/api/security/accounts/{}/{}"            accounts::ask_delete;
     POST "accounts/{}/{}/delete"    => DELETE "/api/security/accounts/{}/{}"            accounts::delete;
     GET  "password"                 => POST   "/api/security/authentication/password"   password::show;

@@ -31,6 +31,11 @@ pub async fn configuration(visit: &Visit<'_>, svm: &str) -> Result<Option<Json>>
     Ok(configs.pop())
 }
 
+/// The way from all SVMs through one of them to a page about it.
+pub fn crumbs(svm: &Json, here: &str) -> Markup {
+    html! { p.crumbs { a href=(super::ROOT) { "SVMs" } " / " a href={ (super::ROOT) "svms/" (text(svm, "uuid")) } { (text(svm, "name")) } " / " (here) } }
+}
+
 /// The identifier of an SVM's configuration, also of one that is being enabled.
 ///
 /// # Errors
@@ -48,7 +53,7 @@ pub fn job_row(job: &Json, visit: &Visit<'_>, with_svm: bool) -> Vec<Markup> {
     let uuid = text(job, "uuid");
     vec![
         html! { a href={ "/console/jobs/" (uuid) } { (title(job)) } @let svm = text(job, "svm.name"); @if with_svm && !svm.is_empty() { span.small.block { (svm) } } },
-        html! { span data-say={ (title(job)) ": " (text(job, "state")) } { (word(text(job, "state"))) } },
+        html! { span data-key=(uuid) data-say={ @let svm = text(job, "svm.name"); (title(job)) @if with_svm && !svm.is_empty() { " of " (svm) } ": " (text(job, "state")) } { (word(text(job, "state"))) } },
         progress(job),
         moment(text(job, "start_time"), visit.now()),
     ]
@@ -90,12 +95,13 @@ pub fn progress(job: &Json) -> Markup {
     }
 }
 
-/// "3 of 10" in what a job says.
+/// "3 of 10" in what a job says; of steps, "(3 of 10)", the third is not done yet.
 fn share(message: &str) -> Option<(u64, u64)> {
+    let is_step = message.contains(" of ") && message.rfind('(').is_some_and(|at| message.get(at..).is_some_and(|rest| rest.contains(" of ")));
     let words: Vec<&str> = message.split([' ', '(', ')', ';', ',']).collect();
     words.iter().zip(words.iter().skip(1)).zip(words.iter().skip(2)).find_map(|((done, of), all)| {
         let (done, all) = (done.parse().ok()?, all.parse().ok()?);
-        (*of == "of" && done <= all && all > 0).then_some((done, all))
+        (*of == "of" && done <= all && all > 0).then(|| (if is_step { u64::saturating_sub(done, 1) } else { done }, all))
     })
 }
 
@@ -185,7 +191,7 @@ mod tests {
     #[test]
     fn how_far_a_job_is_stands_in_what_it_says() {
         assert_eq!(share("500 of 1000 keys are wrapped by version 2"), Some((500, 1000)));
-        assert_eq!(share("asking AWS KMS about the customer key (1 of 3)"), Some((1, 3)));
+        assert_eq!(share("asking AWS KMS about the customer key (1 of 3)"), Some((0, 3)));
         for none in ["storing the configuration", "every node loads version 2 of the KEK", "3 of 2", "0 of 0"] {
             assert_eq!(share(none), None, "{none}");
         }

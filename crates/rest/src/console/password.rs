@@ -33,8 +33,11 @@ pub async fn change(visit: Visit<'_>) -> Result<Answer> {
         }
         Err(error) => return Ok(again(error)),
     }
-    let cookie = login::begun(visit.caller(), authorization(name, new)?).await?;
-    Ok(see_other(ROOT).header(header::SET_COOKIE, &cookie))
+    // It is changed, whatever comes of the new login.
+    Ok(match login::begun(visit.caller(), authorization(name, new)?).await {
+        Ok(cookie) => see_other(ROOT).header(header::SET_COOKIE, &cookie),
+        Err(_) => see_other(&format!("{ROOT}login?changed=true")),
+    })
 }
 
 fn form(visit: &Visit<'_>, error: Option<&Error>) -> Markup {

@@ -80,7 +80,7 @@ pub fn promise(fields: &Shown<'_>, config: Option<&Json>) -> Markup {
         details open[fields.uses(PROMISE)] {
             summary { "How soon a revocation counts" }
             (one(fields, config, Field::new("polling_period", "Poll every … minutes", How::Number(1, 1_440)).hint("60 where empty.")))
-            (one(fields, config, Field::new("keystead.access_error_grace", "Grace", How::Code).hint("From a confirmed denial to the refusal of keys, as 0s or 30m. The cluster's where empty; it may be shorter, not longer.")))
+            (one(fields, config, Field::new("keystead.access_error_grace", "Grace", How::Code).hint("From the first of the two denials to the refusal of keys, as 0s or 30m. The cluster's where empty; it may be shorter, not longer.")))
             (one(fields, config, Field::new("keystead.max_unverified", "Refuse keys without a good poll for", How::Code).hint("As 4h. Where empty, an outage of AWS never takes keys away.")))
         }
     }

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 /// How many of its jobs, events and records of the audit log are shown.
 const FEW: &str = "6";
+/// How long the page waits for what nodes say: it is shown without that, and filled in when it looks again.
+const LOOK: Duration = Duration::from_millis(1_500);
 /// How long the audit log is searched for this SVM while the page waits: of a log without anything about it, all is read.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -26,8 +28,8 @@ pub async fn show(visit: Visit<'_>) -> Result<Answer> {
     let (jobs, _) = visit.list("/api/cluster/jobs", &[("svm.uuid", uuid), ("fields", "*"), ("order_by", "start_time desc"), ("max_records", FEW)]).await?;
     let (events, _) = visit.list("/api/support/ems/events", &[("svm.uuid", uuid), ("fields", "*"), ("max_records", FEW)]).await?;
     let nodes = match &config {
-        Some(config) => visit.get(&format!("{AWS_KMS}/{}", text(config, "uuid")), &[("fields", "keystead.nodes")]).await?,
-        None => Json::Null,
+        Some(config) => nodes(&visit, text(config, "uuid"), name).await,
+        None => html! {},
     };
     let is_busy = jobs.iter().any(|job| OPEN.split('|').any(|open| open == text(job, "state")));
     let checked = match &config {
@@ -45,14 +47,9 @@ pub async fn show(visit: Visit<'_>) -> Result<Answer> {
             h2 { "Keys" }
             (hierarchy(&svm, config.as_ref()))
         }
-        @if config.is_some() {
-            section #nodes data-live {
-                h2 { "Nodes" }
-                (table(&format!("How each node is doing with {name}"), NODE_COLUMNS, &list(&nodes, "keystead.nodes").iter().map(|node| node_row(node, &visit)).collect::<Vec<_>>(), "There are no nodes."))
-                p.small.quiet { "As each node said within the last 5 seconds." }
-            }
-        }
-        @if let Some(config) = &config { section { h2 { "Configuration" } (settings(config)) } }
+        // There from the beginning, if empty: they are filled when there is something, without a reload.
+        section #nodes data-live { (nodes) }
+        section #configuration data-live { @if let Some(config) = &config { h2 { "Configuration" } (settings(config)) } }
         section #clients data-live { (clients::of_svm(&visit, &svm).await?) }
         section #events data-live {
             h2 { "Events" }
@@ -62,6 +59,24 @@ pub async fn show(visit: Visit<'_>) -> Result<Answer> {
         @if !visit.is_background { section #audit { (recorded(&visit, name).await) } }
     };
     Ok(visit.live_page(name, if is_busy { 2 } else { 8 }, &content))
+}
+
+/// How each node is doing. What cannot be had in time, or fails, is said in its place: the rest of the page does not depend on it.
+async fn nodes(visit: &Visit<'_>, config: &str, name: &str) -> Markup {
+    let path = format!("{AWS_KMS}/{config}");
+    let look = visit.get(&path, &[("fields", "keystead.nodes")]);
+    let said = if visit.is_background { Ok(look.await) } else { tokio::time::timeout(LOOK, look).await };
+    html! {
+        h2 { "Nodes" }
+        @match said {
+            Ok(Ok(nodes)) => {
+                (table(&format!("How each node is doing with {name}"), NODE_COLUMNS, &list(&nodes, "keystead.nodes").iter().map(|node| node_row(node, visit)).collect::<Vec<_>>(), "There are no nodes."))
+                p.small.quiet { "As each node said within the last 5 seconds." }
+            }
+            Ok(Err(error)) => { p.notice.warn { (error.message) } }
+            Err(_) => { p.quiet { "The nodes are being asked." noscript { " Load the page again." } } }
+        }
+    }
 }
 
 /// Name, state, and why.
@@ -110,7 +125,7 @@ fn hierarchy(svm: &Json, config: Option<&Json>) -> Markup {
     let arn = current.map_or("", |kek| text(kek, "key_arn"));
     html! {
         ol.chain {
-            li {
+            li #customer-key data-live {
                 h3 { @if config.is_some() { "Customer key" } @else { "Key manager" } }
                 @match (config, arn) {
                     (Some(config), "") => { p.code { (text(config, "key_id")) } }
