@@ -105,11 +105,11 @@ fn tell_comeback(backup: &Backup, inventory: &Inventory, arguments: &RestoreArgu
             println!("{what}: {line}");
         }
     }
-    match (&comeback, comeback.alive.is_empty() && comeback.lost.is_empty()) {
-        (Comeback { doubts, .. }, true) if doubts.is_empty() => println!("nothing comes back to life, and nothing is lost"),
-        (_, true) => println!("nothing is known to come back to life or to be lost; there may be, since what is not certain stands above"),
-        (Comeback { doubts, .. }, false) if !doubts.is_empty() => println!("there may be more of it, since what is not certain stands above"),
-        _ => {}
+    match (comeback.alive.is_empty() && comeback.lost.is_empty(), comeback.doubts.is_empty()) {
+        (true, true) => println!("nothing comes back to life, and nothing is lost"),
+        (true, false) => println!("nothing is known to come back to life or to be lost; there may be, since what is not certain stands above"),
+        (false, false) => println!("there may be more of it, since what is not certain stands above"),
+        (false, true) => {}
     }
     Ok(())
 }

@@ -162,6 +162,33 @@ mod tests {
     use super::*;
 
     #[test]
+    fn pages_take_one_thread_however_many_ask() {
+        use std::sync::Mutex;
+        use std::sync::mpsc::{Receiver, Sender, channel};
+        struct Slow(Sender<()>, Mutex<Receiver<()>>);
+        impl Source for Slow {
+            fn write(&self, _page: &mut Page<'_>) -> std::fmt::Result {
+                self.0.send(()).map_err(|_| std::fmt::Error)?;
+                self.1.lock().map_err(|_| std::fmt::Error)?.recv().map_err(|_| std::fmt::Error)
+            }
+        }
+        // Two threads that block: the second is for others.
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).max_blocking_threads(2).enable_all().build().unwrap();
+        let ((begun, begins), (go, goes)) = (channel(), channel());
+        let metrics = Metrics::default();
+        metrics.register(Slow(begun, Mutex::new(goes)));
+        let pages: Vec<_> = (0..5).map(|_| runtime.spawn(text(metrics.clone(), Format::Prometheus))).collect();
+        begins.recv().unwrap();
+        let other = async { tokio::time::timeout(Duration::from_secs(20), tokio::task::spawn_blocking(|| ())).await };
+        let other = runtime.block_on(other);
+        pages.iter().for_each(|_| go.send(()).unwrap());
+        assert!(other.is_ok(), "no thread was left");
+        for page in pages {
+            assert!(runtime.block_on(page).unwrap().is_ok());
+        }
+    }
+
+    #[test]
     fn a_method_that_a_client_has_made_up_names_no_span() {
         assert_eq!(names(&http::Method::PATCH), ("PATCH", "PATCH"));
         assert_eq!(names(&http::Method::from_bytes(b"SECRET-IN-A-METHOD").unwrap()), ("HTTP", "_OTHER"));
