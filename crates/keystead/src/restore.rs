@@ -6,7 +6,7 @@ use crate::config::{Config, StoreSection};
 use crate::folder::Folder;
 use crate::{audit_since, process, seal_source, store_source};
 use jiff::Timestamp;
-use keystead_manager::backup::{self, Backup, Comeback, Inventory, Restored};
+use keystead_manager::backup::{self, Backup, Inventory, Restored};
 use keystead_store::Store;
 use keystead_store::etcd::EtcdStore;
 use keystead_store::sqlite::SqliteStore;
