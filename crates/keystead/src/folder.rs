@@ -115,6 +115,16 @@ pub fn sync_folder_of(path: &Path) -> std::io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
+/// Gives a file to whom its folder belongs.
+///
+/// # Errors
+/// The file system's.
+pub fn give_to_owner_of_its_folder(path: &Path) -> std::io::Result<()> {
+    let Some(folder) = path.parent() else { return Ok(()) };
+    let (owner, of) = (std::fs::metadata(folder)?, std::fs::symlink_metadata(path)?);
+    if (of.uid(), of.gid()) == (owner.uid(), owner.gid()) { Ok(()) } else { lchown(path, Some(owner.uid()), Some(owner.gid())) }
+}
+
 /// Gives what is below a folder to its owner, where it is somebody else's.
 fn give(folder: &Path) -> std::io::Result<()> {
     let owner = std::fs::symlink_metadata(folder)?;

@@ -1,6 +1,6 @@
 //! When the last backup was taken on this machine: a small file of the data folder, which the command writes and the node's metrics tell. The command cannot write into the store of a node that runs.
 
-use crate::folder::write_whole;
+use crate::folder::{give_to_owner_of_its_folder, write_whole};
 use jiff::Timestamp;
 use keystead_metrics::{Name, Page, Source};
 use std::path::{Path, PathBuf};
@@ -13,7 +13,10 @@ const FILE: &str = "last-backup";
 /// # Errors
 /// The file system's.
 pub fn note(data_dir: &Path, made: Timestamp) -> std::io::Result<()> {
-    write_whole(&data_dir.join(FILE), 0o644, format!("{made}\n").as_bytes())
+    let file = data_dir.join(FILE);
+    write_whole(&file, 0o644, format!("{made}\n").as_bytes())?;
+    // Root takes backups of a service that has a user of its own.
+    give_to_owner_of_its_folder(&file)
 }
 
 /// What was noted, for the metrics.

@@ -10,6 +10,7 @@ use common::steps::PauseAt;
 use common::{SECRET, code, enable_body, eventually};
 use keystead::serve::Hooks;
 use keystead_kmip::enumeration::ResultReason;
+use keystead_store::Txn;
 use keystead_testkit::{Denial, Fault, FaultRule, KeyState, KmsStandIn, NewKey, Options};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -163,6 +164,27 @@ async fn a_cancelled_rekey_leaves_nothing_in_memory() {
     // And after a restart, from what is stored alone.
     assert_eq!(ask(&scene, "POST", "/restore", None).await.0, 201);
     assert_eq!(kmip.get(&before).material(), material);
+}
+
+/// A job writes how far it is; who cancels it has read it a moment before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_changes_at_this_moment_is_cancelled_all_the_same() {
+    let pause = PauseAt::new("rekey_internal.decrypt.after");
+    let scene = scene_with("", Hooks { steps: pause.clone(), ..Hooks::default() }).await;
+    scene.connect().created(Vec::new());
+    let (_, job) = scene.node.ask("POST", &format!("{}/rekey-internal", scene.config), None).await;
+    pause.reached().await;
+    let job = job["job"]["uuid"].as_str().unwrap().to_owned();
+    let store = scene.store.inner();
+    let stored = store.range(keystead_store::Range::prefix("/jobs/", 100)).await.unwrap().entries;
+    let stored = stored.into_iter().find(|entry| entry.key.ends_with(&job)).unwrap();
+    // The node sees what is written from here on half a second later.
+    scene.store.lag(Duration::from_millis(500));
+    store.transact(Txn::new().put(stored.key, stored.value)).await.unwrap();
+    let (status, answer) = scene.node.ask("PATCH", &format!("/cluster/jobs/{job}?action=cancel"), None).await;
+    assert_eq!(status, 200, "{answer}");
+    pause.go();
+    assert_eq!(ended(&scene, &job).await["state"], "failure");
 }
 
 /// An access key that was mistyped, or is so new that AWS does not know it everywhere, is no revocation: it has never worked.

@@ -14,6 +14,9 @@ const MOST_OF_CONFIG: usize = 16;
 /// When it is worth to ask again where there are too many.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
 
+/// How often an action on a job is tried that changes at the same moment.
+const ATTEMPTS: usize = 8;
+
 /// What an operator can do with a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JobAction {
@@ -73,6 +76,18 @@ impl Manager {
     /// # Errors
     /// 4 where it does not exist; 6 for an account that could not start it; 458762, 458771, 458776, 458783 where its state does not allow it.
     pub async fn control_job(&self, who: &Principal, uuid: Uuid, action: JobAction) -> Result<()> {
+        // A job that runs writes how far it is: what was read of it a moment ago may be old, and its state the same.
+        for _ in 0..ATTEMPTS {
+            if self.try_control_job(who, uuid, action).await? {
+                return Ok(());
+            }
+            self.inner().catch_up().await;
+        }
+        Err(Error::with(Code::JobNotPausable, "its state has just changed; look again").target("action"))
+    }
+
+    /// Answers whether it was done; else the job has changed meanwhile.
+    async fn try_control_job(&self, who: &Principal, uuid: Uuid, action: JobAction) -> Result<bool> {
         let inner = self.inner();
         let job = inner.view.get::<JobRecord>(uuid)?.ok_or_else(|| Error::new(Code::NotFound).target("uuid"))?;
         may_control(who, &job.record)?;
@@ -115,9 +130,9 @@ impl Manager {
                 }
                 inner.view.reached(revision).await;
                 inner.runner.wake.notify_one();
-                Ok(())
+                Ok(true)
             }
-            Err(keystead_store::Error::Conflict { .. }) => Err(Error::with(Code::JobNotPausable, "its state has just changed; look again").target("action")),
+            Err(keystead_store::Error::Conflict { .. }) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }
