@@ -67,7 +67,7 @@ e2e: build
 
 soak: build
 	cargo build --locked -p keystead --release --examples
-	SOAK=1 cargo test --locked -p keystead --release --test node -- --nocapture crash:: crash_keys:: hostile:: hostile_kmip:: aws_calls:: migrate_load:: logins:: cluster:: store_copy:: backup::
+	SOAK=1 cargo test --locked -p keystead --release --test node -- --nocapture crash:: crash_keys:: hostile:: hostile_kmip:: aws_calls:: migrate_load:: logins:: cluster:: store_copy:: backup:: metrics::a_scrape
 	SOAK=1 cargo test --locked -p keystead --release --test node -- --nocapture --ignored cluster_nodes::
 	scripts/test-env --debian
 	SOAK=1 cargo test --locked -p keystead --release --test node -- --nocapture --test-threads=1 cluster_faults:: cluster_networks:: cluster_jobs::
