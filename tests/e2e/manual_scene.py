@@ -9,6 +9,8 @@ import re
 import shutil
 import subprocess
 import textwrap
+import time
+from pathlib import Path
 
 import support
 
@@ -242,7 +244,25 @@ class Scene:
         return done.stdout
 
     def end(self):
-        """Ends the services of the machines."""
+        """Ends the services of the machines, and waits for their ends."""
         for pid in self.folder.glob("*/pid"):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(pid.read_text()), 15)
+            number = int(pid.read_text())
+            for signal in (15, 9):
+                with contextlib.suppress(ProcessLookupError, TimeoutError):
+                    os.kill(number, signal)
+                    wait_for_the_end(number, 30)
+                    break
+
+
+def wait_for_the_end(number, seconds):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        # One that has ended and was not waited for is there still, as a zombie.
+        stat = Path("/proc/%d/stat" % number)
+        try:
+            if stat.read_text().rpartition(")")[2].split()[0] == "Z":
+                return
+        except OSError:
+            return
+        time.sleep(0.05)
+    raise TimeoutError(number)

@@ -240,9 +240,14 @@ def test_a_day_of_a_key_administrator(browser, scene):
             with kmip_client.pykmip(node, client) as kmip:
                 kmip.get(key)
 
-        # A job that is over and forgotten is told as that, and not as a node that does not answer.
-        page.goto("/console/jobs/00000000-0000-4000-8000-000000000000")
-        expect(page.get_by_role("heading", name="There is no such page")).to_be_visible()
+        # What is gone is told as that, and not as a node that does not answer.
+        passing = node.svm("passing")
+        with visit(browser, scene, allowed=[r"status of 404"]) as other:
+            login(other)
+            other.goto("/console/svms/" + passing)
+            assert node.call("DELETE", "/svm/svms/%s?return_timeout=30" % passing).status_code == 200
+            look_again(other)
+            expect(other.get_by_role("alert")).to_contain_text("This is not there any more")
 
         # It is disabled; not while keys are stored under it.
         page.goto("/console/")

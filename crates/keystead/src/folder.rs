@@ -12,10 +12,11 @@
 //! | `node-uuid` | the identifier of this node |
 //! | `admin-password` | the generated password of `admin`, until it is first changed; 0600 |
 
+use crate::ownership;
 use fs4::FileExt;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt as _, OpenOptionsExt, lchown};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
@@ -29,9 +30,16 @@ impl Folder {
     /// Makes the folder where there is none (0700), and takes it.
     ///
     /// # Errors
-    /// One line: it cannot be made, or another process has it.
+    /// One line: it cannot be made, another process has it, or it has links, and is not root's, who asks.
     pub fn open(path: &Path) -> Result<Self, String> {
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| format!("the data folder {} cannot be made: {error}", path.display()))?;
+        let failed = |error: std::io::Error| format!("the data folder {} cannot be read: {error}", path.display());
+        if let Some(link) = ownership::planted(path).map_err(failed)? {
+            return Err(format!(
+                "{} is a link, or has another name: root does not follow what somebody else has put into the data folder; look how it came there, or run the command as the owner of the folder",
+                link.display()
+            ));
+        }
         let lock = private(&path.join("lock")).map_err(|error| format!("the data folder {} cannot be written: {error}", path.display()))?;
         match FileExt::try_lock(&lock) {
             Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
@@ -67,12 +75,12 @@ impl Folder {
         }
     }
 
-    /// Gives everything in it to whom the folder belongs: a command that root runs writes for the service's user.
-    ///
-    /// # Errors
-    /// One line.
-    pub fn give_to_its_owner(&self) -> Result<(), String> {
-        give(&self.path).map_err(|error| format!("what is in {} cannot be given to its owner: {error}", self.path.display()))
+    /// Gives everything in it to whom the folder belongs: a command that root runs writes for the service's user. Where that fails, it is said, and what was done is done.
+    pub fn give_to_its_owner(&self) {
+        if let Err(error) = ownership::give(&self.path) {
+            let place = self.path.display();
+            eprintln!("keystead: what is in {place} cannot be given to the owner of the folder ({error}); do that before its node is started");
+        }
     }
 
     /// Writes a file whole, or not at all: under another name first, synced, then renamed.
@@ -115,33 +123,6 @@ pub fn sync_folder_of(path: &Path) -> std::io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// Gives a file to whom its folder belongs.
-///
-/// # Errors
-/// The file system's.
-pub fn give_to_owner_of_its_folder(path: &Path) -> std::io::Result<()> {
-    let Some(folder) = path.parent() else { return Ok(()) };
-    let (owner, of) = (std::fs::metadata(folder)?, std::fs::symlink_metadata(path)?);
-    if (of.uid(), of.gid()) == (owner.uid(), owner.gid()) { Ok(()) } else { lchown(path, Some(owner.uid()), Some(owner.gid())) }
-}
-
-/// Gives what is below a folder to its owner, where it is somebody else's.
-fn give(folder: &Path) -> std::io::Result<()> {
-    let owner = std::fs::symlink_metadata(folder)?;
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        // Of a link itself, not of what it leads to.
-        let (path, of) = (entry.path(), entry.metadata()?);
-        if (of.uid(), of.gid()) != (owner.uid(), owner.gid()) {
-            lchown(&path, Some(owner.uid()), Some(owner.gid()))?;
-        }
-        if of.is_dir() {
-            give(&path)?;
-        }
-    }
-    Ok(())
-}
-
 /// Writes a file that is not there yet.
 ///
 /// # Errors
@@ -170,26 +151,6 @@ mod tests {
         assert!(Folder::open(&path).err().unwrap().contains("in use"));
         drop(folder);
         assert!(Folder::open(&path).is_ok());
-    }
-
-    #[test]
-    fn what_root_writes_is_given_to_the_owner_of_the_folder() {
-        let temporary = tempfile::tempdir().unwrap();
-        if lchown(temporary.path(), Some(12_345), Some(12_346)).is_err() {
-            // Nobody but root can give anything away; then there is nothing to give.
-            assert_ne!(std::fs::metadata("/proc/self").unwrap().uid(), 0);
-            return;
-        }
-        let folder = Folder::open(temporary.path()).unwrap();
-        std::fs::create_dir(folder.file("audit")).unwrap();
-        folder.write("audit/x", 0o600, b"x").unwrap();
-        std::os::unix::fs::symlink("/etc/passwd", folder.file("link")).unwrap();
-        folder.give_to_its_owner().unwrap();
-        for name in ["lock", "audit", "audit/x", "link"] {
-            let of = std::fs::symlink_metadata(folder.file(name)).unwrap();
-            assert_eq!((of.uid(), of.gid()), (12_345, 12_346), "{name}");
-        }
-        assert_eq!(std::fs::metadata("/etc/passwd").unwrap().uid(), 0);
     }
 
     #[test]

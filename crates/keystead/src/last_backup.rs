@@ -1,6 +1,7 @@
 //! When the last backup was taken on this machine: a small file of the data folder, which the command writes and the node's metrics tell. The command cannot write into the store of a node that runs.
 
-use crate::folder::{give_to_owner_of_its_folder, write_whole};
+use crate::folder::write_whole;
+use crate::ownership::give_file;
 use jiff::Timestamp;
 use keystead_metrics::{Name, Page, Source};
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ pub fn note(data_dir: &Path, made: Timestamp) -> std::io::Result<()> {
     let file = data_dir.join(FILE);
     write_whole(&file, 0o644, format!("{made}\n").as_bytes())?;
     // Root takes backups of a service that has a user of its own.
-    give_to_owner_of_its_folder(&file)
+    give_file(&file, data_dir)
 }
 
 /// What was noted, for the metrics.

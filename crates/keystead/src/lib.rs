@@ -12,6 +12,7 @@ pub mod invite;
 mod last_backup;
 mod logging;
 mod otlp;
+mod ownership;
 pub mod process;
 pub mod reset;
 pub mod restore;

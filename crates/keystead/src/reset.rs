@@ -6,9 +6,9 @@ use crate::folder::Folder;
 use crate::{audit, process, seal_source, store_source, typed};
 use keystead_audit::disk::RealDisk;
 use keystead_audit::{Application, Named, Record, State};
-use keystead_manager::SYSTEM;
 use keystead_manager::account_reset::reset_account;
 use keystead_manager::clock::SystemClock;
+use keystead_manager::{ADMIN, SYSTEM};
 use std::sync::Arc;
 
 /// Resets an account.
@@ -39,16 +39,25 @@ pub fn run(arguments: &ResetArguments) -> Result<(), String> {
         // First: what cannot be recorded is not done.
         let begun = log.begin(vec![record(State::Pending)]).await.map_err(|why| format!("the audit log cannot be written: {why}"))?;
         begun.synced().await.map_err(|why| format!("the audit log cannot be written: {why}"))?;
-        let opened = store_source::open(&section, &folder).await?;
-        let reset = reset_account(&*opened.store, &*seal, &arguments.name, password).await;
-        opened.close().await;
+        let reset = async {
+            let opened = store_source::open(&section, &folder).await?;
+            let reset = reset_account(&*opened.store, &*seal, &arguments.name, password).await;
+            opened.close().await;
+            reset
+        }
+        .await;
         let mut ended = record(if reset.is_ok() { State::Success } else { State::Error });
         ended.message = reset.as_ref().err().cloned();
         log.end_durably(vec![ended]).await;
         log.close().await;
         reset
     });
-    folder.give_to_its_owner()?;
-    println!("the account {} logs in with the new password; its sessions have ended", reset?);
+    let name = reset.inspect_err(|_| folder.give_to_its_owner())?;
+    if name == ADMIN {
+        // The one that was made at the first start is not true any more.
+        let _ = std::fs::remove_file(folder.file("admin-password"));
+    }
+    folder.give_to_its_owner();
+    println!("the account {name} logs in with the new password; its sessions have ended");
     Ok(())
 }

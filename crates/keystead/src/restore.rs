@@ -37,8 +37,9 @@ pub fn run(arguments: &RestoreArguments) -> Result<(), String> {
             .await
             .map_err(|why| format!("{why} (--seal-key-out FILE writes it into a file)"))
     };
-    let restored = runtime()?.block_on(written(&backup, &inventory, &section, &folder, place_seal_key))?;
-    folder.give_to_its_owner()?;
+    let restored = runtime()?.block_on(written(&backup, &inventory, &section, &folder, place_seal_key));
+    folder.give_to_its_owner();
+    let restored = restored?;
     println!(
         "{} records restored, of the cluster {} ({}) at {}",
         restored.records, inventory.header.cluster_name, inventory.header.cluster, inventory.header.made
@@ -68,6 +69,10 @@ async fn written(
         let store = EtcdStore::new(&store_source::etcd_options(section)?).map_err(|error| format!("[store] {error}"))?;
         store.check_members().await.map_err(|error| format!("[store] {error}"))?;
         return restore(&store).await;
+    }
+    if !folder.file("store.db").exists() {
+        // It is as good as empty: nothing is left of a restore whose seal key is refused.
+        place_seal_key().await?;
     }
     let store = SqliteStore::open(&folder.file("store.db")).await.map_err(|error| error.to_string())?;
     let restored = restore(&store).await;

@@ -2,6 +2,7 @@
 
 use crate::config::SealSection;
 use crate::folder::{write_new, write_whole};
+use crate::ownership::give_file;
 use async_trait::async_trait;
 use keystead_keyring::{KEY_BYTES, SealKey};
 use keystead_manager::{MOST_SEAL_KEYS, SealSource};
@@ -47,10 +48,13 @@ pub async fn place(section: &SealSection, data_dir: &Path, keys: &[u8], whose: &
         (None, None, None) => Some(data_dir.join("seal.key")),
         (file, ..) => file.clone(),
     };
-    if let Some(file) = &file
-        && !file.exists()
-    {
-        return write_whole(file, 0o600, text_of(keys).as_bytes()).map_err(|error| format!("the seal key {} cannot be written: {error}", file.display()));
+    if let Some(file) = &file {
+        let failed = |error: std::io::Error| format!("the seal key {} cannot be written: {error}", file.display());
+        if !file.try_exists().map_err(failed)? {
+            write_whole(file, 0o600, text_of(keys).as_bytes()).map_err(failed)?;
+            // Without a credential, the service itself reads it.
+            return if section.credential.is_none() { give_file(file, data_dir).map_err(failed) } else { Ok(()) };
+        }
     }
     let source = open(section, data_dir, true)?;
     if has_all(&source.fetch().await?, keys) {

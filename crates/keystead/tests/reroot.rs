@@ -166,6 +166,26 @@ async fn a_cancelled_rekey_leaves_nothing_in_memory() {
     assert_eq!(kmip.get(&before).material(), material);
 }
 
+/// A record that cannot be read is no DELETE: its keys are served, and AWS cannot be asked. What was to end them ends them all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_configuration_that_cannot_be_read_is_refused_in_its_time() {
+    let scene = scene().await;
+    let id = tokio::task::block_in_place(|| scene.connect().created(Vec::new()));
+    assert_eq!(ask(&scene, "PATCH", "", Some(json!({ "keystead": { "max_unverified": "3h" } }))).await.0, 200);
+    let store = scene.store.inner();
+    let [config] = &store.range(keystead_store::Range::prefix("/aws-kms/", 10)).await.unwrap().entries[..] else { panic!("one configuration") };
+    let revision = store.transact(Txn::new().put(config.key.clone(), b"{}".to_vec())).await.unwrap();
+    assert!(revision > config.revision);
+    eventually("the node must see it", async || (scene.node.get("/security/aws-kms").await["num_records"] == 0).then_some(())).await;
+    assert_eq!(get(&scene, &id), None, "{}", state(&scene).await);
+    eventually("keys must be refused when three hours are over", async || {
+        scene.clock.advance(10 * MINUTE);
+        (get(&scene, &id) == Some(ResultReason::PermissionDenied)).then_some(())
+    })
+    .await;
+    assert!(scene.clock.now() < 8 * 60 * MINUTE, "{:?}", scene.clock.now());
+}
+
 /// A job writes how far it is; who cancels it has read it a moment before.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_that_changes_at_this_moment_is_cancelled_all_the_same() {

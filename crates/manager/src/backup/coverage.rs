@@ -54,7 +54,7 @@ impl Coverage {
     pub fn says(&mut self, record: &Audited) {
         let node = self.nodes.entry(record.node.uuid).or_default();
         match record.input.as_str() {
-            LOST => node.lost += record.count.unwrap_or(1),
+            LOST => node.lost = node.lost.saturating_add(record.count.unwrap_or(1)),
             DAMAGED => node.damaged = Some(record.message.clone().unwrap_or_default()),
             _ => {}
         }

@@ -354,15 +354,31 @@ impl Inner {
             self.drop_strangers(&mut machines, &settling, poller);
             let keks = self.view.keks_revision();
             new_keks = std::mem::replace(&mut *lock(&self.polls.keks), keks) != keks;
-            svms = poller.configs.keys().copied().collect();
+            svms = poller.configs.keys().chain(machines.keys()).copied().collect();
         } else {
             svms.extend(poller.plan.ripe(now));
         }
         let cluster = self.settings();
         for svm in svms {
             poller.plan.forget(svm);
-            let Some(config) = poller.configs.get(&svm) else { continue };
             let is_settling = settling.contains(&svm);
+            let Some(config) = poller.configs.get(&svm) else {
+                match machines.get_mut(&svm).filter(|_| !is_settling) {
+                    // Its configuration is there and cannot be read: AWS cannot be asked, and what was to end its keys ends them all the same.
+                    Some(watched) if self.view.contains(&watched.config) => {
+                        watched.now = now;
+                        let actions = watched.machine.on_tick(now);
+                        self.act(svm, &actions, watched);
+                        if let Some((at, _)) = watched.machine.deadline() {
+                            poller.plan.look(svm, at.max(now));
+                        }
+                    }
+                    // It is a stranger's, which the next look at all of them takes away.
+                    Some(_) => poller.all_at = now,
+                    None => {}
+                }
+                continue;
+            };
             if is_settling && !machines.contains_key(&svm) {
                 continue;
             }

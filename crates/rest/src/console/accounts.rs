@@ -85,12 +85,18 @@ pub async fn delete(visit: Visit<'_>) -> Result<Answer> {
 /// Asks for a new password of one.
 pub async fn ask_password(visit: Visit<'_>) -> Result<Answer> {
     let account = visit.get(&path(&visit), &[("fields", "*")]).await?;
+    if is_own(&visit, &account) {
+        return Ok(see_other(OWN_PASSWORD));
+    }
     Ok(visit.page(PASSWORD, &password_form(&visit, &account, None)))
 }
 
 /// Gives it one.
 pub async fn set_password(visit: Visit<'_>) -> Result<Answer> {
     let account = visit.get(&path(&visit), &[("fields", "*")]).await?;
+    if is_own(&visit, &account) {
+        return Ok(see_other(OWN_PASSWORD));
+    }
     let new = visit.form.get("password");
     let sent = if new == visit.form.get("repeated") {
         visit.send(Method::PATCH, &path(&visit), &[], &json!({ "password": new })).await.map(drop)
@@ -104,6 +110,12 @@ pub async fn set_password(visit: Visit<'_>) -> Result<Answer> {
 }
 
 const PASSWORD: &str = "New password";
+/// Where one's own is changed: it takes the one in use.
+const OWN_PASSWORD: &str = "/console/password";
+
+fn is_own(visit: &Visit<'_>, account: &Json) -> bool {
+    text(account, "name") == visit.who.name
+}
 
 fn password_form(visit: &Visit<'_>, account: &Json, error: Option<&Error>) -> Markup {
     let fields = Shown::new(&visit.form, error, &["password", "repeated"]);
@@ -166,7 +178,7 @@ fn row(account: &Json, visit: &Visit<'_>) -> Vec<Markup> {
                     } @else {
                         a href={ (own(account)) "/lock" } { "Lock" span.unseen { " " (name) } }
                     }
-                    a href={ (own(account)) "/password" } { "Password" span.unseen { " of " (name) } }
+                    @if methods.contains(&"password") { a href={ (own(account)) "/password" } { "Password" span.unseen { " of " (name) } } }
                     a href={ (own(account)) "/delete" } { "Delete" span.unseen { " " (name) } }
                 }
             } @else { "–" }

@@ -72,6 +72,21 @@ fn body(visit: &Visit<'_>) -> Json {
             }
         }
     }
+    if let Some(all) = body.as_object_mut() {
+        let is_null = |all: &serde_json::Map<String, Json>, name: &str| all.get(name) == Some(&Json::Null);
+        // Nobody logs in at the proxy any more: the password goes with the name.
+        if is_null(all, "proxy_username") {
+            all.insert("proxy_password".to_owned(), Json::Null);
+        }
+        // An access key that was emptied is refused, and not left as it was without a word; credentials of the node's own take its place.
+        if is_null(all, "access_key_id") {
+            if visit.form.get(CREDENTIALS_SOURCE).is_empty() {
+                all.insert("access_key_id".to_owned(), Json::from(""));
+            } else {
+                all.remove("access_key_id");
+            }
+        }
+    }
     // Without a type there is no proxy, whatever else stands there.
     if let Some(all) = body.as_object_mut().filter(|all| all.get("proxy_type") == Some(&Json::Null)) {
         all.extend(PROXY.iter().map(|name| ((*name).to_owned(), Json::Null)));

@@ -129,7 +129,7 @@ fn row(client: &Json, visit: &Visit<'_>) -> Vec<Markup> {
     let (uuid, svm, name, state) = (text(client, "uuid"), text(client, "svm.uuid"), text(client, "common_name"), text(client, "state"));
     vec![
         html! { (name) },
-        html! { span data-say={ "Certificate of " (name) ": " (state) } { (word(state)) } },
+        html! { span data-key=(uuid) data-say={ "Certificate of " (name) ": " (state) } { (word(state)) } },
         day(text(client, "expiry_time")),
         html! { span.code.small { (text(client, "serial_number")) } },
         html! {

@@ -17,6 +17,12 @@
   // What is told of, by what it is of, or else by the text before its colon: "svm1" of "svm1: blocked".
   const told = (from) => new Map([...from.querySelectorAll("[data-say]")].map((each) => [each.dataset.key ?? each.dataset.say.replace(/: [^:]*$/, ""), each.dataset.say]));
 
+  // What is read out in a pause; the same words again, too.
+  function say(text) {
+    news.textContent = "";
+    setTimeout(() => { news.textContent = text; }, 50);
+  }
+
   // An alert is read out when it changes: the same one is not put there again.
   function warn(...what) {
     const text = what.map((each) => each.textContent ?? each).join("");
@@ -47,6 +53,7 @@
       if (answer.status === 404) { seconds = 0; return warn("This is not there any more: it was deleted, or its time is over."); }
       if (!answer.ok) return warn(`This page is not up to date: the node answers with HTTP ${answer.status}. It is tried again.`);
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      if (who(page) !== who(document)) { seconds = 0; return warn(`This browser is logged in as ${who(page)} by now. Load the page again.`); }
       // Before what is new leaves the page that it came in.
       const [before, now] = [told(document), told(page)];
       for (const old of document.querySelectorAll("[data-live]")) {
@@ -54,7 +61,7 @@
         if (fresh) replace(old, fresh);
       }
       const changed = [...now].filter(([what, say]) => before.has(what) && before.get(what) !== say).map(([, say]) => say);
-      if (changed.length) news.textContent = changed.slice(0, 3).join(". ") + (changed.length > 3 ? `. And ${changed.length - 3} more` : "");
+      if (changed.length) say(changed.slice(0, 3).join(". ") + (changed.length > 3 ? `. And ${changed.length - 3} more` : ""));
       seconds = Number(page.getElementById("main")?.dataset.refresh ?? seconds);
       offline.hidden = true;
     } catch {
@@ -75,13 +82,19 @@
     if (isElsewhere) offline.scrollIntoView({ block: "nearest" });
   }
 
+  // Who is logged in, as a page says it.
+  const who = (from) => from.querySelector(".who > span")?.textContent;
+
   // Whether a form can be sent: by somebody without a session it would be lost, with what was typed. Its token is that of the session of now, which must be of the same account.
   async function hasSession() {
-    const who = (from) => from.querySelector(".who > span")?.textContent;
     try {
       const answer = await ask("/console/password");
       if (answer.status === 401) {
         ended("nothing was sent. Log in again in another window, and then send this once more", true);
+        return false;
+      }
+      if (!answer.ok) {
+        warn(`The node answers with HTTP ${answer.status}, and nothing was sent. Try it again.`);
         return false;
       }
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
@@ -131,12 +144,12 @@
       const button = event.submitter;
       if (button?.value !== "check") return;
       event.preventDefault();
-      if (button.ariaDisabled === "true") return;
-      button.ariaDisabled = "true";
+      if (button.getAttribute("aria-disabled") === "true") return;
+      button.setAttribute("aria-disabled", "true");
       const place = document.getElementById(form.dataset.check);
       try {
         if (!await hasSession()) return;
-        news.textContent = "The check has begun.";
+        say("The check has begun.");
         const sent = { method: "POST", body: new URLSearchParams(new FormData(form, button)), credentials: "same-origin", cache: "no-store", signal: AbortSignal.timeout(12 * PATIENCE) };
         const answer = await fetch(form.action, sent);
         const page = new DOMParser().parseFromString(await answer.text(), "text/html");
@@ -149,29 +162,34 @@
       } catch {
         warn("The node does not answer. Nothing was done.");
       } finally {
-        button.ariaDisabled = null;
+        button.removeAttribute("aria-disabled");
       }
     });
   }
 
-  // A form is sent once. After a file the page stays, and is for another one a moment later.
-  for (const form of document.querySelectorAll("form[method=post]:not([action='/console/login'])")) {
-    form.addEventListener("submit", async (event) => {
-      const button = event.submitter;
-      if (form.dataset.check && button?.value === "check") return;
-      if (form.dataset.goes) { delete form.dataset.goes; return; }
-      event.preventDefault();
-      if (form.dataset.sent) return;
-      form.dataset.sent = "true";
-      if (!await hasSession()) { delete form.dataset.sent; return; }
-      form.dataset.goes = "true";
-      form.requestSubmit(button);
-      if (button?.value === "file") {
-        news.textContent = "The file is being made.";
-        setTimeout(() => { delete form.dataset.sent; }, 3_000);
-      }
-    });
-  }
+  // A form is sent once, wherever on the page it came from. After a file the page stays; and so it does where somebody stops the sending: then it can be sent again.
+  const FREE = ["/console/login", "/console/logout"];
+  document.addEventListener("submit", async (event) => {
+    const [form, button] = [event.target, event.submitter];
+    if (form.method !== "post" || FREE.includes(form.getAttribute("action"))) return;
+    if (form.dataset.check && button?.value === "check") return;
+    if (form.dataset.goes) { delete form.dataset.goes; return; }
+    event.preventDefault();
+    if (form.dataset.sent) return warn("This was sent, and the node has not answered yet.");
+    form.dataset.sent = "true";
+    const may = await hasSession();
+    // The page may have looked again meanwhile.
+    const now = form.isConnected ? form : [...document.forms].find((each) => each.action === form.action);
+    if (!may || !now) { delete form.dataset.sent; return; }
+    now.dataset.sent = now.dataset.goes = "true";
+    now.requestSubmit(now === form ? button : undefined);
+    const isFile = button?.value === "file";
+    if (isFile) say("The file is being made.");
+    setTimeout(() => { delete now.dataset.sent; }, isFile ? 3_000 : 4 * PATIENCE);
+  });
+  addEventListener("keydown", (event) => {
+    if (event.key === "Escape") for (const form of document.forms) { delete form.dataset.sent; delete form.dataset.goes; }
+  });
   addEventListener("pageshow", () => { for (const form of document.forms) delete form.dataset.sent; });
 
   // What is shown once is saved from here: it never is part of an address.

@@ -22,7 +22,9 @@ pub fn region(fields: &Shown<'_>, config: Option<&Json>) -> Markup {
 /// The encryption context.
 pub fn encryption_context(fields: &Shown<'_>, config: Option<&Json>) -> Markup {
     let hint = "key=value, more of them behind commas. AWS records it with every use of the key.";
-    one(fields, config, Field::new("encryption_context", "Encryption context", How::Code).hint(hint))
+    // A field of one line would lose the ends of lines, and with them be another context.
+    let how = if config.is_some_and(|config| value(config, "encryption_context").contains('\n')) { How::Lines } else { How::Code };
+    one(fields, config, Field::new("encryption_context", "Encryption context", how).hint(hint))
 }
 
 /// The access key.
