@@ -63,7 +63,7 @@ fuzz-short:
 
 e2e: build
 	scripts/test-env
-	.venv/bin/python -m pytest -q -n 2 --dist loadfile tests/e2e
+	.venv/bin/python -m pytest -q -n $$(($$(nproc) + 1)) --dist loadfile tests/e2e
 
 soak: build
 	cargo build --locked -p keystead --release --examples
